@@ -1,0 +1,1 @@
+"""The live agent: where sound, concepts and clients meet."""

@@ -1,0 +1,1 @@
+"""Sound in, utterances out, sound back. Knows nothing of models or sockets."""

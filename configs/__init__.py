@@ -1,0 +1,1 @@
+"""Settings as YAML, read strictly. Knows nothing of the parts it configures."""

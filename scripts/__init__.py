@@ -1,0 +1,1 @@
+"""Thin command-line entries to training, evaluation and measurements."""
