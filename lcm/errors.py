@@ -1,0 +1,25 @@
+"""Errors of the concept space and the models. Each message says what to do; nothing here knows of exit codes."""
+
+
+class LcmError(Exception):
+    """Root of everything that `lcm` raises on bad input."""
+
+
+class BundleError(LcmError):
+    """A bundle is missing, damaged, too new, or its parts do not belong together."""
+
+
+class LanguageError(LcmError):
+    """A language tag is unknown, or the bundle does not cover it for this modality."""
+
+
+class TextError(LcmError):
+    """A text that cannot become a concept: empty, or far too long."""
+
+
+class AudioInputError(LcmError):
+    """A waveform that cannot become a concept: empty, not finite, or the wrong shape."""
+
+
+class TrainingDataError(LcmError):
+    """Training data is missing, or differs from what the splits were made from."""

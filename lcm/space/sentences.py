@@ -1,0 +1,65 @@
+"""Sentences: running text in, one sentence per concept out. Pure rules, knows nothing of models.
+
+A concept holds one sentence [LCM §2.1], so everything typed or read passes here first. Sentences over
+`max_chars` are cut at the weakest damage: clause marks first, then spaces (LCM §2.2 caps at 200-256).
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+MAX_CHARS = 250
+
+_ABBREVIATIONS = frozenset(
+    "mr mrs ms dr prof st sr jr vs etc e.g i.e no vol fig approx dept est inc ltd co corp"  # English
+    " m mm mme mlle p.ex env av"  # French
+    " sra srta ud uds p.ej"  # Spanish
+    " z.b d.h usw bzw ca nr str hr fr u.a".split()  # German
+)
+_BOUNDARY = re.compile(r"""[.!?…]+["'”’»)\]]*\s+|[。！？]+\s*|\n\s*\n+""")
+_CLAUSE = re.compile(r"[,;:–—]\s+")
+
+
+def clean(text: str) -> str:
+    """NFKC, without control characters; runs of white space become one space (paragraph breaks stay)."""
+    text = unicodedata.normalize("NFKC", text)
+    kept = (c for c in text if c in "\n\t " or unicodedata.category(c)[0] != "C")
+    return re.sub(r"\n[ \n]*\n", "\n\n", re.sub(r"[^\S\n]+", " ", "".join(kept))).strip()
+
+
+def split_sentences(text: str, *, max_chars: int = MAX_CHARS) -> list[str]:
+    """The sentences of `text`, in order, each at most `max_chars` characters; empty text gives none."""
+    sentences: list[str] = []
+    for sentence in _sentences(clean(text)):
+        sentences.extend(_capped(" ".join(sentence.split()), max_chars))
+    return [s for s in sentences if any(not c.isspace() for c in s)]
+
+
+def _sentences(text: str) -> Iterator[str]:
+    start = 0
+    for match in _BOUNDARY.finditer(text):
+        if match.group()[0] == "." and _is_abbreviation(text[start : match.start()], text[match.end() :]):
+            continue
+        yield text[start : match.end()]
+        start = match.end()
+    yield text[start:]
+
+
+def _is_abbreviation(before: str, after: str) -> bool:
+    """«Dr. Smith», «J. Smith», «5. Mai» and «e.g. this» go on after the full stop."""
+    word = before.rsplit(None, 1)[-1].lstrip("(\"'“«") if before.split() else ""
+    if word.casefold() in _ABBREVIATIONS or (len(word) == 1 and word.isupper() and word != "I"):
+        return True
+    return after[:1].islower() or (word.isdigit() and len(word) <= 2 and after[:1].isupper() and bool(before.strip()))
+
+
+def _capped(sentence: str, max_chars: int) -> Iterator[str]:
+    while len(sentence) > max_chars:
+        window = sentence[:max_chars]
+        clauses = [m.end() for m in _CLAUSE.finditer(window) if m.end() >= max_chars // 3]
+        cut = clauses[-1] if clauses else window.rfind(" ") + 1
+        cut = cut if cut > 1 else max_chars
+        yield sentence[:cut].strip()
+        sentence = sentence[cut:].strip()
+    if sentence:
+        yield sentence

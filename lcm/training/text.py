@@ -1,0 +1,284 @@
+"""Training of the text space: encoder and decoder together. Receives prepared splits, gives checkpoints.
+
+Loss: cross-entropy of the decoder (half from the translation's concept, half from the sentence's own, with noise on
+the concept), a symmetric InfoNCE between translations, and their MSE [SONAR §5, weights of our own: SONAR's 0.1 / 0.01 do
+not transfer to this size]. The noise makes the decoder read concepts that an LCM predicts [LCM Table 7].
+"""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from lcm.space.text_decoder import TextDecoder, TextDecoderConfig
+from lcm.space.text_encoder import TextEncoder, TextEncoderConfig
+from lcm.space.tokenizer import PAD, Tokenizer
+from lcm.training.cross_entropy import linear_cross_entropy
+from lcm.training.muon import Muon
+from lcm.training.text_batches import TextBatch, TextCorpus, TextMix, dev_pairs, iterate, padded, train_tokenizer
+
+
+class TextTraining(BaseModel):
+    """Everything about a run: sizes, loss, optimiser, length."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    vocab_size: int = 8_000
+    dim: int = 256
+    encoder_layers: int = 4
+    decoder_layers: int = 4
+    heads: int = 4
+    ffn_dim: int = 1_024
+    concept_dim: int = 512
+    dropout: float = 0.0
+
+    tokens_a_side: int = 1_800
+    translation_share: float = 0.5
+    contrast_weight: float = 0.2
+    temperature: float = 0.05
+    distance_weight: float = 0.05
+    concept_noise: float = 0.3
+
+    matrix_lr: float = 0.02
+    lr: float = 2e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 300
+    steps: int = 200_000
+    decay_steps: int = 0
+    clip: float = 1.0
+    ema: float = 0.999
+    seed: int = 0
+    checkpoint_every: int = 500
+    evaluate_every: int = 2_000
+
+    def encoder(self) -> TextEncoderConfig:
+        """The encoder's sizes."""
+        return TextEncoderConfig(
+            vocab_size=self.vocab_size, dim=self.dim, layers=self.encoder_layers, heads=self.heads,
+            ffn_dim=self.ffn_dim, concept_dim=self.concept_dim, pooling="attention", dropout=self.dropout,
+        )  # fmt: skip
+
+    def decoder(self) -> TextDecoderConfig:
+        """The decoder's sizes."""
+        return TextDecoderConfig(
+            vocab_size=self.vocab_size, dim=self.dim, layers=self.decoder_layers, heads=self.heads,
+            ffn_dim=self.ffn_dim, concept_dim=self.concept_dim, dropout=self.dropout,
+        )  # fmt: skip
+
+
+class TextModel(nn.Module):
+    """Encoder and decoder around one embedding table."""
+
+    def __init__(self, config: TextTraining) -> None:
+        super().__init__()
+        self.encoder = TextEncoder(config.encoder())
+        self.decoder = TextDecoder(config.decoder(), embed=self.encoder.embed)
+
+
+def losses(model: TextModel, batch: TextBatch, config: TextTraining) -> dict[str, Tensor]:
+    """The terms of the loss and their sum under `loss`."""
+    pairs = len(batch.sources) // 2
+    concepts = model.encoder(batch.sources)  # [2B, C]
+    partner = concepts.roll(pairs, dims=0)
+    translate = (torch.rand(2 * pairs, device=concepts.device) < config.translation_share)[:, None]
+    chosen = torch.where(translate, partner, concepts)
+    sigma = torch.rand(2 * pairs, 1, device=concepts.device) * config.concept_noise
+    chosen = chosen + sigma * torch.randn_like(chosen)
+    hidden = model.decoder.hidden(chosen, batch.targets[:, :-1])[:, 1:]  # the tag after `</s>` is given, not predicted
+    gold = batch.targets[:, 2:]
+    kept = gold != PAD
+    cross_entropy = linear_cross_entropy(hidden[kept], model.decoder.embed.weight, gold[kept])
+    contrast = info_nce(concepts[:pairs], concepts[pairs:], batch.groups[:pairs], config.temperature)
+    distance = F.mse_loss(concepts[:pairs], concepts[pairs:])
+    total = cross_entropy + config.contrast_weight * contrast + config.distance_weight * distance
+    return {"loss": total, "cross_entropy": cross_entropy, "contrast": contrast, "distance": distance}
+
+
+def info_nce(a: Tensor, b: Tensor, groups: Tensor, temperature: float) -> Tensor:
+    """Symmetric InfoNCE of [B, C] and [B, C]; rows of one group are not each other's negatives."""
+    similarity = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T / temperature
+    same = groups[:, None] == groups[None]
+    same.fill_diagonal_(False)
+    similarity = similarity.masked_fill(same, float("-inf"))
+    labels = torch.arange(len(a), device=a.device)
+    return (F.cross_entropy(similarity, labels) + F.cross_entropy(similarity.T, labels)) / 2
+
+
+def optimisers(model: nn.Module, config: TextTraining) -> list[torch.optim.Optimizer]:
+    """Muon for the layers' matrices, AdamW for everything else."""
+    named = list(model.named_parameters())
+    matrices = [p for n, p in named if ".layers." in n and p.ndim == 2]  # noqa: PLR2004
+    chosen = {id(p) for p in matrices}
+    others = [p for _, p in named if id(p) not in chosen]
+    return [
+        Muon(matrices, lr=config.matrix_lr, weight_decay=config.weight_decay),
+        torch.optim.AdamW(others, lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True),
+    ]
+
+
+class TextTrainer:
+    """A run in a folder: resumes from `checkpoint.pt` there, appends to `metrics.jsonl`."""
+
+    def __init__(self, config: TextTraining, data: Path, run: Path, device: str = "cpu") -> None:
+        self.config, self.data, self.run, self.device = config, data, run, device
+        run.mkdir(parents=True, exist_ok=True)
+        tokenizer_path = data / "tokenizer.model"
+        self.tokenizer = (
+            Tokenizer.from_file(tokenizer_path, ("eng", "fra", "spa", "deu"))
+            if tokenizer_path.exists()
+            else train_tokenizer(data, config.vocab_size)
+        )
+        self.corpus = TextCorpus.load(data, self.tokenizer)
+        torch.manual_seed(config.seed)
+        self.model = TextModel(config).to(device)
+        self.average = {n: p.detach().clone() for n, p in self.model.named_parameters()}
+        self.optimisers = optimisers(self.model, config)
+        self.base_lrs = [[g["lr"] for g in o.param_groups] for o in self.optimisers]
+        self.step, self.chunk, self.at = 0, 0, 0
+        if (run / "checkpoint.pt").exists():
+            self._resume()
+
+    def train(self) -> Iterator[dict[str, float]]:
+        """Train to the configured step; yields the metrics of every 50th step. Stopping the iteration is safe."""
+        mix = TextMix(tokens_a_side=self.config.tokens_a_side)
+        started, pairs = time.monotonic(), 0
+        feed = iterate(self.corpus, self.tokenizer, mix, self.config.seed, self.chunk, self.at)
+        for self.chunk, self.at, batch in feed:
+            if self.step >= self.config.steps:
+                break
+            metrics = self.train_step(batch)
+            pairs += len(batch.sources) // 2
+            if self.step % 50 == 0:
+                row = {k: round(float(v), 4) for k, v in metrics.items()}
+                row |= {"step": self.step, "pairs_per_second": round(pairs / (time.monotonic() - started), 1)}
+                started, pairs = time.monotonic(), 0
+                if self.step % self.config.evaluate_every == 0:
+                    row |= self.evaluate()
+                    started = time.monotonic()
+                with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as log:
+                    log.write(json.dumps(row) + "\n")
+                yield row
+            if self.step % self.config.checkpoint_every == 0:
+                self.save()
+        self.save()
+
+    def train_step(self, batch: TextBatch) -> dict[str, Tensor]:
+        """One update of the weights and their average."""
+        torch.manual_seed(self.config.seed * 1_000_003 + self.step)  # a resumed run draws the same noise
+        factor = self._lr_factor()
+        for optimiser, lrs in zip(self.optimisers, self.base_lrs, strict=True):
+            for group, lr in zip(optimiser.param_groups, lrs, strict=True):
+                group["lr"] = lr * factor
+            optimiser.zero_grad(set_to_none=True)
+        batch = TextBatch(*(t.to(self.device) for t in (batch.sources, batch.targets, batch.groups)))
+        with torch.autocast(self.device, dtype=torch.bfloat16):
+            terms = losses(self.model, batch, self.config)
+        terms["loss"].backward()
+        terms["norm"] = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        for optimiser in self.optimisers:
+            optimiser.step()
+        self.step += 1
+        with torch.no_grad():
+            # A young average forgets its random start faster.
+            keep = min(self.config.ema, (1 + self.step) / (10 + self.step))
+            parameters = dict(self.model.named_parameters())
+            torch._foreach_lerp_(list(self.average.values()), [parameters[n] for n in self.average], 1 - keep)
+        return {k: v.detach() for k, v in terms.items()}
+
+    def _lr_factor(self) -> float:
+        warm = min(1.0, (self.step + 1) / self.config.warmup_steps)
+        left = self.config.steps - self.step
+        decay = min(1.0, left / self.config.decay_steps) if self.config.decay_steps else 1.0
+        return warm * max(decay, 0.0)
+
+    def averaged(self) -> TextModel:
+        """A model with the averaged weights."""
+        model = TextModel(self.config)
+        model.load_state_dict(self.average, strict=False)
+        model.decoder.embed = model.encoder.embed
+        return model.eval()
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Dev metrics of the averaged weights: xsim error, cross-entropy, effective rank, mean cosine."""
+        model, row = self.averaged().to(self.device), {}
+        for language in self.tokenizer.languages[1:]:
+            pairs = dev_pairs(self.data, ("eng", language), 1_000)
+            english = self._encode(model, [a for a, _ in pairs], "eng")
+            other = self._encode(model, [b for _, b in pairs], language)
+            row[f"xsim_error_{language}"] = round(xsim_error(english, other), 2)
+            row[f"ce_{language}_eng"] = round(self._cross_entropy(model, other, [a for a, _ in pairs], "eng"), 4)
+            row[f"ce_eng_{language}"] = round(self._cross_entropy(model, english, [b for _, b in pairs], language), 4)
+        row["ce_eng_eng"] = round(self._cross_entropy(model, english, [a for a, _ in pairs], "eng"), 4)
+        row |= {k: round(v, 4) for k, v in spread(english).items()}
+        return row
+
+    def _encode(self, model: TextModel, texts: list[str], language: str) -> Tensor:
+        encoded = [self.tokenizer.encode_source(t, language, max_tokens=128) for t in texts]
+        order = sorted(range(len(texts)), key=lambda i: len(encoded[i]))
+        out = torch.empty(len(texts), self.config.concept_dim, device=self.device)
+        for i in range(0, len(order), 64):
+            rows = order[i : i + 64]
+            out[rows] = model.encoder(padded([encoded[r] for r in rows]).to(self.device))
+        return out
+
+    def _cross_entropy(self, model: TextModel, concepts: Tensor, texts: list[str], language: str) -> float:
+        total, count = 0.0, 0
+        prefix, eos = self.tokenizer.target_prefix(language), self.tokenizer.eos
+        for i in range(0, len(texts), 64):
+            targets = padded([[*prefix, *self.tokenizer.encode(t)[:125], eos] for t in texts[i : i + 64]])
+            targets = targets.to(self.device)
+            hidden = model.decoder.hidden(concepts[i : i + 64], targets[:, :-1])[:, 1:]
+            gold = targets[:, 2:]
+            kept = gold != PAD
+            total += float(F.cross_entropy(model.decoder.logits(hidden[kept]), gold[kept], reduction="sum"))
+            count += int(kept.sum())
+        return total / count
+
+    def save(self) -> None:
+        """Write the checkpoint aside, then put it in place."""
+        state: dict[str, Any] = {
+            "config": self.config.model_dump(),
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "optimisers": [o.state_dict() for o in self.optimisers],
+            "position": [self.step, self.chunk, self.at],
+        }
+        aside = self.run / "checkpoint.pt.new"
+        torch.save(state, aside)
+        aside.replace(self.run / "checkpoint.pt")
+
+    def _resume(self) -> None:
+        state = torch.load(self.run / "checkpoint.pt", map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        for name, value in state["average"].items():
+            self.average[name].copy_(value)
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        self.step, self.chunk, self.at = state["position"]
+
+
+def xsim_error(a: Tensor, b: Tensor) -> float:
+    """Per cent of sentences whose translation is not the nearest by cosine, mean of both directions."""
+    similarity = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T
+    labels = torch.arange(len(a), device=a.device)
+    right = (similarity.argmax(1) == labels).float().mean() + (similarity.argmax(0) == labels).float().mean()
+    return 100 * (1 - float(right) / 2)
+
+
+def spread(concepts: Tensor) -> dict[str, float]:
+    """How much of the space is used: effective rank (exponential of the spectrum's entropy) and mean pairwise cosine."""
+    centred = concepts - concepts.mean(dim=0)
+    energy = torch.linalg.svdvals(centred.float()).square()
+    share = energy / energy.sum()
+    rank = math.exp(-float((share * share.clamp_min(1e-12).log()).sum()))
+    unit = F.normalize(concepts, dim=1)
+    n = len(unit)
+    return {"rank": rank, "mean_cosine": float(((unit @ unit.T).sum() - n) / (n * (n - 1)))}
