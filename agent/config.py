@@ -1,0 +1,155 @@
+"""Settings of the agent: `configs/agent.yaml`, checked, as the options its parts take.
+
+The edge where YAML becomes types: unknown and impossible settings are refused here with one line. Nothing
+behind this module reads YAML or the environment.
+"""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+
+from agent.errors import ConfigError
+from agent.events import Task
+from agent.order import VirtualLatency
+from agent.turn import TurnOptions
+from audio.segmenter import SegmenterOptions
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SegmenterConfig(_Settings):
+    """When speech starts and ends."""
+
+    pre_roll_ms: NonNegativeInt = 300
+    min_speech_ms: NonNegativeInt = 100
+    soft_pause_ms: PositiveInt = 160
+    hangover_ms: PositiveInt = 480
+    tail_ms: NonNegativeInt = 160
+    max_utterance_ms: PositiveInt = 8000
+    threshold: float | None = Field(default=None, gt=0, lt=1)
+    """None: the detector's own."""
+    release_threshold: float | None = Field(default=None, gt=0, lt=1)
+
+    def options(self) -> SegmenterOptions:
+        """What the segmenter takes; times that contradict each other are refused."""
+        given = self.model_dump(exclude_none=True)
+        try:
+            return SegmenterOptions(**given)
+        except ValueError as error:
+            raise ConfigError(f"segmenter: {error}") from error
+
+
+class VadConfig(_Settings):
+    """Which detector listens."""
+
+    name: Literal["webrtc", "silero"] = "webrtc"
+
+
+class VoiceConfig(_Settings):
+    """How the agent sounds."""
+
+    rate_wpm: int = Field(default=165, ge=80, le=450)
+    pitch: int = Field(default=50, ge=0, le=99)
+    variant: str | None = None
+
+
+class OpenAiConfig(_Settings):
+    """A chat endpoint."""
+
+    base_url: str = "http://127.0.0.1:8000/v1"
+    model: str = "default"
+    key_variable: str = "OPENAI_API_KEY"
+    timeout_s: PositiveFloat = 30.0
+
+    def key(self) -> str | None:
+        """The key, from the environment."""
+        return os.environ.get(self.key_variable) or None
+
+
+class ThinkerConfig(_Settings):
+    """Who answers in a conversation."""
+
+    name: Literal["retrieve", "lcm", "openai"] = "retrieve"
+    variant: str = "base"
+    max_concepts: int = Field(default=4, ge=1, le=64)
+    seed: NonNegativeInt = 0
+    openai: OpenAiConfig = OpenAiConfig()
+
+
+class ConversationConfig(_Settings):
+    """Bounds of a conversation."""
+
+    max_context_sentences: PositiveInt = 64
+    max_pieces: PositiveInt = 4
+    max_waiting_turns: PositiveInt = 8
+    echo_guard_ms: NonNegativeInt = 300
+
+
+class VirtualLatencyConfig(_Settings):
+    """What each stage takes on the clock of a file's replay."""
+
+    encode_ms: PositiveInt = 60
+    think_ms: PositiveInt = 40
+    decode_ms: PositiveInt = 40
+    voice_ms: PositiveInt = 20
+
+    def latency(self) -> VirtualLatency:
+        """What the order of inputs takes."""
+        return VirtualLatency(**self.model_dump())
+
+
+class AgentConfig(_Settings):
+    """All of `agent.yaml`."""
+
+    bundle: str = "mini"
+    device: str = "auto"
+    language: str = "eng"
+    task: Task = "converse"
+    record: bool = False
+    segmenter: SegmenterConfig = SegmenterConfig()
+    vad: VadConfig = VadConfig()
+    voice: VoiceConfig = VoiceConfig()
+    thinker: ThinkerConfig = ThinkerConfig()
+    conversation: ConversationConfig = ConversationConfig()
+    virtual_latency: VirtualLatencyConfig = VirtualLatencyConfig()
+
+    def turn_options(
+        self,
+        *,
+        task: Task,
+        language: str,
+        reply_language: str | None,
+        spoken_reply: bool,
+        words_first: bool = False,
+    ) -> TurnOptions:
+        """The options of one session."""
+        return TurnOptions(
+            segmenter=self.segmenter.options(),
+            task=task,
+            language=language,
+            reply_language=reply_language,
+            spoken_reply=spoken_reply,
+            words_first=words_first,
+            **self.conversation.model_dump(),
+        )
+
+
+def load_config(path: Path | None) -> AgentConfig:
+    """The settings of a file, or those the agent comes with."""
+    if path is None:
+        return AgentConfig()
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return AgentConfig.model_validate(content or {})
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not readable as YAML ({error})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{path}: {place}: {first['msg']}") from error

@@ -1,0 +1,139 @@
+"""Input log: inputs and events as lines of JSON, and back. Pure; knows nothing of files.
+
+Sound does not stand in the lines: a frame is a place in `audio.flac` and one byte of speech probability, a
+stretch of reply a place in `reply.flac` and its SHA-256. Events become canonical lines, so that two runs can
+be compared line by line.
+"""
+
+import base64
+import hashlib
+import json
+from dataclasses import fields
+from typing import Any, get_args
+
+import numpy as np
+
+from agent import events, inputs
+from agent.events import DomainEvent, FloatArray, ReplyAudio
+from agent.inputs import AudioInput, Input, Voiced
+from agent.pcm16 import to_pcm16
+
+_INPUTS: dict[str, type[Input]] = {
+    cls.__name__: cls
+    for cls in (
+        inputs.InputEnded,
+        inputs.TypedText,
+        inputs.SettingsChanged,
+        inputs.PlaybackPosition,
+        inputs.Interrupted,
+        inputs.Encoded,
+        inputs.Thought,
+        inputs.Decoded,
+        inputs.Voiced,
+        inputs.WorkFailed,
+    )
+}
+_EVENTS = {cls.__name__ for cls in get_args(events.DomainEvent)}
+_PROBABILITY_STEPS = 255
+
+
+class LogFormatError(Exception):
+    """A line of a log cannot be read; the message says which and why."""
+
+
+def quantized_probability(probability: float) -> float:
+    """The probability as the log can hold it: one of 256 values."""
+    return round(min(1.0, max(0.0, probability)) * _PROBABILITY_STEPS) / _PROBABILITY_STEPS
+
+
+def probability_byte(probability: float) -> int:
+    """A quantized probability as one byte."""
+    return round(probability * _PROBABILITY_STEPS)
+
+
+def probability_from_byte(byte: int) -> float:
+    """The inverse of `probability_byte`."""
+    return byte / _PROBABILITY_STEPS
+
+
+def audio_line(start_sample: int, probabilities: bytes) -> str:
+    """Frames in a row, starting at `start_sample`: one byte of probability each."""
+    packed = base64.b64encode(probabilities).decode()
+    return _line({"type": "Audio", "start_sample": start_sample, "probabilities": packed})
+
+
+def input_line(item: Input, reply_offset: int = 0) -> str:
+    """Any input but a frame; `reply_offset` says where in the reply's sound a `Voiced` stands."""
+    assert not isinstance(item, AudioInput), "frames are logged in rows, by audio_line"
+    content: dict[str, Any] = {"type": type(item).__name__}
+    for entry in fields(item):
+        value = getattr(item, entry.name)
+        if isinstance(item, Voiced) and entry.name == "samples":
+            content["offset"], content["length"] = reply_offset, len(value)
+        elif isinstance(value, np.ndarray):
+            content[entry.name] = {"shape": list(value.shape), "float32": _packed(value)}
+        else:
+            content[entry.name] = value
+    return _line(content)
+
+
+def parse_line(line: str) -> dict[str, Any]:
+    """One line as a dictionary with a `type`."""
+    try:
+        content = json.loads(line)
+    except ValueError as error:
+        raise LogFormatError(f"not a line of JSON: {line[:60]!r}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("type"), str):
+        raise LogFormatError(f"a line without a type: {line[:60]!r}")
+    return content
+
+
+def input_from(content: dict[str, Any], reply: FloatArray | None = None) -> Input:
+    """The input a parsed line stands for; `reply` is the sound of a `Voiced`."""
+    kind = content["type"]
+    cls = _INPUTS.get(kind)
+    if cls is None:
+        raise LogFormatError(f"unknown input {kind!r}: was this recorded by a newer version?")
+    values: dict[str, Any] = {}
+    try:
+        for entry in fields(cls):
+            if cls is Voiced and entry.name == "samples":
+                values["samples"] = reply
+            else:
+                values[entry.name] = _value(content[entry.name])
+    except (KeyError, ValueError, TypeError) as error:
+        raise LogFormatError(f"a damaged {kind} line ({error})") from error
+    return cls(**values)
+
+
+def event_line(event: DomainEvent) -> str:
+    """An event as a canonical line."""
+    content: dict[str, Any] = {"type": type(event).__name__}
+    for entry in fields(event):
+        value = getattr(event, entry.name)
+        if isinstance(event, ReplyAudio) and entry.name == "samples":
+            content["length"] = len(value)
+            content["sha256"] = hashlib.sha256(to_pcm16(value).tobytes()).hexdigest()
+        else:
+            content[entry.name] = value
+    return _line(content)
+
+
+def is_event(kind: str) -> bool:
+    """Whether a line of this type is an event."""
+    return kind in _EVENTS
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, dict) and "float32" in value:
+        raw = np.frombuffer(base64.b64decode(value["float32"]), dtype="<f4")
+        return raw.reshape(value["shape"]).astype(np.float32)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _packed(value: FloatArray) -> str:
+    return base64.b64encode(np.ascontiguousarray(value, dtype="<f4").tobytes()).decode()
+
+
+def _line(content: dict[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))

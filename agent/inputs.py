@@ -1,0 +1,225 @@
+"""Inputs of the turn machine and the requests it makes: all that can differ between two runs is an input.
+
+A recorded session is the ordered list of these inputs. Requests go to the model worker and the voice; what
+they answer comes back as an input with the sample at which it was applied.
+"""
+
+from dataclasses import dataclass
+
+from agent.events import FloatArray, Task
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AudioInput:
+    """One 20 ms frame and how likely it is to hold speech."""
+
+    start_sample: int
+    samples: FloatArray
+    """[320] at 16 kHz, on the 16-bit grid, so that a recording holds exactly what was heard."""
+    probability: float
+
+    @property
+    def at_sample(self) -> int:
+        """The clock once this frame has been received."""
+        return self.start_sample + len(self.samples)
+
+
+@dataclass(frozen=True, slots=True)
+class InputEnded:
+    """No more audio and no more text will come; what is under way is still finished."""
+
+    at_sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class TypedText:
+    """Text typed by the user: a whole turn."""
+
+    at_sample: int
+    text: str
+    language: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsChanged:
+    """What holds for every turn that begins from here on."""
+
+    at_sample: int
+    language: str
+    reply_language: str | None
+    """None: the speaker's own."""
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class PlaybackPosition:
+    """How much of the spoken reply has been heard."""
+
+    at_sample: int
+    heard_sample: int
+    """Position on the reply timeline, 24 kHz."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The user asked for silence by other means than speaking."""
+
+    at_sample: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """Concepts of one piece of a turn."""
+
+    at_sample: int
+    request: int
+    turn: int
+    piece: int
+    concepts: FloatArray
+    """[N, D], one row per sentence."""
+    texts: tuple[str, ...] | None
+    """The sentences, where they were typed."""
+    last: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Thought:
+    """One concept (or one sentence) of the reply, or the end of thinking."""
+
+    at_sample: int
+    request: int
+    turn: int
+    concept: FloatArray | None
+    """[D]"""
+    text: str | None
+    """Where the thinker answers in words, as `retrieve` and `openai` do."""
+    last: bool
+    """True: thinking is over and this holds nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The sentence a concept was decoded into."""
+
+    at_sample: int
+    request: int
+    turn: int
+    index: int | None
+    """Sentence of the reply; None: what was heard."""
+    text: str
+    last: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Voiced:
+    """A stretch of one spoken sentence."""
+
+    at_sample: int
+    request: int
+    turn: int
+    index: int
+    samples: FloatArray
+    """[T] at 24 kHz, on the 16-bit grid."""
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WorkFailed:
+    """A request came to nothing."""
+
+    at_sample: int
+    request: int
+    turn: int
+    stage: str
+    message: str
+    last: bool = True
+
+
+Result = Encoded | Thought | Decoded | Voiced | WorkFailed
+Input = AudioInput | InputEnded | TypedText | SettingsChanged | PlaybackPosition | Interrupted | Result
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodeSpeech:
+    """Turn an utterance into concepts."""
+
+    request: int
+    turn: int
+    piece: int
+    samples: FloatArray
+    """[T] at 16 kHz."""
+    language: str
+    committed: bool = True
+    """False: speculation at a soft pause, which gives way to committed work."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeText:
+    """Split text into sentences and turn each into a concept."""
+
+    request: int
+    turn: int
+    piece: int
+    text: str
+    language: str
+    committed: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ContextEntry:
+    """One sentence of the conversation."""
+
+    turn: int
+    role: int
+    """0 user, 1 agent."""
+    concept: FloatArray | None
+    """[D]; None where a thinker answered in words."""
+    text: str | None
+    language: str
+
+
+@dataclass(frozen=True, slots=True)
+class Think:
+    """Continue the conversation."""
+
+    request: int
+    turn: int
+    context: tuple[ContextEntry, ...]
+    task: Task
+    reply_language: str
+    committed: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decode:
+    """Say concepts in a language: the reply, or what was heard."""
+
+    request: int
+    turn: int
+    index: int | None
+    concepts: FloatArray
+    """[N, D]"""
+    language: str
+    committed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Speak:
+    """Say one sentence aloud."""
+
+    request: int
+    turn: int
+    index: int
+    text: str
+    language: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTurn:
+    """Nothing that is under way for this turn is wanted any more."""
+
+    turn: int
+
+
+ModelRequest = EncodeSpeech | EncodeText | Think | Decode
+Request = ModelRequest | Speak | CancelTurn

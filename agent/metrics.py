@@ -1,0 +1,110 @@
+"""Metrics: how long each stage takes and how late the event loop runs, in bounded memory.
+
+The only place where wall time counts. Nothing measured here ever reaches an event or a decision.
+"""
+
+import asyncio
+import resource
+import sys
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+STAGES = ("encode", "think", "decode", "voice", "first_audio")
+_KEPT = 4096
+_TURNS = 64
+
+
+def percentile(values: list[float], share: float) -> float | None:
+    """The value below which `share` (0..1) of the values lie, by nearest rank; None for no values."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+@dataclass(slots=True)
+class TurnTimes:
+    """Measured times of one turn, in milliseconds; None where a stage did not run."""
+
+    committed_at: float | None = None
+    stages: dict[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, float | None]:
+        """Every stage, rounded to a tenth of a millisecond."""
+        return {stage: round(self.stages[stage], 1) if stage in self.stages else None for stage in STAGES}
+
+
+class Metrics:
+    """Stage times by turn and over the session, and the lag of the loop."""
+
+    def __init__(self) -> None:
+        self._series: dict[str, deque[float]] = {stage: deque(maxlen=_KEPT) for stage in STAGES}
+        self._turns: OrderedDict[int, TurnTimes] = OrderedDict()
+        self.loop_lag_ms: deque[float] = deque(maxlen=_KEPT)
+
+    def _turn(self, turn: int) -> TurnTimes:
+        times = self._turns.setdefault(turn, TurnTimes())
+        while len(self._turns) > _TURNS:
+            self._turns.popitem(last=False)
+        return times
+
+    @contextmanager
+    def stage(self, turn: int, stage: str) -> Iterator[None]:
+        """Adds the time spent inside to a stage of a turn."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(turn, stage, (time.perf_counter() - start) * 1000)
+
+    def add(self, turn: int, stage: str, milliseconds: float) -> None:
+        """Counts the first run of a stage in a turn: later sentences overlap with the voice before them."""
+        times = self._turn(turn)
+        if stage not in times.stages:
+            times.stages[stage] = milliseconds
+            self._series[stage].append(milliseconds)
+
+    def committed(self, turn: int) -> None:
+        """The user's turn is complete: the wait for the first audio begins."""
+        self._turn(turn).committed_at = time.perf_counter()
+
+    def first_audio(self, turn: int) -> None:
+        """The first reply audio of a turn exists."""
+        committed = self._turn(turn).committed_at
+        if committed is not None:
+            self.add(turn, "first_audio", (time.perf_counter() - committed) * 1000)
+
+    def turn(self, turn: int) -> dict[str, float | None]:
+        """Measured times of a turn."""
+        return self._turns.get(turn, TurnTimes()).as_json()
+
+    def summary(self) -> dict[str, dict[str, float | None]]:
+        """Median and 95th percentile of every stage and of the loop's lag, in milliseconds."""
+        series = {
+            **{stage: list(values) for stage, values in self._series.items()},
+            "loop_lag": list(self.loop_lag_ms),
+        }
+        return {
+            name: {"p50": _rounded(percentile(values, 0.5)), "p95": _rounded(percentile(values, 0.95))}
+            for name, values in series.items()
+        }
+
+    async def watch_loop(self, interval_s: float = 0.02) -> None:
+        """Measures how late the loop wakes up, until cancelled."""
+        while True:
+            start = time.perf_counter()
+            await asyncio.sleep(interval_s)
+            self.loop_lag_ms.append(max(0.0, (time.perf_counter() - start - interval_s) * 1000))
+
+
+def peak_rss_mb() -> float:
+    """The most memory this process has held, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1024 * 1024 if sys.platform == "darwin" else 1024), 1)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)

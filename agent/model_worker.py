@@ -1,0 +1,216 @@
+"""Model worker: the one thread that owns torch, shared by every session.
+
+Receives requests from the event loop, gives their answers back to it. What runs next is decided by
+`batching`. The loop never calls torch; the thread never touches the loop but through `call_soon_threadsafe`. A job that
+nobody waits for any more is dropped before it runs, and between its steps. Knows nothing of turns.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from agent.batching import Waiting, next_batch, to_shed
+from agent.channel import Channel
+from agent.errors import Overloaded
+from agent.inputs import Decode, EncodeSpeech, EncodeText, ModelRequest, Think
+
+if TYPE_CHECKING:
+    from agent.models import Models
+
+_LINE = 256
+_MAX_BATCH = 8
+_ANSWERS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One result of a job and what it cost."""
+
+    value: Any
+    """EncodeSpeech → [1, D]; EncodeText → EncodedText; Think → ThoughtPart; Decode → str."""
+    milliseconds: float
+    """Time on the model's thread."""
+
+
+class Job:
+    """A request in the line. Iterate over it for its answers; `cancel` it when nobody waits any more."""
+
+    def __init__(self, number: int, session: int, request: ModelRequest) -> None:
+        self.number = number
+        self.session = session
+        self.request = request
+        self.place = number
+        self.cancelled = False
+        self.steps: Iterator[Any] | None = None
+        self.failure: BaseException | None = None
+        self._answers: Channel[Answer] = Channel(_ANSWERS, "close")
+
+    def cancel(self) -> None:
+        """Drops the job before its next step; its answers end. Safe to call twice."""
+        self.cancelled = True
+        self._answers.close()
+
+    def waiting(self) -> Waiting:
+        """What `batching` needs to know."""
+        request = self.request
+        key = type(request).__name__ if isinstance(request, EncodeSpeech | Decode) else None
+        hearing_back = isinstance(request, Decode) and request.index is None
+        return Waiting(self.number, self.session, key, request.committed, int(hearing_back), self.place)
+
+    def deliver(self, answer: Answer | None, failure: BaseException | None = None) -> None:
+        """On the loop: one more answer, or None for the end."""
+        if answer is not None and not self._answers.closed:
+            self._answers.send_nowait(answer)
+        if answer is None:
+            self.failure = failure
+            self._answers.close()
+
+    async def answers(self) -> AsyncIterator[Answer]:
+        """The answers as they come; a failed job raises its error after them."""
+        async for answer in self._answers:
+            yield answer
+        if self.failure is not None:
+            raise self.failure
+
+
+class ModelWorker:
+    """Runs one `Models` on its own thread. `load` is called there too: importing torch takes a second."""
+
+    def __init__(self, load: "Callable[[], Models]") -> None:
+        self._load = load
+        self._models: Models | None = None
+        self._changed = threading.Condition()
+        self._line: dict[int, Job] = {}
+        self._last = 0
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="noema-model", daemon=True)
+        self.load_ms = 0.0
+        self.shed = 0
+
+    async def __aenter__(self) -> "ModelWorker":
+        self._loop = asyncio.get_running_loop()
+        self._loaded: asyncio.Future[None] = self._loop.create_future()
+        self._thread.start()
+        try:
+            await self._loaded
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stop()
+        # The step under way is short; a daemon thread does not keep the process if it is not.
+        await asyncio.to_thread(self._thread.join, 2.0)
+
+    @property
+    def models(self) -> "Models":
+        """What runs here; for its facts (languages, thinkers), not for computing on the loop."""
+        assert self._models is not None, "the worker is used inside its context, which loads it"
+        return self._models
+
+    def submit(self, session: int, request: ModelRequest) -> Job:
+        """Puts a request in the line; speculation gives way when the line is full."""
+        with self._changed:
+            self._last += 1
+            job = Job(self._last, session, request)
+            self._line[job.number] = job
+            for number in to_shed([j.waiting() for j in self._line.values()], _LINE):
+                self.shed += 1
+                self._line.pop(number).cancel()
+            if len(self._line) > _LINE:
+                del self._line[job.number]
+                raise Overloaded("the model has too much to do; try again when fewer sessions are open")
+            self._changed.notify()
+        return job
+
+    def _stop(self) -> None:
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+
+    def _run(self) -> None:
+        start = time.perf_counter()
+        try:
+            self._models = self._load()
+        except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the worker
+            self._tell(_fail, self._loaded, error)
+            return
+        self.load_ms = (time.perf_counter() - start) * 1000
+        self._tell(_succeed, self._loaded)
+        while (batch := self._take()) is not None:
+            self._serve(batch)
+
+    def _take(self) -> list[Job] | None:
+        with self._changed:
+            while not self._stopping:
+                for number in [n for n, job in self._line.items() if job.cancelled]:
+                    self._close(self._line.pop(number))
+                chosen = next_batch([job.waiting() for job in self._line.values()], _MAX_BATCH)
+                if chosen:
+                    return [self._line.pop(number) for number in chosen]
+                self._changed.wait()
+        return None
+
+    def _serve(self, batch: list[Job]) -> None:
+        start = time.perf_counter()
+        try:
+            values = self._step(batch)
+        except Exception as error:  # noqa: BLE001 - the boundary between jobs: one must not stop the others
+            if len(batch) > 1:
+                for job in batch:
+                    self._serve([job])
+            else:
+                self._tell(batch[0].deliver, None, error)
+            return
+        spent = (time.perf_counter() - start) * 1000
+        for job, value in zip(batch, values, strict=True):
+            if value is not None:
+                self._tell(job.deliver, Answer(value, spent))
+            if value is not None and job.steps is not None:
+                self._line_up_again(job)
+            else:
+                self._tell(job.deliver, None)
+
+    def _step(self, batch: list[Job]) -> list[Any]:
+        models, first = self.models, batch[0]
+        if isinstance(first.request, Think):
+            if first.steps is None:
+                first.steps = models.think(first.request)
+            return [next(first.steps, None)]
+        if isinstance(first.request, EncodeText):
+            return [models.encode_text(first.request)]
+        if isinstance(first.request, EncodeSpeech):
+            return models.encode_speech([j.request for j in batch if isinstance(j.request, EncodeSpeech)])
+        return models.decode([j.request for j in batch if isinstance(j.request, Decode)])
+
+    def _line_up_again(self, job: Job) -> None:
+        with self._changed:
+            self._last += 1
+            job.place = self._last
+            self._line[job.number] = job
+
+    @staticmethod
+    def _close(job: Job) -> None:
+        close = getattr(job.steps, "close", None)
+        if close is not None:
+            close()
+
+    def _tell(self, call: Callable[..., None], *args: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(call, *args)
+        except RuntimeError:  # the loop is gone, and with it everyone who waited
+            self._stop()
+
+
+def _succeed(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _fail(future: asyncio.Future[None], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)

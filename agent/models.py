@@ -1,0 +1,165 @@
+"""Models: the concept space and the thinkers, as the operations the agent asks for, on the model's thread.
+
+Receives requests of the turn machine, gives arrays and strings. The only module that knows both the agent's
+requests and `lcm`; it loads `lcm`, and so torch, no earlier than `load`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from agent.config import ThinkerConfig
+from agent.errors import TextInputError, ThinkerError, UsageError
+from agent.events import FloatArray, Task
+from agent.inputs import Decode, EncodeSpeech, EncodeText, Think
+from agent.thinkers import (
+    EchoThinker,
+    LcmThinker,
+    OpenAiThinker,
+    RetrieveThinker,
+    Thinker,
+    ThinkerName,
+    ThoughtPart,
+    to_array,
+)
+
+if TYPE_CHECKING:
+    from lcm.space import ConceptSpace
+
+MAX_TEXT_CHARS = 100_000
+_TEXT_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedText:
+    """Sentences and their concepts."""
+
+    texts: tuple[str, ...]
+    concepts: FloatArray
+    """[N, D]"""
+
+
+class Models:
+    """One loaded bundle and the thinkers that work on it."""
+
+    def __init__(self, bundle: str, space: "ConceptSpace", thinkers: dict[Task, Thinker]) -> None:
+        self.bundle = bundle
+        self.space = space
+        self._thinkers = thinkers
+
+    @classmethod
+    def load(
+        cls,
+        bundle: str,
+        *,
+        device: str = "auto",
+        tasks: Sequence[Task] = (),
+        thinker: ThinkerConfig | None = None,
+    ) -> "Models":
+        """Loads the space, and for `tasks` whatever their thinkers need."""
+        from lcm.space import ConceptSpace
+
+        space = ConceptSpace.load(bundle, device=device)
+        settings = thinker or ThinkerConfig()
+        thinkers = {task: _thinker_for(task, bundle, space, device, settings) for task in tasks}
+        return cls(bundle, space, thinkers)
+
+    def thinker(self, task: Task) -> Thinker:
+        """The thinker of a task."""
+        return self._thinkers[task]
+
+    def encode_speech(self, requests: Sequence[EncodeSpeech]) -> list[FloatArray]:
+        """Utterances of any sessions → one concept each, [1, D]."""
+        import torch
+
+        waveforms = [torch.from_numpy(request.samples) for request in requests]
+        languages = [request.language for request in requests]
+        concepts = self.space.encode_speech(waveforms, sample_rate=16_000, language=languages)
+        return [to_array(concept)[None] for concept in concepts]
+
+    def encode_text(self, request: EncodeText) -> EncodedText:
+        """Text → its sentences and one concept each."""
+        return self.encode_sentences(sentences_of(request.text), request.language)
+
+    def encode_sentences(self, texts: Sequence[str], language: str) -> EncodedText:
+        """Sentences → one concept each, in batches."""
+        rows = [
+            to_array(self.space.encode_text(list(texts[start : start + _TEXT_BATCH]), language=language))
+            for start in range(0, len(texts), _TEXT_BATCH)
+        ]
+        concepts = np.concatenate(rows) if rows else np.zeros((0, self.space.dim), dtype=np.float32)
+        return EncodedText(tuple(texts), concepts)
+
+    def decode(self, requests: Sequence[Decode]) -> list[str]:
+        """Concepts → the sentences they stand for, joined where a request holds several."""
+        import torch
+
+        counts = [len(request.concepts) for request in requests]
+        concepts = torch.from_numpy(np.concatenate([request.concepts for request in requests]))
+        languages = [r.language for r, count in zip(requests, counts, strict=True) for _ in range(count)]
+        texts = iter(self.space.decode_text(concepts, language=languages))
+        return [" ".join(next(texts) for _ in range(count)).strip() for count in counts]
+
+    def think(self, request: Think) -> Iterator[ThoughtPart]:
+        """The reply, step by step."""
+        return self.thinker(request.task).think(request)
+
+    def check_language(self, language: str, *, speech: bool = False) -> str:
+        """The language as the bundle names it; one it does not cover is an error that lists those it does."""
+        code = language.split("_", 1)[0].lower()
+        known = {kind: list(names) for kind, names in self.space.languages.items()}
+        for kind in ("text", "speech") if speech else ("text",):
+            short = [name.split("_", 1)[0] for name in known.get(kind, [])]
+            if not short and kind == "speech":
+                raise UsageError(f"the bundle '{self.bundle}' has no speech encoder yet; use text")
+            if code not in short:
+                covered = ", ".join(sorted(set(short)))
+                raise UsageError(f"unknown language '{language}': '{self.bundle}' knows {covered} for {kind}")
+        return code
+
+
+def sentences_of(text: str) -> list[str]:
+    """The sentences of a text; a text that holds none, or far too many, is an error."""
+    from lcm.space.sentences import split_sentences
+
+    if len(text) > MAX_TEXT_CHARS:
+        raise TextInputError(
+            f"the text has {len(text)} characters; give at most {MAX_TEXT_CHARS} at a time, or a file"
+        )
+    sentences = split_sentences(text)
+    if not sentences:
+        raise TextInputError(
+            "the text is empty once white space and control characters are gone; type some words"
+        )
+    return sentences
+
+
+def thinker_name(task: Task, settings: ThinkerConfig) -> ThinkerName:
+    """Which thinker does a task."""
+    return task if task != "converse" else settings.name
+
+
+def _thinker_for(
+    task: Task, bundle: str, space: "ConceptSpace", device: str, settings: ThinkerConfig
+) -> Thinker:
+    name = thinker_name(task, settings)
+    if name in {"translate", "transcribe"}:
+        return EchoThinker()
+    if name == "openai":
+        chat = settings.openai
+        return OpenAiThinker(chat.base_url, chat.model, chat.key(), chat.timeout_s)
+    try:
+        from lcm.engine import Engine
+    except ModuleNotFoundError as error:
+        raise ThinkerError(
+            f"the thinker '{name}' needs lcm.engine, which this checkout lacks; use --task translate"
+        ) from error
+    engine = Engine.load(bundle, variant=settings.variant, device=device, space=space)
+    if name == "lcm":
+        return LcmThinker(engine, settings.max_concepts, settings.seed)
+    from lcm.bundle import bundle_path
+    from lcm.reply_bank import ReplyBank
+
+    return RetrieveThinker(engine, ReplyBank.load(bundle_path(bundle)), settings.seed)

@@ -1,0 +1,205 @@
+"""Thinkers: the conversation so far in, the concepts (or words) of the reply out, one at a time.
+
+    retrieve    the predicted concept picks the nearest sentence of a reply bank: always fluent
+    lcm         the predicted concepts themselves, until the stop head says so
+    translate   the user's own concepts, to be said in another language
+    transcribe  the user's own concepts, to be said in theirs
+    openai      any OpenAI-compatible chat endpoint, through words
+
+Each `think` is a generator: the caller runs it step by step, lets others in between and closes it when nobody
+waits any more. Knows nothing of threads, sessions or sound.
+"""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+
+from agent.context import ROLE_AGENT, ROLE_USER
+from agent.errors import ThinkerError
+from agent.events import FloatArray
+from agent.inputs import ContextEntry, Think
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lcm.engine import Engine
+    from lcm.reply_bank import ReplyBank
+
+ThinkerName = Literal["retrieve", "lcm", "translate", "transcribe", "openai"]
+THINKERS: tuple[ThinkerName, ...] = ("retrieve", "lcm", "translate", "transcribe", "openai")
+_ECHO_COSINE = 0.9
+_REMEMBERED_REPLIES = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ThoughtPart:
+    """One sentence of the reply: a concept, words, or both."""
+
+    concept: FloatArray | None
+    """[D]"""
+    text: str | None
+
+
+class Thinker(Protocol):
+    """Continues a conversation."""
+
+    @property
+    def words_first(self) -> bool:
+        """Whether it reads words rather than concepts."""
+        ...
+
+    @property
+    def uses_model(self) -> bool:
+        """Whether it runs on the model's thread; one that waits for a network must not."""
+        ...
+
+    def think(self, request: Think) -> Iterator[ThoughtPart]:
+        """The reply, sentence by sentence; each `next` is one step."""
+        ...
+
+
+class EchoThinker:
+    """`translate` and `transcribe`: what was said, as it was understood."""
+
+    words_first = False
+    uses_model = True
+
+    def think(self, request: Think) -> Iterator[ThoughtPart]:
+        """The concepts of this very turn."""
+        for entry in request.context:
+            if entry.turn == request.turn and entry.role == ROLE_USER:
+                yield ThoughtPart(entry.concept, None)
+
+
+class LcmThinker:
+    """`lcm`: the model's own concepts."""
+
+    words_first = False
+    uses_model = True
+
+    def __init__(self, engine: "Engine", max_concepts: int, seed: int = 0) -> None:
+        self._engine = engine
+        self._max_concepts = max_concepts
+        self._seed = seed
+
+    def think(self, request: Think) -> Iterator[ThoughtPart]:
+        """Concept after concept, each predicted from all before it."""
+        concepts, roles = concept_context(request.context)
+        for step in range(self._max_concepts):
+            predicted = _predict(self._engine, concepts, roles, self._seed + request.turn * 64 + step)
+            if predicted is None:
+                return
+            concepts.append(predicted)
+            roles.append(ROLE_AGENT)
+            yield ThoughtPart(predicted, None)
+
+
+class RetrieveThinker:
+    """`retrieve`: the bank's sentence nearest to the prediction, neither repeating itself nor the user."""
+
+    words_first = False
+    uses_model = True
+
+    def __init__(self, engine: "Engine", bank: "ReplyBank", seed: int = 0) -> None:
+        self._engine = engine
+        self._bank = bank
+        self._seed = seed
+
+    def think(self, request: Think) -> Iterator[ThoughtPart]:
+        """One sentence of the bank."""
+        import torch
+
+        concepts, roles = concept_context(request.context)
+        predicted = _predict(self._engine, concepts, roles, self._seed + request.turn)
+        if predicted is None:
+            return
+        exclude = {entry.text for entry in request.context[-_REMEMBERED_REPLIES:] if entry.text}
+        said = [e.concept for e in request.context if e.turn == request.turn and e.role == ROLE_USER]
+        for _ in range(4):
+            reply = self._bank.nearest(torch.from_numpy(predicted), request.reply_language, exclude=exclude)
+            concept = to_array(reply.concept)
+            if not any(c is not None and cosine(c, concept) > _ECHO_COSINE for c in said):
+                break
+            exclude.add(reply.text)
+        yield ThoughtPart(concept, reply.text)
+
+
+class OpenAiThinker:
+    """`openai`: words to a chat endpoint, words back. Standard library only."""
+
+    words_first = True
+    uses_model = False
+
+    def __init__(self, base_url: str, model: str, api_key: str | None, timeout_s: float) -> None:
+        self._url = base_url.rstrip("/") + "/chat/completions"
+        self._model = model
+        self._api_key = api_key
+        self._timeout_s = timeout_s
+
+    def think(self, request: Think) -> Iterator[ThoughtPart]:
+        """The endpoint's answer, sentence by sentence."""
+        from lcm.space.sentences import split_sentences
+
+        for sentence in split_sentences(self._ask(request)):
+            yield ThoughtPart(None, sentence)
+
+    def _ask(self, request: Think) -> str:
+        instruction = (
+            "You are in a spoken conversation. Answer in one or two short sentences in the language with the "
+            f"ISO 639-3 code {request.reply_language}. No lists, no markup."
+        )
+        messages = [{"role": "system", "content": instruction}]
+        messages += [
+            {"role": "assistant" if e.role == ROLE_AGENT else "user", "content": e.text}
+            for e in request.context
+            if e.text
+        ]
+        body = json.dumps({"model": self._model, "messages": messages}).encode()
+        headers = {"Content-Type": "application/json"}
+        if self._api_key:
+            headers["Authorization"] = f"Bearer {self._api_key}"
+        call = urllib.request.Request(self._url, data=body, headers=headers)
+        try:
+            with urllib.request.urlopen(call, timeout=self._timeout_s) as answer:
+                content = json.load(answer)["choices"][0]["message"]["content"]
+        except urllib.error.HTTPError as error:
+            raise ThinkerError(
+                f"{self._url} answered {error.code} {error.reason}; check model and key"
+            ) from error
+        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+            raise ThinkerError(
+                f"{self._url} gave no answer ({error}); check thinker.openai in the settings"
+            ) from error
+        return str(content or "")
+
+
+def concept_context(entries: Sequence[ContextEntry]) -> tuple[list[FloatArray], list[int]]:
+    """The concepts of a conversation and their roles; sentences known in words only are left out."""
+    known = [(entry.concept, entry.role) for entry in entries if entry.concept is not None]
+    return [concept for concept, _ in known], [role for _, role in known]
+
+
+def cosine(a: FloatArray, b: FloatArray) -> float:
+    """How alike two concepts are, −1..1."""
+    return float(np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b) + 1e-12))
+
+
+def to_array(concept: "Tensor") -> FloatArray:
+    """A concept outside the model: float32 on the CPU, owning its memory."""
+    array: FloatArray = concept.detach().to("cpu").float().numpy().copy()
+    return array
+
+
+def _predict(engine: "Engine", concepts: list[FloatArray], roles: list[int], seed: int) -> FloatArray | None:
+    import torch
+
+    if not concepts:
+        return None
+    context = torch.from_numpy(np.stack(concepts))  # [T, D]
+    [predicted] = engine.predict([context], roles=[torch.tensor(roles)], max_concepts=1, seeds=[seed])
+    return to_array(predicted[0]) if len(predicted) else None

@@ -1,0 +1,436 @@
+"""Turn machine: ordered inputs in, domain events and requests out. The pure core of the agent.
+
+Receives audio frames with speech probabilities, typed text, playback positions and the results of its own
+requests, each with its place on the one clock (samples). Gives what happened and what is to be computed next.
+Knows no wall clock, no tasks, no devices and no models: the same inputs give the same events, anywhere.
+
+    speech ─ Segmenter ─ utterance ─ EncodeSpeech ┐
+    typed text ─────────────────────── EncodeText ┴ Think ─ Decode ─ Speak
+
+Turns are understood as they come and answered one after the other. A piece cut only because it grew too long
+leaves a conversation's turn open (nobody answers mid-sentence); an interpreter answers each piece at once.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from agent.context import Conversation
+from agent.events import (
+    DomainEvent,
+    FloatArray,
+    Heard,
+    ReplyAudio,
+    ReplySentence,
+    ReplyTruncated,
+    SessionEnded,
+    Task,
+    TurnCommitted,
+    TurnEnd,
+    TurnEnded,
+    UserPaused,
+    UserResumed,
+    UserStarted,
+    UtteranceTaken,
+    Warned,
+)
+from agent.inputs import (
+    AudioInput,
+    CancelTurn,
+    Decode,
+    Decoded,
+    Encoded,
+    EncodeSpeech,
+    EncodeText,
+    Input,
+    InputEnded,
+    Interrupted,
+    PlaybackPosition,
+    Request,
+    SettingsChanged,
+    Speak,
+    Think,
+    Thought,
+    TypedText,
+    Voiced,
+    WorkFailed,
+)
+from audio.frames import SAMPLE_RATE, AudioFrame
+from audio.segmenter import Segmenter, SegmenterOptions, SoftPause, SpeechResumed, SpeechStarted, Utterance
+
+VOICE_RATE = 24_000
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOptions:
+    """What a session is like; part of its recording."""
+
+    segmenter: SegmenterOptions = field(default_factory=SegmenterOptions)
+    task: Task = "converse"
+    language: str = "eng"
+    reply_language: str | None = None
+    """None: the speaker's own."""
+    spoken_reply: bool = True
+    words_first: bool = False
+    """True: the thinker reads words, so what was heard is decoded before it thinks."""
+    half_duplex: bool = False
+    """True: nothing is heard while the loudspeaker speaks, so that the agent does not answer itself."""
+    interruptible: bool = False
+    """True: speech stops the reply (needs playback positions and an echo-free microphone)."""
+    max_context_sentences: int = 64
+    max_pieces: int = 4
+    """Utterances cut for length that one turn of a conversation may hold."""
+    max_waiting_turns: int = 8
+    echo_guard_ms: int = 300
+    """Half-duplex: how long after the last heard sample the microphone stays closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one input led to."""
+
+    events: list[DomainEvent] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Sentence:
+    concept: FloatArray | None
+    text: str | None = None
+    start_sample: int = 0
+    """On the reply timeline, 24 kHz."""
+    end_sample: int = 0
+    finished: bool = False
+
+
+@dataclass(slots=True)
+class _Turn:
+    number: int
+    source: Literal["speech", "text"]
+    language: str
+    reply_language: str
+    task: Task
+    pieces: int = 0
+    encoded: dict[int, Encoded] = field(default_factory=dict)
+    committed: bool = False
+    heard: Literal["no", "asked", "yes"] = "no"
+    thinking: Literal["no", "asked", "over"] = "no"
+    sentences: list[_Sentence] = field(default_factory=list)
+
+    @property
+    def understood(self) -> bool:
+        return self.committed and len(self.encoded) == self.pieces
+
+    @property
+    def finished(self) -> bool:
+        return self.heard == "yes" and self.thinking == "over" and all(s.finished for s in self.sentences)
+
+    def concepts(self) -> FloatArray:
+        return np.concatenate([self.encoded[piece].concepts for piece in range(self.pieces)])
+
+
+class TurnMachine:
+    """One session's state. `push` takes the next input; inputs must come in the order they took effect."""
+
+    def __init__(self, options: TurnOptions) -> None:
+        self.options = options
+        self.conversation = Conversation(options.max_context_sentences)
+        self._segmenter = Segmenter(options.segmenter)
+        self._settings = SettingsChanged(0, options.language, options.reply_language, options.task)
+        self._turns: OrderedDict[int, _Turn] = OrderedDict()
+        self._open: _Turn | None = None
+        self._sample = 0
+        self._last_turn = 0
+        self._last_request = 0
+        self._emitted = 0  # reply timeline, 24 kHz
+        self._heard = 0
+        self._deaf_until = 0
+        # Sentences still to sound: turn, sentence, start and end on the reply timeline.
+        self._unheard: list[tuple[int, int, int, int]] = []
+        self._input_ended = False
+        self._ended = False
+
+    @property
+    def ended(self) -> bool:
+        """True once `SessionEnded` has been given."""
+        return self._ended
+
+    @property
+    def sample(self) -> int:
+        """The clock."""
+        return self._sample
+
+    def push(self, item: Input) -> Step:
+        """Takes one input and says what follows from it."""
+        step = Step()
+        self._sample = max(self._sample, item.at_sample)
+        match item:
+            case AudioInput():
+                self._hear_frame(item, step)
+            case TypedText():
+                self._take_text(item, step)
+            case SettingsChanged():
+                self._settings = item
+            case PlaybackPosition():
+                self._move_playback(item)
+            case Interrupted():
+                self._interrupt(step)
+            case InputEnded():
+                self._end_input(step)
+            case Encoded() | Thought() | Decoded() | Voiced() | WorkFailed():
+                self._take_result(item, step)
+        self._advance(step)
+        return step
+
+    # Listening
+
+    def _hear_frame(self, item: AudioInput, step: Step) -> None:
+        samples, probability = item.samples, item.probability
+        if self.options.half_duplex and self._deaf():
+            samples, probability = np.zeros_like(samples), 0.0
+        for event in self._segmenter.push(AudioFrame(samples, item.start_sample), probability):
+            self._segment(event, step)
+
+    def _deaf(self) -> bool:
+        return self._sample < self._deaf_until
+
+    def _segment(self, event: SpeechStarted | SoftPause | SpeechResumed | Utterance, step: Step) -> None:
+        match event:
+            case SpeechStarted():
+                step.events.append(UserStarted(self._sample, event.start_sample))
+                if self.options.interruptible:
+                    self._interrupt(step)
+            case SoftPause():
+                step.events.append(UserPaused(self._sample, event.utterance.end_sample))
+            case SpeechResumed():
+                step.events.append(UserResumed(self._sample))
+            case Utterance():
+                self._take_utterance(event, step)
+
+    def _take_utterance(self, utterance: Utterance, step: Step) -> None:
+        turn = self._open or self._begin("speech", step)
+        piece = turn.pieces
+        turn.pieces += 1
+        step.events.append(
+            UtteranceTaken(
+                self._sample,
+                turn.number,
+                piece,
+                utterance.start_sample,
+                utterance.end_sample,
+                utterance.reason,
+            )
+        )
+        step.requests.append(
+            EncodeSpeech(self._next_request(), turn.number, piece, utterance.samples, turn.language)
+        )
+        goes_on = utterance.reason == "maximum" and turn.task == "converse"
+        if goes_on and turn.pieces < self.options.max_pieces and not self._input_ended:
+            self._open = turn
+        else:
+            self._commit(turn, step)
+
+    def _take_text(self, item: TypedText, step: Step) -> None:
+        turn = self._begin("text", step, item.language)
+        turn.pieces = 1
+        step.requests.append(EncodeText(self._next_request(), turn.number, 0, item.text, turn.language))
+        self._commit(turn, step)
+
+    def _begin(self, source: Literal["speech", "text"], step: Step, language: str | None = None) -> _Turn:
+        while len(self._turns) >= self.options.max_waiting_turns:
+            # The second oldest gives way: the oldest is being answered.
+            waiting = list(self._turns.values())[1 if len(self._turns) > 1 else 0]
+            message = "the machine is slower than the conversation; an older turn was dropped"
+            step.events.append(Warned(self._sample, "think", message))
+            self._end(waiting, "dropped", step)
+        self._last_turn += 1
+        language = language or self._settings.language
+        reply_language = self._settings.reply_language or language
+        turn = _Turn(self._last_turn, source, language, reply_language, self._settings.task)
+        self._turns[turn.number] = turn
+        return turn
+
+    def _commit(self, turn: _Turn, step: Step) -> None:
+        turn.committed = True
+        if self._open is turn:
+            self._open = None
+        step.events.append(
+            TurnCommitted(
+                self._sample, turn.number, turn.source, turn.language, turn.reply_language, turn.task
+            )
+        )
+
+    def _end_input(self, step: Step) -> None:
+        self._input_ended = True
+        for event in self._segmenter.flush():
+            self._segment(event, step)
+        if self._open is not None:
+            self._commit(self._open, step)
+
+    # Answering
+
+    def _take_result(self, item: Encoded | Thought | Decoded | Voiced | WorkFailed, step: Step) -> None:
+        turn = self._turns.get(item.turn)
+        if turn is None:  # interrupted or dropped meanwhile: nobody waits for it
+            return
+        match item:
+            case Encoded():
+                turn.encoded[item.piece] = item
+            case Thought():
+                self._take_thought(turn, item, step)
+            case Decoded() if item.index is None:
+                self._take_words(turn, item.text, step)
+            case Decoded(index=int(index)):
+                self._take_sentence(turn, index, item.text, step)
+            case Voiced():
+                self._take_voice(turn, item, step)
+            case WorkFailed():
+                step.events.append(Warned(self._sample, item.stage, item.message))
+                self._end(turn, "failed", step)
+
+    def _advance(self, step: Step) -> None:
+        """Starts what has become possible: only the oldest turn is answered."""
+        while self._turns:
+            turn = next(iter(self._turns.values()))
+            if not turn.understood:
+                break
+            if turn.heard == "no" and turn.thinking == "no":
+                self._start_answer(turn, step)
+            elif self.options.words_first and turn.heard == "yes" and turn.thinking == "no":
+                self._think(turn, step)
+            if turn.number in self._turns and turn.finished:
+                self._end(turn, "done", step)
+            if turn.number in self._turns:
+                break
+        if self._input_ended and not self._turns and not self._ended:
+            self._ended = True
+            step.events.append(SessionEnded(self._sample, self._last_turn))
+
+    def _start_answer(self, turn: _Turn, step: Step) -> None:
+        texts = tuple(t for piece in range(turn.pieces) for t in (turn.encoded[piece].texts or ()))
+        known = texts if turn.source == "text" else None
+        self.conversation.user_said(turn.number, turn.concepts(), known, turn.language)
+        if known is not None:
+            turn.heard = "yes"
+            event = Heard(self._sample, turn.number, " ".join(known), turn.language, paraphrase=False)
+            step.events.append(event)
+        if not len(turn.concepts()):
+            turn.heard, turn.thinking = "yes", "over"
+        elif self.options.words_first and turn.heard == "no":
+            self._ask_words(turn, step)
+        else:
+            self._think(turn, step)
+
+    def _think(self, turn: _Turn, step: Step) -> None:
+        turn.thinking = "asked"
+        context = self.conversation.view()
+        step.requests.append(
+            Think(self._next_request(), turn.number, context, turn.task, turn.reply_language)
+        )
+
+    def _take_thought(self, turn: _Turn, item: Thought, step: Step) -> None:
+        if item.last:
+            turn.thinking = "over"
+            self._ask_words(turn, step)
+            return
+        index = len(turn.sentences)
+        turn.sentences.append(_Sentence(item.concept))
+        if item.text is not None:
+            self._take_sentence(turn, index, item.text, step)
+        else:
+            assert item.concept is not None, "a thought without words carries its concept"
+            step.requests.append(
+                Decode(self._next_request(), turn.number, index, item.concept[None], turn.reply_language)
+            )
+
+    def _take_sentence(self, turn: _Turn, index: int, text: str, step: Step) -> None:
+        sentence = turn.sentences[index]
+        sentence.text = text
+        step.events.append(ReplySentence(self._sample, turn.number, index, text, turn.reply_language))
+        self.conversation.agent_said(turn.number, sentence.concept, text, turn.reply_language)
+        if self.options.spoken_reply and text.strip():
+            step.requests.append(Speak(self._next_request(), turn.number, index, text, turn.reply_language))
+        else:
+            sentence.finished = True
+        self._ask_words(turn, step)  # after the sentence's voice: hearing back never delays the reply
+
+    def _ask_words(self, turn: _Turn, step: Step) -> None:
+        if turn.heard == "no":
+            turn.heard = "asked"
+            step.requests.append(
+                Decode(self._next_request(), turn.number, None, turn.concepts(), turn.language)
+            )
+
+    def _take_words(self, turn: _Turn, text: str, step: Step) -> None:
+        turn.heard = "yes"
+        self.conversation.user_words(turn.number, text)
+        step.events.append(Heard(self._sample, turn.number, text, turn.language, paraphrase=True))
+
+    def _take_voice(self, turn: _Turn, item: Voiced, step: Step) -> None:
+        sentence = turn.sentences[item.index]
+        if len(item.samples):
+            start = self._emitted
+            self._emitted += len(item.samples)
+            if sentence.end_sample == 0:
+                sentence.start_sample = start
+            sentence.end_sample = self._emitted
+            step.events.append(ReplyAudio(self._sample, turn.number, item.index, start, item.samples))
+            self._close_microphone()
+        if item.last:
+            sentence.finished = True
+            if self.options.interruptible:
+                self._unheard.append((turn.number, item.index, sentence.start_sample, sentence.end_sample))
+
+    # Playback and interruption
+
+    def _move_playback(self, item: PlaybackPosition) -> None:
+        self._heard = max(self._heard, item.heard_sample)
+        self._unheard = [entry for entry in self._unheard if entry[3] > self._heard]
+        self._close_microphone()
+
+    def _close_microphone(self) -> None:
+        """Deaf for as long as what was emitted still sounds; reckoned anew with every position heard."""
+        left = max(0, self._emitted - self._heard)
+        if left:
+            sounding = left * SAMPLE_RATE // VOICE_RATE
+            self._deaf_until = self._sample + sounding + self.options.echo_guard_ms * SAMPLE_RATE // 1000
+
+    def _interrupt(self, step: Step) -> None:
+        answering = [turn for turn in self._turns.values() if turn.thinking != "no"]
+        cut = self._emitted > self._heard and bool(self._unheard or answering)
+        for number in dict.fromkeys([entry[0] for entry in self._unheard] + [t.number for t in answering]):
+            kept = self._heard_sentences(number)
+            self.conversation.keep_heard(number, kept)
+            if cut:
+                step.events.append(ReplyTruncated(self._sample, number, self._heard, kept))
+        self._unheard.clear()
+        for turn in answering:
+            self._end(turn, "interrupted", step)
+        self._heard = self._emitted  # playback is cleared: nothing of it will sound any more
+        self._deaf_until = min(self._deaf_until, self._sample)
+
+    def _heard_sentences(self, number: int) -> int:
+        """How many sentences of a reply were heard at least by half."""
+        turn = self._turns.get(number)
+        if turn is not None:
+            spans = [(s.start_sample, s.end_sample) for s in turn.sentences if s.end_sample]
+            return sum(self._heard >= (start + end) / 2 for start, end in spans)
+        missed = sum(
+            self._heard < (start + end) / 2 for owner, _, start, end in self._unheard if owner == number
+        )
+        said = sum(e.turn == number and e.role == 1 for e in self.conversation.view())
+        return said - missed
+
+    def _end(self, turn: _Turn, status: TurnEnd, step: Step) -> None:
+        del self._turns[turn.number]
+        if self._open is turn:
+            self._open = None
+        if status != "done":
+            step.requests.append(CancelTurn(turn.number))
+        step.events.append(TurnEnded(self._sample, turn.number, status))
+
+    def _next_request(self) -> int:
+        self._last_request += 1
+        return self._last_request
