@@ -1,0 +1,266 @@
+"""Bundles: a folder of weights in, verified parts out; and back, for training. Knows nothing of what the parts compute.
+
+A bundle holds `bundle.json`, `tokenizer.model` and safetensors shards of at most 16 MB. Its **space** is the text encoder
+and the tokenizer; their hash is the `space_id`. Every other part (decoder, speech encoder, LCM, reply bank) names the
+space it was made for, and one made for another space is refused: its concepts would mean nothing here.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lcm.errors import BundleError
+
+FORMAT = 1
+SHARD_BYTES = 16 * 1024 * 1024
+SPACE_PART = "text_encoder"
+BUNDLES = Path(__file__).parent / "bundles"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a bundle: its configuration, and its tensors when asked for."""
+
+    name: str
+    config: dict[str, Any]
+    folder: Path
+    shards: tuple[str, ...]
+    sidecars: tuple[str, ...]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor, float32 on the CPU (integers keep their type).
+
+        Raises:
+            BundleError: a shard is missing or damaged.
+        """
+        tensors: dict[str, Tensor] = {}
+        for shard in self.shards:
+            path = self.folder / shard
+            try:
+                with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+                    for key in file.keys():  # noqa: SIM118, safe_open is no mapping
+                        tensor = file.get_tensor(key)
+                        tensors[key] = tensor.float() if tensor.is_floating_point() else tensor
+            except (OSError, SafetensorError) as error:
+                raise BundleError(f"{path} is missing or damaged ({error}); {_REPAIR}") from error
+        return tensors
+
+    def sidecar(self, name: str) -> bytes:
+        """A file that belongs to the part, for example the sentences of a reply bank."""
+        try:
+            return (self.folder / f"{self.name}.{name}").read_bytes()
+        except OSError as error:
+            raise BundleError(f"{self.folder / name} cannot be read ({error.strerror}); {_REPAIR}") from error
+
+
+_REPAIR = "restore the bundle (git checkout -- lcm/bundles) or name another with --bundle"
+
+
+class Bundle:
+    """A bundle folder, its description read and checked."""
+
+    def __init__(self, folder: Path, description: dict[str, Any]) -> None:
+        self.folder = folder
+        self.description = description
+        self.name: str = description["name"]
+        self.space_id: str = description["space_id"]
+        self.languages: dict[str, list[str]] = description["languages"]
+
+    @classmethod
+    def open(cls, bundle: str | Path, *, verify: bool = False) -> "Bundle":
+        """Open a bundle by name (`mini`) or folder.
+
+        Args:
+            bundle: a name under `lcm/bundles`, or a folder with `bundle.json`.
+            verify: also compare every file's hash (`noema doctor` does; loading does not, it takes a while).
+
+        Raises:
+            BundleError: missing, not a bundle, made by a newer Noema, or damaged.
+        """
+        folder = _folder(bundle)
+        try:
+            description = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+            format_, _, _ = description["format"], description["space_id"], description["parts"]
+        except FileNotFoundError as error:
+            raise BundleError(f"no bundle at {folder} (no bundle.json); choose one of: {_known()}") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BundleError(f"{folder / 'bundle.json'} cannot be read ({error!r}); {_REPAIR}") from error
+        if format_ != FORMAT:
+            raise BundleError(f"{folder} has bundle format {format_}, this Noema reads {FORMAT}; update Noema (git pull)")
+        opened = cls(folder, description)
+        opened._check_files(verify=verify)
+        return opened
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the parts."""
+        return tuple(self.description["parts"])
+
+    def part(self, name: str) -> Part:
+        """One part, made for this bundle's space.
+
+        Raises:
+            BundleError: the bundle lacks it, or it belongs to another space.
+        """
+        try:
+            entry = self.description["parts"][name]
+        except KeyError:
+            raise BundleError(f"bundle {self.name!r} has no {name!r}; it has: {', '.join(self.parts)}") from None
+        if entry["space_id"] != self.space_id:
+            raise BundleError(
+                f"{name!r} of {self.folder} was made for space {entry['space_id']}, the bundle holds {self.space_id}; "
+                "train it again on this space, or restore the bundle"
+            )
+        return Part(name, entry["config"], self.folder, tuple(entry["shards"]), tuple(entry["sidecars"]))
+
+    def tokenizer_path(self) -> Path:
+        """Where the SentencePiece model lies."""
+        return self.folder / "tokenizer.model"
+
+    def _check_files(self, *, verify: bool) -> None:
+        for name, (size, digest) in self.description["files"].items():
+            path = self.folder / name
+            actual = path.stat().st_size if path.is_file() else None
+            if actual is None:
+                raise BundleError(f"{path} is missing; {_REPAIR}")
+            if actual != size or (verify and _sha256(path) != digest):
+                raise BundleError(f"{path} is damaged ({actual} bytes, expected {size}); {_REPAIR}")
+
+
+class BundleWriter:
+    """Adds or replaces parts of a bundle folder; `bundle.json` is replaced last, so a crash leaves the old bundle."""
+
+    def __init__(self, folder: Path, name: str | None = None) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "bundle.json"
+        self.description: dict[str, Any] = (
+            json.loads(path.read_text(encoding="utf-8"))
+            if path.exists()
+            else {
+                "format": FORMAT, "name": name or folder.name, "space_id": "", "concept_dim": 0,
+                "languages": {"text": [], "speech": []}, "parts": {}, "files": {},
+            }
+        )  # fmt: skip
+
+    def write_space(
+        self, tokenizer: bytes, languages: list[str], config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    ) -> str:
+        """Write tokenizer and text encoder; returns the new `space_id`. Parts of another space stay, and are refused."""
+        _replace(self.folder / "tokenizer.model", tokenizer)
+        self._record("tokenizer.model")
+        self.description["languages"]["text"] = list(languages)
+        self.description["concept_dim"] = config["concept_dim"]
+        shards = self._write_shards(SPACE_PART, tensors)
+        hashes = [self.description["files"][name][1] for name in ("tokenizer.model", *shards)]
+        sized = json.dumps([dict(config), list(languages), hashes], sort_keys=True)
+        space_id = hashlib.sha256(sized.encode()).hexdigest()[:16]
+        self.description["space_id"] = space_id
+        self._describe(SPACE_PART, config, space_id, shards, {})
+        return space_id
+
+    def write_part(
+        self,
+        name: str,
+        config: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
+        space_id: str,
+        sidecars: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Write or replace one part, in float16 shards (integers keep their type)."""
+        for sidecar, content in (sidecars or {}).items():
+            _replace(self.folder / f"{name}.{sidecar}", content)
+            self._record(f"{name}.{sidecar}")
+        self._describe(name, config, space_id, self._write_shards(name, tensors), sidecars or {})
+
+    def describe(self, **entries: Any) -> None:
+        """Set entries of `bundle.json` itself: training data, metrics, the command and commit that made it."""
+        self.description |= entries
+        self._save()
+
+    def _describe(
+        self, name: str, config: Mapping[str, Any], space_id: str, shards: list[str], sidecars: Mapping[str, bytes]
+    ) -> None:
+        old = self.description["parts"].get(name, {"shards": [], "sidecars": []})
+        kept = {*shards, *(f"{name}.{s}" for s in sidecars)}
+        stale = [f for f in (*old["shards"], *(f"{name}.{s}" for s in old["sidecars"])) if f not in kept]
+        for file in stale:
+            del self.description["files"][file]
+        self.description["parts"][name] = {
+            "space_id": space_id, "config": dict(config), "shards": shards, "sidecars": sorted(sidecars),
+        }  # fmt: skip
+        self._save()
+        for file in stale:
+            (self.folder / file).unlink(missing_ok=True)
+
+    def _write_shards(self, name: str, tensors: Mapping[str, Tensor]) -> list[str]:
+        names = []
+        for number, shard in enumerate(_shards(tensors), start=1):
+            file = f"{name}-{number}.safetensors"
+            aside = self.folder / f".{file}.new"
+            save_file(shard, aside)
+            os.replace(aside, self.folder / file)
+            self._record(file)
+            names.append(file)
+        return names
+
+    def _record(self, file: str) -> None:
+        path = self.folder / file
+        self.description["files"][file] = [path.stat().st_size, _sha256(path)]
+
+    def _save(self) -> None:
+        self.description["files"] = dict(sorted(self.description["files"].items()))
+        text = json.dumps(self.description, indent=1, ensure_ascii=False) + "\n"
+        _replace(self.folder / "bundle.json", text.encode())
+
+
+def copy_bundle(source: Bundle, folder: Path) -> None:
+    """Copy the files that belong to the bundle, nothing else."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in (*source.description["files"], "bundle.json"):
+        shutil.copyfile(source.folder / file, folder / file)
+
+
+def _shards(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    shard: dict[str, Tensor] = {}
+    size = 0
+    for key, tensor in tensors.items():
+        stored = tensor.detach().cpu().contiguous()
+        stored = stored.to(torch.float16) if stored.is_floating_point() else stored
+        if shard and size + stored.nbytes > SHARD_BYTES - 64 * 1024:
+            yield shard
+            shard, size = {}, 0
+        shard[key] = stored
+        size += stored.nbytes
+    yield shard
+
+
+def _folder(bundle: str | Path) -> Path:
+    named = BUNDLES / str(bundle)
+    return named if str(bundle).isidentifier() and named.is_dir() else Path(bundle)
+
+
+def _known() -> str:
+    names = sorted(p.parent.name for p in BUNDLES.glob("*/bundle.json"))
+    return f"{', '.join(names) or '(none ship with this checkout)'}, or a folder that holds one"
+
+
+def _replace(path: Path, content: bytes) -> None:
+    aside = path.with_name(f".{path.name}.new")
+    aside.write_bytes(content)
+    os.replace(aside, path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

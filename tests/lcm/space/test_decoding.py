@@ -1,0 +1,99 @@
+"""Decoding through the KV cache agrees with the plain decoder, in any batch."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from lcm.space.decoding import DecodingCancelled, DecodingOptions, decode
+from lcm.space.text_decoder import TextDecoder, TextDecoderConfig
+
+EOS = 3
+CONFIG = TextDecoderConfig(vocab_size=40, dim=32, layers=2, heads=4, ffn_dim=48, max_tokens=40, concept_dim=24)
+
+
+@pytest.fixture
+def decoder() -> TextDecoder:
+    torch.manual_seed(5)
+    model = TextDecoder(CONFIG).eval()
+    torch.nn.init.normal_(model.embed.weight, std=0.4)
+    return model
+
+
+@pytest.fixture
+def concepts() -> Tensor:
+    return torch.randn(6, 24, generator=torch.Generator().manual_seed(1))
+
+
+def prefixes(count: int) -> Tensor:
+    return torch.tensor([[EOS, 7]]).repeat(count, 1)
+
+
+def greedy_without_cache(decoder: TextDecoder, concept: Tensor, max_tokens: int) -> list[int]:
+    ids = [EOS, 7]
+    while len(ids) < max_tokens + 2:
+        logits = decoder.logits(decoder.hidden(concept[None], torch.tensor([ids])))[0, -1]
+        if int(logits.argmax()) == EOS:
+            break
+        ids.append(int(logits.argmax()))
+    return ids[2:]
+
+
+def log_probability(decoder: TextDecoder, concept: Tensor, ids: list[int], max_tokens: int) -> float:
+    ended = [*ids, EOS] if len(ids) < max_tokens else ids
+    tokens = torch.tensor([[EOS, 7, *ended]])
+    log_p = decoder.logits(decoder.hidden(concept[None], tokens[:, :-1])).log_softmax(-1)
+    return float(log_p[0, 1:].gather(1, tokens[0, 2:, None]).sum()) / len(ended)
+
+
+def test_greedy_with_the_cache_equals_greedy_without(decoder: TextDecoder, concepts: Tensor) -> None:
+    options = DecodingOptions(max_tokens=20)
+    cached = decode(decoder, concepts, prefixes(6), EOS, options)
+    assert cached == [greedy_without_cache(decoder, c, 20) for c in concepts]
+    assert len({len(ids) for ids in cached}) > 1, "the sentences should end at different steps"
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+def test_a_batch_decodes_as_each_sentence_alone(decoder: TextDecoder, concepts: Tensor, beam: int) -> None:
+    options = DecodingOptions(beam=beam, max_tokens=20)
+    together = decode(decoder, concepts, prefixes(6), EOS, options)
+    alone = [decode(decoder, c[None], prefixes(1), EOS, options)[0] for c in concepts]
+    assert together == alone
+
+
+def test_a_beam_finds_sentences_at_least_as_likely_as_greedy(decoder: TextDecoder, concepts: Tensor) -> None:
+    greedy = decode(decoder, concepts, prefixes(6), EOS, DecodingOptions(max_tokens=20))
+    beam = decode(decoder, concepts, prefixes(6), EOS, DecodingOptions(beam=8, max_tokens=20))
+    gains = [
+        log_probability(decoder, c, b, 20) - log_probability(decoder, c, g, 20)
+        for c, b, g in zip(concepts, beam, greedy, strict=True)
+    ]
+    assert sum(gains) > 0
+    assert min(gains) > -1e-4
+
+
+def test_sampling_is_repeatable_by_its_seed(decoder: TextDecoder, concepts: Tensor) -> None:
+    def sample(seed: int) -> list[list[int]]:
+        return decode(decoder, concepts, prefixes(6), EOS, DecodingOptions(temperature=1.0, max_tokens=20, seed=seed))
+
+    assert sample(1) == sample(1)
+    assert sample(1) != sample(2)
+
+
+def test_decoding_stops_between_steps_when_cancelled(decoder: TextDecoder, concepts: Tensor) -> None:
+    answers = iter([False, False, True])
+    with pytest.raises(DecodingCancelled):
+        decode(decoder, concepts, prefixes(6), EOS, DecodingOptions(max_tokens=20), cancelled=lambda: next(answers))
+
+
+def test_attention_to_one_key_is_its_value(decoder: TextDecoder, concepts: Tensor) -> None:
+    """Multi-head cross-attention over a single key gives the constant that `ConceptAttention` computes."""
+    constant = decoder.layers[0].encoder_decoder_attn
+    full = torch.nn.MultiheadAttention(32, 4, kdim=24, vdim=24, batch_first=True)
+    with torch.no_grad():
+        full.v_proj_weight.copy_(constant.v_proj.weight)  # type: ignore[union-attr]
+        full.in_proj_bias[64:].copy_(constant.v_proj.bias)
+        full.out_proj.weight.copy_(constant.output_proj.weight)
+        full.out_proj.bias.copy_(constant.output_proj.bias)
+    queries = torch.randn(6, 5, 32)
+    attended, _ = full(queries, concepts[:, None], concepts[:, None])
+    torch.testing.assert_close(attended, constant(concepts).expand_as(attended), atol=1e-5, rtol=1e-5)
