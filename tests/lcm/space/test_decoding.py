@@ -8,26 +8,31 @@ from lcm.space.decoding import DecodingCancelled, DecodingOptions, decode
 from lcm.space.text_decoder import TextDecoder, TextDecoderConfig
 
 EOS = 3
-CONFIG = TextDecoderConfig(vocab_size=40, dim=32, layers=2, heads=4, ffn_dim=48, max_tokens=40, concept_dim=24)
+CONFIG = TextDecoderConfig(vocab_size=12, dim=32, layers=2, heads=4, ffn_dim=48, max_tokens=40, concept_dim=24)
 
 
 @pytest.fixture
 def decoder() -> TextDecoder:
-    torch.manual_seed(5)
+    torch.manual_seed(2)
     model = TextDecoder(CONFIG).eval()
-    torch.nn.init.normal_(model.embed.weight, std=0.4)
+    for name, parameter in model.named_parameters():  # a freshly initialised tied decoder would only repeat its input
+        if parameter.ndim == 2:
+            torch.nn.init.normal_(parameter, std=0.25 if "embed" in name else 0.35)
+    torch.nn.init.normal_(model.embed.weight, std=0.25)
+    torch.nn.init.normal_(model.layer_norm.weight)
     return model
 
 
 @pytest.fixture
 def concepts() -> Tensor:
-    return torch.randn(6, 24, generator=torch.Generator().manual_seed(1))
+    return torch.randn(24, 24, generator=torch.Generator().manual_seed(1))
 
 
 def prefixes(count: int) -> Tensor:
     return torch.tensor([[EOS, 7]]).repeat(count, 1)
 
 
+@torch.inference_mode()
 def greedy_without_cache(decoder: TextDecoder, concept: Tensor, max_tokens: int) -> list[int]:
     ids = [EOS, 7]
     while len(ids) < max_tokens + 2:
@@ -38,6 +43,7 @@ def greedy_without_cache(decoder: TextDecoder, concept: Tensor, max_tokens: int)
     return ids[2:]
 
 
+@torch.inference_mode()
 def log_probability(decoder: TextDecoder, concept: Tensor, ids: list[int], max_tokens: int) -> float:
     ended = [*ids, EOS] if len(ids) < max_tokens else ids
     tokens = torch.tensor([[EOS, 7, *ended]])
@@ -47,7 +53,7 @@ def log_probability(decoder: TextDecoder, concept: Tensor, ids: list[int], max_t
 
 def test_greedy_with_the_cache_equals_greedy_without(decoder: TextDecoder, concepts: Tensor) -> None:
     options = DecodingOptions(max_tokens=20)
-    cached = decode(decoder, concepts, prefixes(6), EOS, options)
+    cached = decode(decoder, concepts, prefixes(24), EOS, options)
     assert cached == [greedy_without_cache(decoder, c, 20) for c in concepts]
     assert len({len(ids) for ids in cached}) > 1, "the sentences should end at different steps"
 
@@ -55,25 +61,25 @@ def test_greedy_with_the_cache_equals_greedy_without(decoder: TextDecoder, conce
 @pytest.mark.parametrize("beam", [1, 4])
 def test_a_batch_decodes_as_each_sentence_alone(decoder: TextDecoder, concepts: Tensor, beam: int) -> None:
     options = DecodingOptions(beam=beam, max_tokens=20)
-    together = decode(decoder, concepts, prefixes(6), EOS, options)
+    together = decode(decoder, concepts, prefixes(24), EOS, options)
     alone = [decode(decoder, c[None], prefixes(1), EOS, options)[0] for c in concepts]
     assert together == alone
 
 
 def test_a_beam_finds_sentences_at_least_as_likely_as_greedy(decoder: TextDecoder, concepts: Tensor) -> None:
-    greedy = decode(decoder, concepts, prefixes(6), EOS, DecodingOptions(max_tokens=20))
-    beam = decode(decoder, concepts, prefixes(6), EOS, DecodingOptions(beam=8, max_tokens=20))
+    greedy = decode(decoder, concepts, prefixes(24), EOS, DecodingOptions(max_tokens=20))
+    beam = decode(decoder, concepts, prefixes(24), EOS, DecodingOptions(beam=8, max_tokens=20))
     gains = [
         log_probability(decoder, c, b, 20) - log_probability(decoder, c, g, 20)
         for c, b, g in zip(concepts, beam, greedy, strict=True)
     ]
-    assert sum(gains) > 0
-    assert min(gains) > -1e-4
+    assert sum(g > 1e-4 for g in gains) > len(gains) / 2
+    assert sum(g < -1e-4 for g in gains) < len(gains) / 10, "a beam may prune the greedy path, but rarely"
 
 
 def test_sampling_is_repeatable_by_its_seed(decoder: TextDecoder, concepts: Tensor) -> None:
     def sample(seed: int) -> list[list[int]]:
-        return decode(decoder, concepts, prefixes(6), EOS, DecodingOptions(temperature=1.0, max_tokens=20, seed=seed))
+        return decode(decoder, concepts, prefixes(24), EOS, DecodingOptions(temperature=1.0, max_tokens=20, seed=seed))
 
     assert sample(1) == sample(1)
     assert sample(1) != sample(2)
@@ -82,7 +88,7 @@ def test_sampling_is_repeatable_by_its_seed(decoder: TextDecoder, concepts: Tens
 def test_decoding_stops_between_steps_when_cancelled(decoder: TextDecoder, concepts: Tensor) -> None:
     answers = iter([False, False, True])
     with pytest.raises(DecodingCancelled):
-        decode(decoder, concepts, prefixes(6), EOS, DecodingOptions(max_tokens=20), cancelled=lambda: next(answers))
+        decode(decoder, concepts, prefixes(24), EOS, DecodingOptions(max_tokens=20), cancelled=lambda: next(answers))
 
 
 def test_attention_to_one_key_is_its_value(decoder: TextDecoder, concepts: Tensor) -> None:
@@ -94,6 +100,6 @@ def test_attention_to_one_key_is_its_value(decoder: TextDecoder, concepts: Tenso
         full.in_proj_bias[64:].copy_(constant.v_proj.bias)
         full.out_proj.weight.copy_(constant.output_proj.weight)
         full.out_proj.bias.copy_(constant.output_proj.bias)
-    queries = torch.randn(6, 5, 32)
+    queries = torch.randn(24, 5, 32)
     attended, _ = full(queries, concepts[:, None], concepts[:, None])
     torch.testing.assert_close(attended, constant(concepts).expand_as(attended), atol=1e-5, rtol=1e-5)
