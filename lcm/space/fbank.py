@@ -1,9 +1,9 @@
 """Features: waveforms in, log-mel filter banks out, exactly as SONAR's speech encoders were trained on.
 
 Kaldi's fbank (80 bins, 25 ms window, 10 ms step, no dither) of samples scaled to 16 bits, then every bin of an
-utterance brought to mean 0 and deviation 1. Plain torch, batched. Knows nothing of encoders or devices.
+utterance brought to mean 0 and deviation 1. Plain torch. Knows nothing of encoders or devices.
 
-Shapes: B batch, T samples, F frames of 10 ms.
+Shapes: T samples, F frames of 10 ms.
 """
 
 import functools
@@ -24,42 +24,21 @@ _FLOOR = 1.1920928955078125e-07  # Kaldi's, the epsilon of float32
 _MIN_DEVIATION = 1e-5
 
 
-def frame_counts(lengths: Tensor) -> Tensor:
-    """Frames of waveforms of `lengths` [B] samples; windows that would stick out at the end are left out."""
-    return (lengths.clamp_min(MIN_SAMPLES) - WINDOW) // STEP + 1
-
-
-def fbank(waveforms: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Normalised features of waveforms [B, T] in −1 … 1, `lengths` [B] samples of them valid (all, if not given).
-
-    Returns:
-        [B, F, 80] float32, zero past each utterance's end, and the frame counts [B].
-    """
-    if lengths is None:
-        lengths = torch.full((len(waveforms),), waveforms.shape[1], device=waveforms.device)
-    counts = frame_counts(lengths)
-    waveforms = F.pad(waveforms, (0, max(0, MIN_SAMPLES - waveforms.shape[1])))
-    features = log_mel(waveforms)[:, : int(counts.max())]
-    valid = (torch.arange(features.shape[1], device=counts.device) < counts[:, None])[..., None]  # [B, F, 1]
-    return _normalised(features, valid, counts[:, None, None]), counts
+def fbank(waveforms: Tensor) -> Tensor:
+    """Normalised features of waveforms [..., T] in −1 … 1 → [..., F, 80] float32."""
+    features = log_mel(F.pad(waveforms, (0, max(0, MIN_SAMPLES - waveforms.shape[-1]))))
+    deviation, mean = torch.std_mean(features, dim=-2, keepdim=True)
+    return (features - mean) / deviation.clamp_min(_MIN_DEVIATION)  # a bin of digital silence stays 0
 
 
 def log_mel(waveforms: Tensor) -> Tensor:
-    """Kaldi's fbank of [B, T], not normalised → [B, F, 80]."""
-    frames = waveforms.float().unfold(1, WINDOW, STEP) * _SCALE
-    frames = frames - frames.mean(dim=2, keepdim=True)
-    before = F.pad(frames[..., :-1], (1, 0), mode="replicate")
+    """Kaldi's fbank of [..., T], not normalised → [..., F, 80]; what does not fill a window at the end is left out."""
+    frames = waveforms.float().unfold(-1, WINDOW, STEP) * _SCALE
+    frames = frames - frames.mean(dim=-1, keepdim=True)
+    before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
     spectrum = torch.fft.rfft((frames - _PRE_EMPHASIS * before) * _window(frames.device), n=FFT)
     power = torch.view_as_real(spectrum).square().sum(dim=-1)[..., :-1]  # Kaldi leaves out the Nyquist bin
     return (power @ _mel_weights(frames.device)).clamp_min(_FLOOR).log()
-
-
-def _normalised(features: Tensor, valid: Tensor, counts: Tensor) -> Tensor:
-    """(f − mean) / unbiased deviation of each utterance's bins, over its valid frames."""
-    mean = (features * valid).sum(dim=1, keepdim=True) / counts
-    centred = (features - mean) * valid
-    variance = centred.square().sum(dim=1, keepdim=True) / (counts - 1)
-    return centred / variance.sqrt().clamp_min(_MIN_DEVIATION)
 
 
 @functools.cache

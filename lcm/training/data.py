@@ -14,6 +14,7 @@ import hashlib
 import itertools
 import json
 import lzma
+import os
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +29,11 @@ Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 LANGUAGES = ("eng", "fra", "spa", "deu")
 _ISO3 = {"en": "eng", "fr": "fra", "es": "spa", "de": "deu", "en-L2zh": "eng"}
+
+_CHECKOUT = Path(__file__).resolve().parents[2]
+DEFAULT_DATA = Path(os.environ.get("NOEMA_DATA") or _CHECKOUT.parent / "shared" / "data")
+DEFAULT_PREPARED = _CHECKOUT / "runs" / "data"
+SPLITS_FILE = _CHECKOUT / "configs" / "training" / "splits.json"
 
 DEV_SHARE, TEST_SHARE = 0.01, 0.02
 MAX_CHARS = 220
@@ -292,6 +298,12 @@ def prepare(data: Path, out: Path, report: Callable[[str], None] = lambda _: Non
     manifest = {name: _write_jsonl(out / f"{name}.jsonl", content) for name, content in files.items()}
     (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return manifest
+
+
+def splits_differ(manifest: dict[str, Any]) -> list[str]:
+    """Names of the prepared files that are not the ones the mini bundle was trained and measured on."""
+    frozen = json.loads(SPLITS_FILE.read_text(encoding="utf-8"))
+    return sorted(name for name in frozen.keys() | manifest.keys() if frozen.get(name) != manifest.get(name))
 
 
 def _write_jsonl(path: Path, rows: Iterable[Any]) -> dict[str, Any]:

@@ -1,23 +1,24 @@
 """Export: a training checkpoint in, parts of a bundle out. Knows nothing of training itself."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from lcm.bundle import BundleWriter
+from lcm.training.data import LANGUAGES
 from lcm.training.text import TextModel, TextTraining
 
 
-def export_text(checkpoint: Path, tokenizer: Path, languages: list[str], folder: Path, name: str) -> str:
+def export_text(checkpoint: Path, tokenizer: Path, folder: Path, languages: Sequence[str] = LANGUAGES) -> str:
     """Write the averaged text weights of a run as `text_encoder` and `text_decoder`; returns the `space_id`."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     config = TextTraining(**state["config"])
     model = TextModel(config)
     model.load_state_dict(state["average"], strict=False)
-    writer = BundleWriter(folder, name)
-    encoder = {k: v for k, v in model.encoder.state_dict().items()}
-    space_id = writer.write_space(tokenizer.read_bytes(), languages, asdict(config.encoder()), encoder)
+    writer = BundleWriter(folder)
+    space_id = writer.write_space(tokenizer.read_bytes(), list(languages), asdict(config.encoder()), model.encoder.state_dict())
     decoder = {k: v for k, v in model.decoder.state_dict().items() if k != "embed.weight"}
     writer.write_part("text_decoder", asdict(config.decoder()), decoder, space_id)
     return space_id

@@ -14,21 +14,22 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from configs.loader import Settings
 from lcm.space.text_decoder import TextDecoder, TextDecoderConfig
 from lcm.space.text_encoder import TextEncoder, TextEncoderConfig
 from lcm.space.tokenizer import PAD, Tokenizer
 from lcm.training.cross_entropy import linear_cross_entropy
 from lcm.training.muon import Muon
-from lcm.training.text_batches import TextBatch, TextCorpus, TextMix, dev_pairs, iterate, padded, train_tokenizer
+from lcm.training.text_batches import TextBatch, TextCorpus, TextMix, held_out_pairs, iterate, padded, train_tokenizer
 
 
-class TextTraining(BaseModel):
+LOG_EVERY = 50
+
+
+class TextTraining(Settings):
     """Everything about a run: sizes, loss, optimiser, length."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     vocab_size: int = 8_000
     dim: int = 256
@@ -145,8 +146,15 @@ class TextTrainer:
         if (run / "checkpoint.pt").exists():
             self._resume()
 
+    def finish_in(self, steps: int) -> None:
+        """End the run `steps` from here, with the learning rate falling linearly to zero; kept over a resume."""
+        self.config = self.config.model_copy(update={"steps": self.step + steps, "decay_steps": steps})
+
     def train(self) -> Iterator[dict[str, float]]:
-        """Train to the configured step; yields the metrics of every 50th step. Stopping the iteration is safe."""
+        """Train to the configured step; yields after every step: metrics at each 50th, else nothing.
+
+        Stopping the iteration is safe; call `save` to keep the steps since the last checkpoint.
+        """
         mix = TextMix(tokens_a_side=self.config.tokens_a_side)
         started, pairs = time.monotonic(), 0
         feed = iterate(self.corpus, self.tokenizer, mix, self.config.seed, self.chunk, self.at)
@@ -155,7 +163,8 @@ class TextTrainer:
                 break
             metrics = self.train_step(batch)
             pairs += len(batch.sources) // 2
-            if self.step % 50 == 0:
+            row: dict[str, float] = {}
+            if self.step % LOG_EVERY == 0:
                 row = {k: round(float(v), 4) for k, v in metrics.items()}
                 row |= {"step": self.step, "pairs_per_second": round(pairs / (time.monotonic() - started), 1)}
                 started, pairs = time.monotonic(), 0
@@ -164,9 +173,9 @@ class TextTrainer:
                     started = time.monotonic()
                 with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as log:
                     log.write(json.dumps(row) + "\n")
-                yield row
             if self.step % self.config.checkpoint_every == 0:
                 self.save()
+            yield row
         self.save()
 
     def train_step(self, batch: TextBatch) -> dict[str, Tensor]:
@@ -210,7 +219,7 @@ class TextTrainer:
         """Dev metrics of the averaged weights: xsim error, cross-entropy, effective rank, mean cosine."""
         model, row = self.averaged().to(self.device), {}
         for language in self.tokenizer.languages[1:]:
-            pairs = dev_pairs(self.data, ("eng", language), 1_000)
+            pairs = held_out_pairs(self.data, ("eng", language), 1_000, "dev")
             english = self._encode(model, [a for a, _ in pairs], "eng")
             other = self._encode(model, [b for _, b in pairs], language)
             row[f"xsim_error_{language}"] = round(xsim_error(english, other), 2)
@@ -263,6 +272,10 @@ class TextTrainer:
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         self.step, self.chunk, self.at = state["position"]
+        saved_config = TextTraining(**state["config"])
+        if saved_config.decay_steps:  # a finish under way goes on
+            ending = {"steps": saved_config.steps, "decay_steps": saved_config.decay_steps}
+            self.config = self.config.model_copy(update=ending)
 
 
 def xsim_error(a: Tensor, b: Tensor) -> float:

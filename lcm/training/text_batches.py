@@ -230,7 +230,7 @@ def padded(rows: list[list[int]]) -> Tensor:
     return out
 
 
-def dev_pairs(folder: Path, languages: tuple[str, str], count: int, split: str = "dev") -> list[tuple[str, str]]:
+def held_out_pairs(folder: Path, languages: tuple[str, str], count: int, split: str) -> list[tuple[str, str]]:
     """`count` pairs of a held-out split, unique on both sides, in an order fixed by their text."""
     chosen: dict[str, tuple[str, str]] = {}
     seen: set[str] = set()
@@ -245,12 +245,9 @@ def dev_pairs(folder: Path, languages: tuple[str, str], count: int, split: str =
     return list(chosen.values())
 
 
-def language_of(corpus: TextCorpus, sentence: int) -> str:
-    """ISO 639-3 language of a sentence."""
-    return corpus.language_names[corpus.languages[sentence]]
-
-
-def iterate(corpus: TextCorpus, tokenizer: Tokenizer, mix: TextMix, seed: int, chunk: int, skip: int) -> Iterator[tuple[int, int, TextBatch]]:
+def iterate(
+    corpus: TextCorpus, tokenizer: Tokenizer, mix: TextMix, seed: int, chunk: int, skip: int
+) -> Iterator[tuple[int, int, TextBatch]]:
     """Endless batches from (`chunk`, `skip`) on, with the position that follows each."""
     while True:
         planned = batches(corpus, tokenizer, mix, seed, chunk)

@@ -1,0 +1,240 @@
+"""Training of the Base-LCM on concepts that were encoded once. Receives their folder, gives checkpoints and a bundle part.
+
+Loss: MSE of the normalised concept [LCM §2.3.1], InfoNCE of the predicted direction against the batch's own targets and
+a bank of training replies (the `retrieve` thinker and hits@1 go by cosine), and the stop head's cross-entropy.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from lcm.bundle import BundleWriter
+from lcm.models.base_lcm import BaseLcm, BaseLcmConfig
+from lcm.models.normalizer import Normalizer
+from lcm.training.base_batches import Windows, iterate
+from lcm.training.concepts import ConceptTable, Documents, Ints
+from lcm.training.evaluate_lcm import ReplyItems, hits_at_1, predictions, reply_items
+from lcm.training.muon import Muon
+
+NORMALIZER_SAMPLE = 50_000
+
+
+class BaseTraining(BaseModel):
+    """Everything about a run: sizes, loss, optimiser, length."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dim: int = 256
+    layers: int = 5
+    heads: int = 4
+    ffn_dim: int = 512
+    dropout: float = 0.1
+    context: int = 40
+
+    window: int = 48
+    crop_share: float = 0.3
+    sentences_a_step: int = 1_200
+    epochs: int = 15
+    input_noise: float = 0.3
+    distance_weight: float = 1.0
+    contrast_weight: float = 1.0
+    stop_weight: float = 0.1
+    temperature: float = 0.05
+    bank_negatives: int = 2_048
+    reply_weight: float = 1.0
+
+    matrix_lr: float = 0.01
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    warmup_steps: int = 200
+    clip: float = 1.0
+    seed: int = 0
+    evaluate_items: int = 300
+    checkpoint_every: int = 500
+
+    def model(self, concept_dim: int) -> BaseLcmConfig:
+        """The model's sizes."""
+        return BaseLcmConfig(
+            concept_dim=concept_dim, dim=self.dim, layers=self.layers, heads=self.heads, ffn_dim=self.ffn_dim,
+            dropout=self.dropout, context=self.context,
+        )  # fmt: skip
+
+
+def losses(
+    model: BaseLcm, windows: Windows, concepts: Tensor, negatives: tuple[Tensor, Tensor], config: BaseTraining
+) -> dict[str, Tensor]:
+    """The terms of the loss and their sum under `loss`.
+
+    Args:
+        model: in training mode.
+        windows: which sentences.
+        concepts: theirs, [B, T + 1, C], zeros for padding.
+        negatives: rows [K] of sentences from elsewhere, and their concepts [K, C].
+        config: the weights.
+    """
+    sigma = config.input_noise * torch.rand(len(concepts), 1, 1, device=concepts.device)
+    heard = concepts[:, :-1] + sigma * model.normalizer.scale * torch.randn_like(concepts[:, :-1])
+    with torch.autocast(concepts.device.type, dtype=torch.bfloat16):
+        predicted, stop = model(heard, windows.turns)
+    known = windows.known
+    predicted, targets = predicted[known], concepts[:, 1:][known]
+    weights = torch.where(windows.starts_reply[known], config.reply_weight, 1.0)
+    weights = weights / weights.mean()
+    squares = (model.normalizer(predicted) - model.normalizer(targets)).square().mean(dim=1)
+    distance = (squares * weights).mean()
+    contrast = contrast_loss(predicted, targets, windows.sentences[:, 1:][known], negatives, weights, config.temperature)
+    heard_last = windows.sentences[:, :-1] >= 0
+    stopping = F.binary_cross_entropy_with_logits(stop[heard_last], windows.last[heard_last])
+    total = config.distance_weight * distance + config.contrast_weight * contrast + config.stop_weight * stopping
+    return {"loss": total, "distance": distance, "contrast": contrast, "stop": stopping}
+
+
+def contrast_loss(
+    predicted: Tensor, targets: Tensor, rows: Tensor, negatives: tuple[Tensor, Tensor], weights: Tensor, temperature: float
+) -> Tensor:
+    """InfoNCE by cosine of predictions [M, C] to their targets among all targets and `negatives`; equal rows count once."""
+    every = torch.cat([rows, negatives[0]])
+    _, place = every.unique(return_inverse=True)
+    first = torch.full((int(place.max()) + 1,), len(every), device=rows.device)
+    first = first.scatter_reduce(0, place, torch.arange(len(every), device=rows.device), "amin")
+    keys = F.normalize(torch.cat([targets, negatives[1]])[first], dim=1)
+    logits = F.normalize(predicted, dim=1) @ keys.T / temperature
+    return (F.cross_entropy(logits, place[: len(rows)], reduction="none") * weights).mean()
+
+
+class BaseTrainer:
+    """A run in a folder: resumes from `checkpoint.pt` there, appends to `metrics.jsonl`."""
+
+    def __init__(self, config: BaseTraining, concepts: Path, run: Path, device: str = "cpu") -> None:
+        self.config, self.run, self.device = config, run, torch.device(device)
+        run.mkdir(parents=True, exist_ok=True)
+        self.table = ConceptTable.open(concepts)
+        self.documents = self.table.documents("train")
+        self.negatives = reply_rows(self.documents)
+        torch.manual_seed(config.seed)
+        self.model = BaseLcm(config.model(self.table.concepts.shape[1])).to(self.device)
+        self._fit_normalizer()
+        self.optimisers = optimisers(self.model, config)
+        self.base_lrs = [[g["lr"] for g in o.param_groups] for o in self.optimisers]
+        self.step, self.epoch, self.at = 0, 0, 0
+        if (run / "checkpoint.pt").exists():
+            self._resume()
+
+    def _fit_normalizer(self) -> None:
+        rng = np.random.default_rng(0)
+        used = np.unique(self.documents.sentences)
+        sample = np.sort(rng.choice(used, min(NORMALIZER_SAMPLE, len(used)), replace=False))
+        fitted = Normalizer.fitted(self.table.concepts[sample])
+        self.model.normalizer.load_state_dict(fitted.state_dict())
+
+    def train(self) -> Iterator[dict[str, float]]:
+        """Train for the configured epochs; yields metrics every 100 steps and after each epoch. Stopping is safe."""
+        config = self.config
+        items = reply_items(self.table.documents("dev"), self.table, per_corpus=config.evaluate_items)
+        while self.epoch < config.epochs:
+            started, sentences = time.monotonic(), 0
+            feed = iterate(
+                self.documents, config.window, config.crop_share, config.sentences_a_step, config.seed, self.epoch, self.at
+            )
+            for number, count, windows in feed:
+                metrics = self.train_step(windows, (self.epoch + number / count) / config.epochs)
+                self.at = number + 1
+                sentences += int(windows.known.sum())
+                if self.step % 100 == 0:
+                    row = {k: round(float(v), 4) for k, v in metrics.items()}
+                    row["sentences_per_second"] = round(sentences / (time.monotonic() - started), 1)
+                    started, sentences = time.monotonic(), 0
+                    yield self._log(row)
+                if self.step % config.checkpoint_every == 0:
+                    self.save()
+            self.epoch, self.at = self.epoch + 1, 0
+            self.save()
+            yield self._log(self.evaluate(items))
+
+    def train_step(self, windows: Windows, progress: float) -> dict[str, Tensor]:
+        """One update; `progress` is the share of the run that lies behind."""
+        torch.manual_seed(self.config.seed * 1_000_003 + self.step)  # a resumed run draws the same noise
+        factor = min(1.0, (self.step + 1) / self.config.warmup_steps) * (1.0 - progress)
+        for optimiser, lrs in zip(self.optimisers, self.base_lrs, strict=True):
+            for group, lr in zip(optimiser.param_groups, lrs, strict=True):
+                group["lr"] = lr * factor
+            optimiser.zero_grad(set_to_none=True)
+        drawn = self.negatives[torch.randint(len(self.negatives), (self.config.bank_negatives,)).numpy()]
+        concepts = self.table.of(windows.sentences.clamp_min(0).numpy()).to(self.device)
+        negatives = (torch.from_numpy(drawn.astype(np.int64)), self.table.of(drawn).to(self.device))
+        self.model.train()
+        terms = losses(self.model, windows, concepts, negatives, self.config)
+        terms["loss"].backward()
+        terms["norm"] = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        for optimiser in self.optimisers:
+            optimiser.step()
+        self.step += 1
+        return {k: v.detach() for k, v in terms.items()}
+
+    def evaluate(self, items: ReplyItems) -> dict[str, float]:
+        """Hits@1 of 20 on the dev split."""
+        self.model.eval()
+        predicted = predictions(self.model, self.table, items)
+        return {f"hits_{k}": round(v, 2) for k, v in hits_at_1(predicted, items, self.table).items()}
+
+    def _log(self, row: dict[str, float]) -> dict[str, float]:
+        row = {"step": self.step, "epoch": self.epoch} | row
+        with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps(row) + "\n")
+        return row
+
+    def save(self) -> None:
+        """Write the checkpoint aside, then put it in place."""
+        state: dict[str, Any] = {
+            "config": self.config.model_dump(),
+            "space_id": self.table.space_id,
+            "concept_dim": self.table.concepts.shape[1],
+            "model": self.model.state_dict(),
+            "optimisers": [o.state_dict() for o in self.optimisers],
+            "position": [self.step, self.epoch, self.at],
+        }
+        aside = self.run / "checkpoint.pt.new"
+        torch.save(state, aside)
+        aside.replace(self.run / "checkpoint.pt")
+
+    def _resume(self) -> None:
+        state = torch.load(self.run / "checkpoint.pt", map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        self.step, self.epoch, self.at = state["position"]
+
+
+def reply_rows(documents: Documents) -> Ints:
+    """Rows of the concept table of every reply's first sentence, as often as it was said."""
+    roles, starts = documents.roles, documents.starts
+    changes = np.flatnonzero(roles[1:] != roles[:-1]) + 1
+    return documents.sentences[changes[~np.isin(changes, starts)]]
+
+
+def optimisers(model: nn.Module, config: BaseTraining) -> list[torch.optim.Optimizer]:
+    """Muon for the blocks' matrices, AdamW for everything else."""
+    named = list(model.named_parameters())
+    matrices = [p for n, p in named if (".layers." in f".{n}" or n.startswith("head.")) and p.ndim == 2]
+    chosen = {id(p) for p in matrices}
+    others = [p for _, p in named if id(p) not in chosen]
+    return [
+        Muon(matrices, lr=config.matrix_lr, weight_decay=config.weight_decay),
+        torch.optim.AdamW(others, lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True),
+    ]
+
+
+def export_base(checkpoint: Path, folder: Path) -> None:
+    """Write a run's model as the part `base` of a bundle folder."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    config = BaseTraining(**state["config"]).model(state["concept_dim"])
+    BundleWriter(folder).write_part("base", asdict(config), state["model"], state["space_id"])

@@ -1,0 +1,156 @@
+"""Evaluation of a text space: a bundle and held-out pairs in, figures out, baselines beside them.
+
+Candidates are 1,000 held-out sentences a language, unique on both sides, drawn by hash; retrieval is by cosine in both
+directions (xsim, Artetxe & Schwenk 2019). chrF and BLEU are sacrebleu's. Knows nothing of how the space was trained.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sacrebleu
+import torch
+from torch import Tensor
+
+from lcm.space import ConceptSpace
+from lcm.training.data import key, read_split
+from lcm.training.text import spread, xsim_error
+from lcm.training.text_batches import held_out_pairs
+
+SHORT_WORDS = 12
+CANDIDATES = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Test pairs of two languages."""
+
+    languages: tuple[str, str]
+    pairs: list[tuple[str, str]]
+
+    def side(self, language: str) -> list[str]:
+        """The sentences of one language, in the order of the pairs."""
+        return [pair[self.languages.index(language)] for pair in self.pairs]
+
+
+def evaluate_text(space: ConceptSpace, prepared: Path, *, split: str = "test", beam: int = 1) -> dict[str, Any]:
+    """Every text figure, in per cent; chrF and BLEU in points. Sentences of at most 12 words unless named `_all`."""
+    english = [tag for tag in space.languages["text"] if tag != "eng"]
+    direct = {x: HeldOut(("eng", x), held_out_pairs(prepared, ("eng", x), CANDIDATES, split)) for x in english}
+    between = [
+        HeldOut((x, y), held_out_pairs(prepared, (x, y), CANDIDATES, split)) for x in english for y in english if x < y
+    ]
+    near = near_duplicates([t for h in direct.values() for t in h.side("eng")], prepared)
+    figures: dict[str, Any] = {"xsim_error": {}, "xsim_error_no_near_duplicates": {}, "translate": {}, "autoencode": {}}
+    for language, held_out in direct.items():
+        a, b = (space.encode_text(held_out.side(tag), tag) for tag in held_out.languages)
+        fresh = torch.tensor([text not in near for text in held_out.side("eng")])
+        figures["xsim_error"][language] = round(xsim_error(a, b), 2)
+        figures["xsim_error_no_near_duplicates"][language] = round(xsim_error(a[fresh], b[fresh]), 2)
+    for held_out in (*direct.values(), *between):
+        for source, target in (held_out.languages, held_out.languages[::-1]):
+            figures["translate"][f"{source}-{target}"] = translation(space, held_out, source, target, beam)
+    for language in space.languages["text"]:
+        texts = (direct.get(language) or direct[english[0]]).side(language)
+        figures["autoencode"][language] = autoencoding(space, texts, language, beam)
+    sentences = direct[english[0]].side("eng")
+    concepts = space.encode_text(sentences, "eng")
+    figures["noise"] = {"0.2": _noise_loss(space, concepts, sentences, beam)}
+    figures |= {k: round(v, 3) for k, v in spread(concepts).items()}
+    figures["near_duplicates"] = round(100 * len(near) / sum(len(h.pairs) for h in direct.values()), 1)
+    return figures
+
+
+def text_baselines(space: ConceptSpace, prepared: Path, *, split: str = "test") -> dict[str, Any]:
+    """What needs no concepts: copying the source, character trigrams in common, chance."""
+    figures: dict[str, Any] = {"copy_source_chrf": {}, "character_trigrams_xsim_error": {}}
+    for language in space.languages["text"]:
+        if language == "eng":
+            continue
+        pairs = held_out_pairs(prepared, ("eng", language), CANDIDATES, split)
+        a, b = [p[0] for p in pairs], [p[1] for p in pairs]
+        figures["copy_source_chrf"][f"eng-{language}"] = round(chrf(*short(a, b)), 1)
+        figures["character_trigrams_xsim_error"][language] = round(xsim_error(trigrams(a), trigrams(b)), 1)
+    return figures | {"chance_xsim_error": round(100 - 100 / CANDIDATES, 1)}
+
+
+def translation(space: ConceptSpace, held_out: HeldOut, source: str, target: str, beam: int) -> dict[str, float]:
+    """chrF and BLEU of one direction, short sentences and all."""
+    texts, references = held_out.side(source), held_out.side(target)
+    written = space.decode_text(space.encode_text(texts, source), target, beam=beam)
+    near_hypotheses, near_references = short(written, references, by=texts)
+    return {
+        "n": len(near_references),
+        "chrf": round(chrf(near_hypotheses, near_references), 1),
+        "bleu": round(sacrebleu.corpus_bleu(near_hypotheses, [near_references]).score, 1),
+        "chrf_all": round(chrf(written, references), 1),
+    }
+
+
+def autoencoding(space: ConceptSpace, texts: list[str], language: str, beam: int) -> dict[str, float]:
+    """How often a sentence comes back to the letter (`exact`: case and punctuation aside), and its chrF."""
+    written = space.decode_text(space.encode_text(texts, language), language, beam=beam)
+    near_written, near_texts = short(written, texts)
+    same = [key(a) == key(b) for a, b in zip(near_written, near_texts, strict=True)]
+    return {
+        "n": len(near_texts),
+        "exact": round(100 * float(np.mean(same)), 1),
+        "chrf": round(chrf(near_written, near_texts), 1),
+        "chrf_all": round(chrf(written, texts), 1),
+    }
+
+
+def _noise_loss(space: ConceptSpace, concepts: Tensor, texts: list[str], beam: int) -> float:
+    """chrF lost when every concept moves by Gaussian noise of 0.2 standard deviations a dimension."""
+    noise = torch.randn(concepts.shape, generator=torch.Generator().manual_seed(0)) * concepts.std(dim=0)
+    clean, noisy = (space.decode_text(c, "eng", beam=beam) for c in (concepts, concepts + 0.2 * noise))
+    return round(chrf(*short(clean, texts)) - chrf(*short(noisy, texts)), 1)
+
+
+def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> float:
+    """Corpus chrF (Popović 2015)."""
+    return float(sacrebleu.corpus_chrf(list(hypotheses), [list(references)]).score)
+
+
+def short(a: Sequence[str], b: Sequence[str], *, by: Sequence[str] | None = None) -> tuple[list[str], list[str]]:
+    """Both lists where the second (or `by`) has at most 12 words."""
+    kept = [i for i, text in enumerate(by or b) if len(text.split()) <= SHORT_WORDS]
+    return [a[i] for i in kept], [b[i] for i in kept]
+
+
+def near_duplicates(texts: list[str], prepared: Path) -> set[str]:
+    """Those of the English `texts` that differ from a training sentence in one word at most («Tom» for «Mary»)."""
+    def masked(text: str) -> list[int]:
+        words = key(text).split()
+        return [hash((*words[:i], None, *words[i + 1 :])) for i in range(len(words))]
+
+    by_hash: dict[int, set[str]] = {}
+    for text in texts:
+        for h in masked(text):
+            by_hash.setdefault(h, set()).add(text)
+    found: set[str] = set()
+    for pair in read_split(prepared, "parallel.train"):
+        if pair["languages"][0] == "eng":
+            for h in masked(pair["texts"][0]):
+                if h in by_hash:
+                    found |= by_hash[h]
+    return found
+
+
+def trigrams(texts: list[str]) -> Tensor:
+    """[N, 4096] hashed character trigrams: the cosine that cognates and names alone give."""
+    out = torch.zeros(len(texts), 4_096)
+    for row, text in enumerate(texts):
+        padded = f"  {key(text)} "
+        for i in range(len(padded) - 2):
+            out[row, _stable_hash(padded[i : i + 3]) % 4_096] += 1
+    return out
+
+
+def _stable_hash(text: str) -> int:
+    value = 0
+    for character in text:
+        value = (value * 1_000_003 + ord(character)) & 0xFFFFFFFF
+    return value

@@ -1,0 +1,67 @@
+"""Measure a bundle on held-out data; the last line of stdout is one JSON object.
+
+    python -m scripts.evaluate --bundle mini --json
+    python -m scripts.evaluate --bundle runs/bundle --only text
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lcm.bundle import Bundle
+from lcm.errors import LcmError, TrainingDataError
+from lcm.space import ConceptSpace
+from lcm.training.data import DEFAULT_DATA, DEFAULT_PREPARED, prepare, splits_differ
+
+
+def main() -> int:
+    """Exit code 0; 2 when the bundle or the data cannot be used."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", default="mini", help="name or folder (%(default)s)")
+    parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="raw training data (%(default)s)")
+    parser.add_argument("--prepared", type=Path, default=DEFAULT_PREPARED, help="its splits, made if missing (%(default)s)")
+    parser.add_argument("--only", default="text,speech,lcm", help="which halves to measure (%(default)s)")
+    parser.add_argument("--split", default="test", choices=["dev", "test"], help="dev while developing (%(default)s)")
+    parser.add_argument("--beam", type=int, default=1, help="hypotheses of the decoder's search (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print nothing but the last line")
+    arguments = parser.parse_args()
+    report = (lambda _: None) if arguments.json else (lambda line: print(line, file=sys.stderr))
+    try:
+        print(json.dumps(evaluate(arguments, report), ensure_ascii=False))
+    except LcmError as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def evaluate(arguments: argparse.Namespace, report: Callable[[str], None]) -> dict[str, Any]:
+    """Every figure that the bundle's parts allow."""
+    started = time.monotonic()
+    _prepared(arguments.data, arguments.prepared, report)
+    bundle = Bundle.open(arguments.bundle)
+    space = ConceptSpace.load(arguments.bundle)
+    only, split = set(arguments.only.split(",")), arguments.split
+    figures: dict[str, Any] = {"bundle": bundle.name, "space_id": bundle.space_id, "split": split, "baselines": {}}
+    if "text" in only:
+        from lcm.training.evaluate_text import evaluate_text, text_baselines  # noqa: PLC0415
+
+        report("text: retrieval, autoencoding, translation, noise")
+        figures["text"] = evaluate_text(space, arguments.prepared, split=split, beam=arguments.beam)
+        figures["baselines"]["text"] = text_baselines(space, arguments.prepared, split=split)
+    return figures | {"seconds": round(time.monotonic() - started, 1)}
+
+
+def _prepared(data: Path, folder: Path, report: Callable[[str], None]) -> None:
+    """Make the splits where they are missing; refuse others than the bundle was trained on."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8")) if path.exists() else prepare(data, folder, report)
+    if different := splits_differ(manifest):
+        raise TrainingDataError(f"{folder} holds other splits than the bundle's ({', '.join(different)}); remove it")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
