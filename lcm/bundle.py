@@ -1,8 +1,8 @@
 """Bundles: a folder of weights in, verified parts out; and back, for training. Knows nothing of what the parts compute.
 
-A bundle holds `bundle.json`, `tokenizer.model` and safetensors shards of at most 16 MB. Its **space** is the text encoder
-and the tokenizer; their hash is the `space_id`. Every other part (decoder, speech encoder, LCM, reply bank) names the
-space it was made for, and one made for another space is refused: its concepts would mean nothing here.
+A bundle holds `bundle.json`, `tokenizer.model` and safetensors shards of at most 16 MB. Its **space** is the text
+encoder and the tokenizer; their hash is the `space_id`. Every other part (decoder, speech encoder, LCM, reply bank)
+names the space it was made for, and one made for another space is refused: its concepts would mean nothing here.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ class Part:
         for shard in self.shards:
             path = self.folder / shard
             try:
-                with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+                with safe_open(path, framework="pt") as file:
                     for key in file.keys():  # noqa: SIM118, safe_open is no mapping
                         tensor = file.get_tensor(key)
                         tensors[key] = tensor.float() if tensor.is_floating_point() else tensor
@@ -96,7 +96,9 @@ class Bundle:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{folder / 'bundle.json'} cannot be read ({error!r}); {_REPAIR}") from error
         if format_ != FORMAT:
-            raise BundleError(f"{folder} has bundle format {format_}, this Noema reads {FORMAT}; update Noema (git pull)")
+            raise BundleError(
+                f"{folder} has bundle format {format_}, this Noema reads {FORMAT}; update Noema (git pull)"
+            )
         opened = cls(folder, description)
         opened._check_files(verify=verify)
         return opened
@@ -156,7 +158,7 @@ class BundleWriter:
     def write_space(
         self, tokenizer: bytes, languages: list[str], config: Mapping[str, Any], tensors: Mapping[str, Tensor]
     ) -> str:
-        """Write tokenizer and text encoder; returns the new `space_id`. Parts of another space stay, and are refused."""
+        """Write tokenizer and text encoder; returns the new `space_id`. Parts of other spaces stay, and are refused."""
         _replace(self.folder / "tokenizer.model", tokenizer)
         self._record("tokenizer.model")
         self.description["languages"]["text"] = list(languages)

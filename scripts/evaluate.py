@@ -1,7 +1,7 @@
 """Measure a bundle on held-out data; the last line of stdout is one JSON object.
 
-    python -m scripts.evaluate --bundle mini --json
-    python -m scripts.evaluate --bundle runs/bundle --only text
+python -m scripts.evaluate --bundle mini --json
+python -m scripts.evaluate --bundle runs/bundle --only text
 """
 
 import argparse
@@ -23,7 +23,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", default="mini", help="name or folder (%(default)s)")
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="raw training data (%(default)s)")
-    parser.add_argument("--prepared", type=Path, default=DEFAULT_PREPARED, help="its splits, made if missing (%(default)s)")
+    parser.add_argument(
+        "--prepared", type=Path, default=DEFAULT_PREPARED, help="its splits, made if missing (%(default)s)"
+    )
     parser.add_argument("--only", default="text,speech,lcm", help="which halves to measure (%(default)s)")
     parser.add_argument("--split", default="test", choices=["dev", "test"], help="dev while developing (%(default)s)")
     parser.add_argument("--beam", type=int, default=1, help="hypotheses of the decoder's search (%(default)s)")
@@ -47,7 +49,7 @@ def evaluate(arguments: argparse.Namespace, report: Callable[[str], None]) -> di
     only, split = set(arguments.only.split(",")), arguments.split
     figures: dict[str, Any] = {"bundle": bundle.name, "space_id": bundle.space_id, "split": split, "baselines": {}}
     if "text" in only:
-        from lcm.training.evaluate_text import evaluate_text, text_baselines  # noqa: PLC0415
+        from lcm.training.evaluate_text import evaluate_text, text_baselines
 
         report("text: retrieval, autoencoding, translation, noise")
         figures["text"] = evaluate_text(space, arguments.prepared, split=split, beam=arguments.beam)

@@ -37,7 +37,9 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=DEFAULT_PREPARED, help="prepared splits (%(default)s)")
     parser.add_argument("--run", type=Path, help="checkpoints and metrics (runs/NAME of the config)")
     parser.add_argument("--finish", type=int, metavar="N", help="end with a linear decay over N more steps")
-    parser.add_argument("--export", type=Path, metavar="FOLDER", help="write the averaged weights to a bundle, train nothing")
+    parser.add_argument(
+        "--export", type=Path, metavar="FOLDER", help="write the averaged weights to a bundle, train nothing"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
     try:

@@ -13,14 +13,15 @@ from torch import Tensor
 from lcm.bundle import Bundle
 from lcm.errors import AudioInputError, LanguageError, TextError
 from lcm.space.decoding import DecodingOptions, decode
+from lcm.space.fbank import SAMPLE_RATE, fbank
 from lcm.space.sentences import clean
+from lcm.space.speech_encoder import SpeechEncoder, speech_encoder_from_part
 from lcm.space.text_decoder import TextDecoder, TextDecoderConfig
 from lcm.space.text_encoder import TextEncoder, TextEncoderConfig
 from lcm.space.tokenizer import PAD, Tokenizer, base_language
 
 __all__ = ["ConceptSpace", "DecodingOptions"]
 
-SAMPLE_RATE = 16_000
 BATCH = 64
 MIN_SECONDS, MAX_SECONDS = 0.1, 30.0
 
@@ -34,7 +35,7 @@ class ConceptSpace:
         tokenizer: Tokenizer,
         text_encoder: TextEncoder,
         text_decoder: TextDecoder | None,
-        speech_encoder: "SpeechEncoder | None",
+        speech_encoder: SpeechEncoder | None,
         device: torch.device,
     ) -> None:
         self.bundle, self.tokenizer, self.device = bundle, tokenizer, device
@@ -63,11 +64,8 @@ class ConceptSpace:
             decoder.load_state_dict({**part.tensors(), "embed.weight": encoder.embed.weight.detach()})
             decoder.to(where).eval()
         if "speech_encoder" in bundle.parts:
-            from lcm.space.speech_encoder import SpeechEncoder, SpeechEncoderConfig
             part = bundle.part("speech_encoder")
-            speech = SpeechEncoder(SpeechEncoderConfig(**part.config))
-            speech.load_state_dict(part.tensors())
-            speech.to(where).eval()
+            speech = speech_encoder_from_part(part.config, part.tensors()).to(where).eval()
         tokenizer = Tokenizer.from_file(bundle.tokenizer_path(), bundle.languages["text"])
         return cls(bundle, tokenizer, encoder.to(where).eval(), decoder, speech, where)
 
@@ -125,7 +123,6 @@ class ConceptSpace:
         """
         self._languages(language, len(waveforms), "speech")
         assert self._speech_encoder is not None  # otherwise the bundle lists no speech language
-        from lcm.space.fbank import fbank
         features = [fbank(_checked(waveform, sample_rate)) for waveform in waveforms]
         out = torch.empty(len(features), self.dim)
         for batch in _length_sorted([len(f) for f in features], 16):
@@ -183,7 +180,7 @@ class ConceptSpace:
         for tag in {*tags, language} if isinstance(language, str) else set(tags):
             if base_language(tag) not in known:
                 raise LanguageError(
-                    f"language {tag!r} is not in bundle {self.bundle.name!r} for {kind}; choose one of: {', '.join(known)}"
+                    f"language {tag!r} is not in bundle {self.bundle.name!r} for {kind}; choose: {', '.join(known)}"
                 )
         return [base_language(tag) for tag in tags]
 
@@ -211,7 +208,7 @@ def _checked(waveform: Tensor, sample_rate: int) -> Tensor:
     seconds = len(samples) / sample_rate
     if not MIN_SECONDS <= seconds <= MAX_SECONDS:
         raise AudioInputError(
-            f"a waveform lasts {seconds:.2f} s; one concept needs {MIN_SECONDS} to {MAX_SECONDS:.0f} s (cut it at pauses)"
+            f"a waveform lasts {seconds:.2f} s; one concept takes {MIN_SECONDS} to {MAX_SECONDS:.0f} s: cut it at pauses"
         )
     if not bool(samples.isfinite().all()):
         raise AudioInputError("a waveform holds samples that are not finite; read the file again")
@@ -219,7 +216,7 @@ def _checked(waveform: Tensor, sample_rate: int) -> Tensor:
 
 
 def _resampled(samples: Tensor, sample_rate: int) -> Tensor:
-    import soxr  # noqa: PLC0415, only callers with other rates pay for it
+    import soxr
 
     return torch.from_numpy(soxr.resample(samples.numpy(), sample_rate, SAMPLE_RATE))
 

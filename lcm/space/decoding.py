@@ -14,7 +14,7 @@ from lcm.space.text_decoder import DecoderState, TextDecoder
 Interrupted = Callable[[], bool]
 
 
-class DecodingCancelled(Exception):  # noqa: N818, it is control flow, not an error
+class DecodingCancelled(Exception):
     """The caller no longer wants the result; raised between two steps."""
 
 

@@ -54,7 +54,7 @@ class SelfAttention(nn.Module):
             attended = _short_attention(q, k, v, bias, causal=causal)
         else:
             attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal)
-        return self.output_proj(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.output_proj(attended.transpose(1, 2).flatten(2))
 
     def step(self, x: Tensor, cache: LayerCache, position: int) -> Tensor:
         """One decoding step: `x` [B, 1, D] attends to the cached positions and itself."""
@@ -63,7 +63,7 @@ class SelfAttention(nn.Module):
         cache.values[:, :, position] = self._split(self.v_proj(x))[:, :, 0]
         keys, values = cache.keys[:, :, : position + 1], cache.values[:, :, : position + 1]
         attended = F.scaled_dot_product_attention(q, keys, values)
-        return self.output_proj(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.output_proj(attended.transpose(1, 2).flatten(2))
 
 
 def _short_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, *, causal: bool) -> Tensor:
@@ -91,7 +91,7 @@ class ConceptAttention(nn.Module):
 
     def forward(self, concept: Tensor) -> Tensor:
         """[B, C] → [B, 1, D], to be added at every position."""
-        return self.output_proj(self.v_proj(concept))[:, None]  # type: ignore[no-any-return]
+        return self.output_proj(self.v_proj(concept))[:, None]
 
 
 class FeedForward(nn.Module):
@@ -104,7 +104,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, D] → [B, T, D]."""
-        return self.output_proj(F.relu(self.inner_proj(x)))  # type: ignore[no-any-return]
+        return self.output_proj(F.relu(self.inner_proj(x)))
 
 
 class EncoderLayer(nn.Module):
@@ -146,4 +146,4 @@ class DecoderLayer(nn.Module):
         """One token [B, 1, D] → [B, 1, D], reading and extending the cache."""
         x = x + self.self_attn.step(self.self_attn_layer_norm(x), cache, position)
         x = x + from_concept
-        return x + self.ffn(self.ffn_layer_norm(x))  # type: ignore[no-any-return]
+        return x + self.ffn(self.ffn_layer_norm(x))

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 MAX_CHARS = 250
 
-_ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof st sr jr vs etc e.g i.e no vol fig approx dept est inc ltd co corp"  # English
-    " m mm mme mlle p.ex env av"  # French
-    " sra srta ud uds p.ej"  # Spanish
-    " z.b d.h usw bzw ca nr str hr fr u.a".split()  # German
-)
+_ABBREVIATIONS = {
+    *("mr", "mrs", "ms", "dr", "prof", "st", "sr", "jr", "vs", "etc", "e.g", "i.e", "vol", "fig", "approx", "dept"),
+    *("m", "mm", "mme", "mlle", "p.ex", "env", "av"),  # French
+    *("sra", "srta", "ud", "uds", "p.ej"),  # Spanish
+    *("z.b", "d.h", "usw", "bzw", "ca", "nr", "str", "hr", "fr", "u.a"),  # German
+}
 _BOUNDARY = re.compile(r"""[.!?…]+["'”’»)\]]*\s+|[。！？]+\s*|\n\s*\n+""")
 _CLAUSE = re.compile(r"[,;:–—]\s+")
 

@@ -65,8 +65,8 @@ class TextDecoder(nn.Module):
         """Teacher forcing: [B, C] and [B, T] → [B, T, D], before the output projection."""
         x = self.dropout(self._embedded(tokens, self.positions[: tokens.shape[1]]))
         for layer in self.layers:
-            x = layer(x, layer.encoder_decoder_attn(concepts))
-        return self.layer_norm(x)  # type: ignore[no-any-return]
+            x = layer(x, self._constant(layer, concepts))
+        return self.layer_norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., D] → [..., V]."""
@@ -77,18 +77,22 @@ class TextDecoder(nn.Module):
         batch, config = concepts.shape[0], self.config
         shape = (batch, config.heads, capacity, config.dim // config.heads)
         empty = [LayerCache(concepts.new_empty(shape), concepts.new_empty(shape)) for _ in self.layers]
-        return DecoderState([layer.encoder_decoder_attn(concepts) for layer in self.layers], empty)  # type: ignore[operator, union-attr]
+        return DecoderState([self._constant(layer, concepts) for layer in self.layers], empty)
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
         """Feed one token a row, [B] → logits [B, V]; `state` moves on by one position."""
         x = self._embedded(tokens[:, None], self.positions[state.position])
         for layer, constant, cache in zip(self.layers, state.from_concept, state.caches, strict=True):
-            x = layer.step(x, constant, cache, state.position)  # type: ignore[operator]
+            assert isinstance(layer, DecoderLayer)
+            x = layer.step(x, constant, cache, state.position)
         state.position += 1
         return self.logits(self.layer_norm(x)[:, 0])
+
+    @staticmethod
+    def _constant(layer: nn.Module, concepts: Tensor) -> Tensor:
+        assert isinstance(layer, DecoderLayer)  # `ModuleList` forgets it
+        return layer.encoder_decoder_attn(concepts)
 
     def _embedded(self, tokens: Tensor, positions: Tensor) -> Tensor:
         embedded: Tensor = self.embed(tokens)
         return embedded * math.sqrt(self.config.dim) + positions
-
-

@@ -51,7 +51,7 @@ class AttentionPooling(nn.Module):
             scores = scores.masked_fill(padding[..., None], float("-inf"))
         weights = scores.softmax(dim=1).to(x.dtype)
         pooled = torch.einsum("btq,btd->bqd", weights, x)
-        return self.norm(self.output_proj(pooled.flatten(1)).float())  # type: ignore[no-any-return]
+        return self.norm(self.output_proj(pooled.flatten(1)).float())
 
 
 class TextEncoder(nn.Module):
@@ -87,13 +87,13 @@ class TextEncoder(nn.Module):
             x = layer(x, bias)
         x = self.layer_norm(x)
         if self.pooler is not None:
-            return self.pooler(x, padding if has_padding else None)  # type: ignore[no-any-return]
+            return self.pooler(x, padding if has_padding else None)
         kept = (~padding)[..., None].to(x.dtype)
-        return ((x * kept).sum(dim=1) / kept.sum(dim=1)).float()  # type: ignore[no-any-return]
+        return ((x * kept).sum(dim=1) / kept.sum(dim=1)).float()
 
 
 def _key_bias(padding: Tensor) -> Tensor:
     """[B, T] → [B, 1, 1, T]: −inf where there is no token."""
-    return torch.zeros(padding.shape, dtype=torch.float32, device=padding.device).masked_fill_(
-        padding, float("-inf")
-    )[:, None, None, :]
+    return torch.zeros(padding.shape, dtype=torch.float32, device=padding.device).masked_fill_(padding, float("-inf"))[
+        :, None, None, :
+    ]

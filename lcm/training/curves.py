@@ -7,10 +7,10 @@ from pathlib import Path
 
 def draw_curves(metrics: Path, png: Path) -> None:
     """One small plot for each figure of the log, over steps; light lines are raw, dark ones their running median."""
-    import matplotlib  # noqa: PLC0415, only training needs it (extra `train`)
+    import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot  # noqa: PLC0415
+    from matplotlib import pyplot
 
     series: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for line in metrics.read_text(encoding="utf-8").splitlines():
@@ -23,8 +23,8 @@ def draw_curves(metrics: Path, png: Path) -> None:
     figure, axes = pyplot.subplots(rows, columns, figsize=(4 * columns, 2.6 * rows), squeeze=False)
     for axis, (name, points) in zip(axes.flat, series.items(), strict=False):
         steps, values = zip(*points, strict=True)
-        axis.plot(steps, values, color="#9db7d5" if len(points) > 60 else "#1f4e79", linewidth=0.8)  # noqa: PLR2004
-        if len(points) > 60:  # noqa: PLR2004
+        axis.plot(steps, values, color="#9db7d5" if len(points) > 60 else "#1f4e79", linewidth=0.8)
+        if len(points) > 60:
             axis.plot(steps, _running_median(list(values), 15), color="#1f4e79", linewidth=1.4)
         axis.set_title(name, fontsize=9)
         axis.tick_params(labelsize=7)

@@ -40,7 +40,7 @@ MAX_CHARS = 220
 LARGEST_HELD_OUT_COMPONENT = 60
 TEST_BOOKS = {"alices-adventures-in-wonderland", "the-wonderful-wizard-of-oz"}
 DEV_BOOKS = {"aesop-fables"}
-TEST_DIALOGUE_FILES = {"sgd.dev": "test"}
+TEST_DIALOGUE_FILES: dict[str, Split] = {"sgd.dev": "test"}
 SPEECH_SHARES = {"librispeech_en": (0.1, 0.2), "speechocean_en": (0.1, 0.2), "kerstin_de": (0.05, 0.1)}
 TEST_ONLY_SPEECH = {"commonvoice_half", "css10_es"}
 
@@ -150,13 +150,8 @@ def with_components(pairs: list[Pair]) -> list[Pair]:
         a, b = ((lang, key(text)) for lang, text in zip(pair.languages, pair.texts, strict=True))
         roots = sorted((root(a), root(b)))
         parent[roots[1]] = roots[0]  # the smaller stays root: numbering is independent of the order of pairs
-    numbers: dict[tuple[str, str], int] = {}
-    ordered = sorted({root(node) for node in parent})
-    for number, node in enumerate(ordered):
-        numbers[node] = number
-    return [
-        Pair(numbers[root((p.languages[0], key(p.texts[0])))], p.languages, p.texts) for p in pairs
-    ]
+    numbers = {node: number for number, node in enumerate(sorted({root(node) for node in parent}))}
+    return [Pair(numbers[root((p.languages[0], key(p.texts[0])))], p.languages, p.texts) for p in pairs]
 
 
 def split_parallel(pairs: list[Pair], banned: set[str]) -> dict[Split, list[Pair]]:
@@ -172,7 +167,7 @@ def split_parallel(pairs: list[Pair], banned: set[str]) -> dict[Split, list[Pair
         split = split_of(min(keys), "tatoeba") if len(members) <= LARGEST_HELD_OUT_COMPONENT else "train"
         splits[split].extend(members)
     # The same letters in two languages («Nein.» / «nein») are two nodes: what is held out in one leaves the other.
-    held_out = {key(t) for s in ("dev", "test") for p in splits[s] for t in p.texts}  # type: ignore[index]
+    held_out = {key(t) for s in ("dev", "test") for p in splits[s] for t in p.texts}
     splits["train"] = [p for p in splits["train"] if not any(key(t) in held_out for t in p.texts)]
     tested = {key(t) for p in splits["test"] for t in p.texts}
     splits["dev"] = [p for p in splits["dev"] if not any(key(t) in tested for t in p.texts)]
@@ -210,7 +205,7 @@ def read_dialogues(data: Path) -> dict[Split, list[dict[str, Any]]]:
             unit = identity.rsplit("-", 1)[-1] if corpus == "xpersona" else identity
             split = TEST_DIALOGUE_FILES.get(name) or split_of(unit, corpus, 0.02, 0.04)
             row = {"id": identity, "corpus": corpus, "language": language, "turns": turns}
-            splits[split].append(row)  # type: ignore[index]
+            splits[split].append(row)
     return splits
 
 
@@ -278,15 +273,17 @@ def prepare(data: Path, out: Path, report: Callable[[str], None] = lambda _: Non
         raise TrainingDataError(f"no speech/*.tsv under {data}; point --data at the training data")
     speech = split_recordings(recordings)
     transcripts = {key(r.text) for r in recordings}
-    report(f"speech: {({s: len(speech[s]) for s in SPLITS})}")
+    report(f"speech: { ({s: len(speech[s]) for s in SPLITS}) }")
     parallel = split_parallel(with_components(read_parallel(data)), transcripts)
-    report(f"parallel: {({s: len(parallel[s]) for s in SPLITS})}")
+    report(f"parallel: { ({s: len(parallel[s]) for s in SPLITS}) }")
     for split in SPLITS:
         parallel[split] = parallel[split] + triangulated(parallel[split])
     dialogues, stories = read_dialogues(data), read_stories(data)
-    report(f"dialogues: {({s: len(dialogues[s]) for s in SPLITS})}, stories: {({s: len(stories[s]) for s in SPLITS})}")
-    held_out = {key(t) for s in ("dev", "test") for p in parallel[s] for t in p.texts}  # type: ignore[index]
-    held_out |= {key(r.text) for s in ("dev", "test") for r in speech[s]}  # type: ignore[index]
+    report(
+        f"dialogues: { ({s: len(dialogues[s]) for s in SPLITS}) }, stories: { ({s: len(stories[s]) for s in SPLITS}) }"
+    )
+    held_out = {key(t) for s in ("dev", "test") for p in parallel[s] for t in p.texts}
+    held_out |= {key(r.text) for s in ("dev", "test") for r in speech[s]}
     rows = list(training_sentences(data, dialogues["train"], stories["train"], speech["train"], held_out))
     report(f"sentences: {dict(Counter(r['source'] for r in rows))}")
     files: dict[str, Iterable[Any]] = {"sentences.train": rows}

@@ -122,6 +122,7 @@ def short(a: Sequence[str], b: Sequence[str], *, by: Sequence[str] | None = None
 
 def near_duplicates(texts: list[str], prepared: Path) -> set[str]:
     """Those of the English `texts` that differ from a training sentence in one word at most («Tom» for «Mary»)."""
+
     def masked(text: str) -> list[int]:
         words = key(text).split()
         return [hash((*words[:i], None, *words[i + 1 :])) for i in range(len(words))]

@@ -18,7 +18,9 @@ def export_text(checkpoint: Path, tokenizer: Path, folder: Path, languages: Sequ
     model = TextModel(config)
     model.load_state_dict(state["average"], strict=False)
     writer = BundleWriter(folder)
-    space_id = writer.write_space(tokenizer.read_bytes(), list(languages), asdict(config.encoder()), model.encoder.state_dict())
+    space_id = writer.write_space(
+        tokenizer.read_bytes(), list(languages), asdict(config.encoder()), model.encoder.state_dict()
+    )
     decoder = {k: v for k, v in model.decoder.state_dict().items() if k != "embed.weight"}
     writer.write_part("text_decoder", asdict(config.decoder()), decoder, space_id)
     return space_id

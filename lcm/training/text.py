@@ -1,8 +1,8 @@
 """Training of the text space: encoder and decoder together. Receives prepared splits, gives checkpoints.
 
 Loss: cross-entropy of the decoder (half from the translation's concept, half from the sentence's own, with noise on
-the concept), a symmetric InfoNCE between translations, and their MSE [SONAR §5, weights of our own: SONAR's 0.1 / 0.01 do
-not transfer to this size]. The noise makes the decoder read concepts that an LCM predicts [LCM Table 7].
+the concept), a symmetric InfoNCE between translations, and their MSE [SONAR §5, with other weights: SONAR's 0.1 and
+0.01 do not transfer to this size]. The noise makes the decoder read concepts that an LCM predicts [LCM Table 7].
 """
 
 import json
@@ -23,7 +23,6 @@ from lcm.space.tokenizer import PAD, Tokenizer
 from lcm.training.cross_entropy import linear_cross_entropy
 from lcm.training.muon import Muon
 from lcm.training.text_batches import TextBatch, TextCorpus, TextMix, held_out_pairs, iterate, padded, train_tokenizer
-
 
 LOG_EVERY = 50
 
@@ -115,7 +114,7 @@ def info_nce(a: Tensor, b: Tensor, groups: Tensor, temperature: float) -> Tensor
 def optimisers(model: nn.Module, config: TextTraining) -> list[torch.optim.Optimizer]:
     """Muon for the layers' matrices, AdamW for everything else."""
     named = list(model.named_parameters())
-    matrices = [p for n, p in named if ".layers." in n and p.ndim == 2]  # noqa: PLR2004
+    matrices = [p for n, p in named if ".layers." in n and p.ndim == 2]
     chosen = {id(p) for p in matrices}
     others = [p for _, p in named if id(p) not in chosen]
     return [
@@ -287,7 +286,7 @@ def xsim_error(a: Tensor, b: Tensor) -> float:
 
 
 def spread(concepts: Tensor) -> dict[str, float]:
-    """How much of the space is used: effective rank (exponential of the spectrum's entropy) and mean pairwise cosine."""
+    """How much of the space is used: effective rank (exp of the spectrum's entropy) and mean pairwise cosine."""
     centred = concepts - concepts.mean(dim=0)
     energy = torch.linalg.svdvals(centred.float()).square()
     share = energy / energy.sum()
