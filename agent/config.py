@@ -8,20 +8,18 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from agent.errors import ConfigError
 from agent.events import Task
 from agent.order import VirtualLatency
 from agent.turn import TurnOptions
 from audio.segmenter import SegmenterOptions
+from configs import loader
+from configs.loader import Settings
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SegmenterConfig(_Settings):
+class SegmenterConfig(Settings):
     """When speech starts and ends."""
 
     pre_roll_ms: NonNegativeInt = 300
@@ -43,13 +41,13 @@ class SegmenterConfig(_Settings):
             raise ConfigError(f"segmenter: {error}") from error
 
 
-class VadConfig(_Settings):
+class VadConfig(Settings):
     """Which detector listens."""
 
     name: Literal["webrtc", "silero"] = "webrtc"
 
 
-class VoiceConfig(_Settings):
+class VoiceConfig(Settings):
     """How the agent sounds."""
 
     rate_wpm: int = Field(default=165, ge=80, le=450)
@@ -57,7 +55,7 @@ class VoiceConfig(_Settings):
     variant: str | None = None
 
 
-class OpenAiConfig(_Settings):
+class OpenAiConfig(Settings):
     """A chat endpoint."""
 
     base_url: str = "http://127.0.0.1:8000/v1"
@@ -70,17 +68,17 @@ class OpenAiConfig(_Settings):
         return os.environ.get(self.key_variable) or None
 
 
-class ThinkerConfig(_Settings):
+class ThinkerConfig(Settings):
     """Who answers in a conversation."""
 
     name: Literal["retrieve", "lcm", "openai"] = "retrieve"
     variant: str = "base"
-    max_concepts: int = Field(default=4, ge=1, le=64)
-    seed: NonNegativeInt = 0
+    max_concepts: int = Field(default=4, ge=1, le=32)
+    max_bank_sentences: int = Field(default=2, ge=1, le=32)
     openai: OpenAiConfig = OpenAiConfig()
 
 
-class ConversationConfig(_Settings):
+class ConversationConfig(Settings):
     """Bounds of a conversation."""
 
     max_context_sentences: PositiveInt = 64
@@ -89,7 +87,7 @@ class ConversationConfig(_Settings):
     echo_guard_ms: NonNegativeInt = 300
 
 
-class VirtualLatencyConfig(_Settings):
+class VirtualLatencyConfig(Settings):
     """What each stage takes on the clock of a file's replay."""
 
     encode_ms: PositiveInt = 60
@@ -102,7 +100,7 @@ class VirtualLatencyConfig(_Settings):
         return VirtualLatency(**self.model_dump())
 
 
-class AgentConfig(_Settings):
+class AgentConfig(Settings):
     """All of `agent.yaml`."""
 
     bundle: str = "mini"
@@ -140,16 +138,4 @@ class AgentConfig(_Settings):
 
 def load_config(path: Path | None) -> AgentConfig:
     """The settings of a file, or those the agent comes with."""
-    if path is None:
-        return AgentConfig()
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return AgentConfig.model_validate(content or {})
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not readable as YAML ({error})") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {place}: {first['msg']}") from error
+    return loader.load_config(path or loader.packaged_config("agent.yaml"), AgentConfig)

@@ -22,9 +22,7 @@ class Conversation:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def user_said(
-        self, turn: int, concepts: FloatArray, texts: tuple[str, ...] | None, language: str
-    ) -> None:
+    def user_said(self, turn: int, concepts: FloatArray, texts: tuple[str, ...] | None, language: str) -> None:
         """Adds a user's sentences; `concepts` is [N, D], `texts` has N items where the words are known."""
         for number, concept in enumerate(concepts):
             text = texts[number] if texts is not None else None

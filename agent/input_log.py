@@ -62,6 +62,11 @@ def audio_line(start_sample: int, probabilities: bytes) -> str:
     return _line({"type": "Audio", "start_sample": start_sample, "probabilities": packed})
 
 
+def unpacked_probabilities(content: dict[str, Any]) -> bytes:
+    """The probabilities of a row that `audio_line` wrote."""
+    return base64.b64decode(content["probabilities"], validate=True)
+
+
 def input_line(item: Input, reply_offset: int = 0) -> str:
     """Any input but a frame; `reply_offset` says where in the reply's sound a `Voiced` stands."""
     assert not isinstance(item, AudioInput), "frames are logged in rows, by audio_line"

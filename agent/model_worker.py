@@ -1,8 +1,8 @@
 """Model worker: the one thread that owns torch, shared by every session.
 
-Receives requests from the event loop, gives their answers back to it. What runs next is decided by
-`batching`. The loop never calls torch; the thread never touches the loop but through `call_soon_threadsafe`. A job that
-nobody waits for any more is dropped before it runs, and between its steps. Knows nothing of turns.
+Receives requests from the event loop, gives their answers back to it; `batching` decides what runs next. The
+loop never calls torch; the thread never touches the loop but through `call_soon_threadsafe`. A job nobody
+waits for any more is dropped before it runs, and between its steps. Knows nothing of turns.
 """
 
 import asyncio
@@ -185,7 +185,11 @@ class ModelWorker:
             return [models.encode_text(first.request)]
         if isinstance(first.request, EncodeSpeech):
             return models.encode_speech([j.request for j in batch if isinstance(j.request, EncodeSpeech)])
-        return models.decode([j.request for j in batch if isinstance(j.request, Decode)])
+        texts = models.decode(
+            [j.request for j in batch if isinstance(j.request, Decode)],
+            cancelled=lambda: all(job.cancelled for job in batch),
+        )
+        return [None] * len(batch) if texts is None else list(texts)
 
     def _line_up_again(self, job: Job) -> None:
         with self._changed:

@@ -4,14 +4,14 @@ Receives requests of the turn machine, gives arrays and strings. The only module
 requests and `lcm`; it loads `lcm`, and so torch, no earlier than `load`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from agent.config import ThinkerConfig
-from agent.errors import TextInputError, ThinkerError, UsageError
+from agent.errors import TextInputError, UsageError
 from agent.events import FloatArray, Task
 from agent.inputs import Decode, EncodeSpeech, EncodeText, Think
 from agent.thinkers import (
@@ -92,14 +92,22 @@ class Models:
         concepts = np.concatenate(rows) if rows else np.zeros((0, self.space.dim), dtype=np.float32)
         return EncodedText(tuple(texts), concepts)
 
-    def decode(self, requests: Sequence[Decode]) -> list[str]:
-        """Concepts → the sentences they stand for, joined where a request holds several."""
+    def decode(self, requests: Sequence[Decode], cancelled: Callable[[], bool] = lambda: False) -> list[str] | None:
+        """Concepts → the sentences they stand for, joined where a request holds several.
+
+        `cancelled` is asked between the decoder's steps; None where it said yes.
+        """
         import torch
+
+        from lcm.space.decoding import DecodingCancelled
 
         counts = [len(request.concepts) for request in requests]
         concepts = torch.from_numpy(np.concatenate([request.concepts for request in requests]))
         languages = [r.language for r, count in zip(requests, counts, strict=True) for _ in range(count)]
-        texts = iter(self.space.decode_text(concepts, language=languages))
+        try:
+            texts = iter(self.space.decode_text(concepts, language=languages, cancelled=cancelled))
+        except DecodingCancelled:
+            return None
         return [" ".join(next(texts) for _ in range(count)).strip() for count in counts]
 
     def think(self, request: Think) -> Iterator[ThoughtPart]:
@@ -125,14 +133,10 @@ def sentences_of(text: str) -> list[str]:
     from lcm.space.sentences import split_sentences
 
     if len(text) > MAX_TEXT_CHARS:
-        raise TextInputError(
-            f"the text has {len(text)} characters; give at most {MAX_TEXT_CHARS} at a time, or a file"
-        )
+        raise TextInputError(f"the text has {len(text)} characters; give at most {MAX_TEXT_CHARS} at a time, or a file")
     sentences = split_sentences(text)
     if not sentences:
-        raise TextInputError(
-            "the text is empty once white space and control characters are gone; type some words"
-        )
+        raise TextInputError("the text is empty once white space and control characters are gone; type some words")
     return sentences
 
 
@@ -141,25 +145,18 @@ def thinker_name(task: Task, settings: ThinkerConfig) -> ThinkerName:
     return task if task != "converse" else settings.name
 
 
-def _thinker_for(
-    task: Task, bundle: str, space: "ConceptSpace", device: str, settings: ThinkerConfig
-) -> Thinker:
+def _thinker_for(task: Task, bundle: str, space: "ConceptSpace", device: str, settings: ThinkerConfig) -> Thinker:
     name = thinker_name(task, settings)
     if name in {"translate", "transcribe"}:
         return EchoThinker()
     if name == "openai":
         chat = settings.openai
         return OpenAiThinker(chat.base_url, chat.model, chat.key(), chat.timeout_s)
-    try:
-        from lcm.engine import Engine
-    except ModuleNotFoundError as error:
-        raise ThinkerError(
-            f"the thinker '{name}' needs lcm.engine, which this checkout lacks; use --task translate"
-        ) from error
+    from lcm.engine import Engine
+
     engine = Engine.load(bundle, variant=settings.variant, device=device, space=space)
     if name == "lcm":
-        return LcmThinker(engine, settings.max_concepts, settings.seed)
-    from lcm.bundle import bundle_path
+        return LcmThinker(engine, settings.max_concepts)
     from lcm.reply_bank import ReplyBank
 
-    return RetrieveThinker(engine, ReplyBank.load(bundle_path(bundle)), settings.seed)
+    return RetrieveThinker(engine, ReplyBank.load(space.bundle.folder), settings.max_bank_sentences)

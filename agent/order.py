@@ -83,10 +83,14 @@ class InputOrder(Protocol):
 
 
 class ArrivalOrder:
-    """Inputs as they arrive. Frames beyond what fits are dropped at the source, which counts them."""
+    """Inputs as they arrive. Frames beyond what fits are dropped at the source, which counts them.
 
-    def __init__(self, clock: Callable[[], int]) -> None:
-        self._clock = clock
+    The clock is the samples received, unless there is no sound to count and another is given.
+    """
+
+    def __init__(self, clock: Callable[[], int] | None = None) -> None:
+        self._sample = 0
+        self._clock = clock or (lambda: self._sample)
         self._inputs: Channel[Input] = Channel(_INPUTS_WAITING, "block")
 
     async def frame(self, item: AudioInput) -> None:
@@ -114,7 +118,10 @@ class ArrivalOrder:
             item = await self._inputs.receive()
         except ChannelClosed:
             return None
-        return item if isinstance(item, AudioInput) else replace(item, at_sample=self._clock())
+        if isinstance(item, AudioInput):
+            self._sample = item.at_sample
+            return item
+        return replace(item, at_sample=self._clock())
 
     def close(self) -> None:
         """No more inputs are taken."""
@@ -206,7 +213,7 @@ class VirtualOrder:
         if result.last:
             del self._results[number]
         else:
-            # What follows in the same answer: a next thought takes as long again, the rest of a sentence no time.
+            # In the same answer, a next thought takes as long again, the rest of a sentence no time.
             follows = 0 if isinstance(request, Speak) else self._latency.of(request)
             heapq.heappush(self._due, (due + follows, number, request))
         self._sample = max(self._sample, due)

@@ -3,12 +3,12 @@
     listen → segment → (decide) → understand → think → speak → send
 
 Receives a source of frames, an order of inputs, the shared model worker and a voice; gives every input and
-every event to its listeners, in order. What any of it means is decided by the turn machine, which does no I/O.
+every event to its listeners, in order. What any of it means is decided by the turn machine, without I/O.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,13 +25,12 @@ from agent.order import InputOrder
 from agent.pcm16 import on_grid
 from agent.stages import Stages
 from agent.turn import TurnMachine, TurnOptions
-from audio.frames import FRAME_SAMPLES, SAMPLE_RATE, AudioFrame
+from audio.frames import FRAME_SAMPLES, AudioFrame
 from audio.vad import VoiceActivityDetector
 from audio.voice import Voice
 
 _FRAMES = 50
 _SENT = 256
-_LONGEST_GAP = 10 * SAMPLE_RATE
 
 
 class Listener(Protocol):
@@ -58,7 +57,7 @@ class Parts:
 
 
 async def run_session(
-    source: AsyncIterator[AudioFrame],
+    source: AsyncGenerator[AudioFrame, None],
     order: InputOrder,
     options: TurnOptions,
     parts: Parts,
@@ -82,12 +81,13 @@ async def run_session(
         raise first_known(group) from None
 
 
-async def _listen(source: AsyncIterator[AudioFrame], frames: Channel[AudioFrame]) -> None:
+async def _listen(source: AsyncGenerator[AudioFrame, None], frames: Channel[AudioFrame]) -> None:
     """Frames from wherever they come."""
     try:
         with suppress(ChannelClosed):
-            async for frame in source:
-                await frames.send(frame)
+            async with aclosing(source):
+                async for frame in source:
+                    await frames.send(frame)
     finally:
         frames.close()
 
@@ -98,9 +98,7 @@ async def _segment(frames: Channel[AudioFrame], vad: VoiceActivityDetector, orde
     with suppress(ChannelClosed):
         async for frame in frames:
             start = frame.start_sample if expected is None else expected
-            for gap in range(
-                max(start, frame.start_sample - _LONGEST_GAP), frame.start_sample, FRAME_SAMPLES
-            ):
+            for gap in range(start, frame.start_sample, FRAME_SAMPLES):
                 await order.frame(AudioInput(gap, np.zeros(FRAME_SAMPLES, np.float32), 0.0))
             probability = quantized_probability(vad.probability(frame))
             await order.frame(AudioInput(frame.start_sample, on_grid(frame.samples), probability))

@@ -1,8 +1,8 @@
 """Stages: requests of the turn machine in, their results out, as inputs. What a session's tasks run.
 
-Each stage takes its requests one after the other. A request of a turn that was cancelled meanwhile is
-dropped, and work under way for it is stopped at the next step: between decoder steps by the worker, between chunks by
-the voice. A failure becomes a result too, so no turn ever waits for an answer that will not come.
+Each stage takes its requests one after the other. A request of a turn cancelled meanwhile is dropped, and
+work under way for it stops at the next step: between steps by the worker, between chunks by the voice. A
+failure becomes a result too, so no turn ever waits for an answer that will not come.
 """
 
 import asyncio
@@ -126,9 +126,7 @@ class Stages:
             handle = self._say_in_words if isinstance(request, Decode) else self._say_aloud
             await self._guarded(request, "speak", handle)
 
-    async def _guarded(
-        self, request: ModelRequest | Speak, stage: str, handle: Callable[..., Awaitable[None]]
-    ) -> None:
+    async def _guarded(self, request: ModelRequest | Speak, stage: str, handle: Callable[..., Awaitable[None]]) -> None:
         if not self.work.wanted(request.turn):
             return
         try:
@@ -152,9 +150,7 @@ class Stages:
             if first:
                 self._metrics.add(request.turn, "think", milliseconds)
                 first = False
-            await self._deliver(
-                Thought(0, request.request, request.turn, part.concept, part.text, last=False)
-            )
+            await self._deliver(Thought(0, request.request, request.turn, part.concept, part.text, last=False))
         if self.work.wanted(request.turn):
             await self._deliver(Thought(0, request.request, request.turn, None, None, last=True))
 

@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 ThinkerName = Literal["retrieve", "lcm", "translate", "transcribe", "openai"]
 THINKERS: tuple[ThinkerName, ...] = ("retrieve", "lcm", "translate", "transcribe", "openai")
 _ECHO_COSINE = 0.9
-_REMEMBERED_REPLIES = 16
+_ECHO_TRIES = 4
+_REPEAT_COSINE = 0.9
+_REMEMBERED = 16
+_STOP_PROBABILITY = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,17 +85,15 @@ class LcmThinker:
     words_first = False
     uses_model = True
 
-    def __init__(self, engine: "Engine", max_concepts: int, seed: int = 0) -> None:
+    def __init__(self, engine: "Engine", max_concepts: int) -> None:
         self._engine = engine
         self._max_concepts = max_concepts
-        self._seed = seed
 
     def think(self, request: Think) -> Iterator[ThoughtPart]:
-        """Concept after concept, each predicted from all before it."""
+        """Concept after concept, each predicted from all before it, until the stop head ends the turn."""
         concepts, roles = concept_context(request.context)
-        for step in range(self._max_concepts):
-            predicted = _predict(self._engine, concepts, roles, self._seed + request.turn * 64 + step)
-            if predicted is None:
+        for predicted in _predictions(self._engine, concepts, roles, self._max_concepts):
+            if roles[-1] == ROLE_AGENT and cosine(predicted, concepts[-1]) >= _REPEAT_COSINE:
                 return
             concepts.append(predicted)
             roles.append(ROLE_AGENT)
@@ -100,33 +101,42 @@ class LcmThinker:
 
 
 class RetrieveThinker:
-    """`retrieve`: the bank's sentence nearest to the prediction, neither repeating itself nor the user."""
+    """`retrieve`: the bank's sentence nearest to each prediction, neither repeating itself nor the user."""
 
     words_first = False
     uses_model = True
 
-    def __init__(self, engine: "Engine", bank: "ReplyBank", seed: int = 0) -> None:
+    def __init__(self, engine: "Engine", bank: "ReplyBank", max_sentences: int) -> None:
         self._engine = engine
         self._bank = bank
-        self._seed = seed
+        self._max_sentences = max_sentences
 
     def think(self, request: Think) -> Iterator[ThoughtPart]:
-        """One sentence of the bank."""
+        """Sentences of the bank; what was said, not what was predicted, is what the next one follows."""
+        concepts, roles = concept_context(request.context)
+        exclude = {entry.text for entry in request.context[-_REMEMBERED:] if entry.text}
+        said = [e.concept for e in request.context if e.turn == request.turn and e.role == ROLE_USER]
+        for predicted in _predictions(self._engine, concepts, roles, self._max_sentences):
+            part = self._nearest(predicted, request.reply_language, exclude, said)
+            if part is None or part.concept is None or part.text is None:
+                return
+            concepts.append(part.concept)
+            roles.append(ROLE_AGENT)
+            exclude.add(part.text)
+            yield part
+
+    def _nearest(
+        self, predicted: FloatArray, language: str, exclude: set[str], said: Sequence[FloatArray | None]
+    ) -> ThoughtPart | None:
         import torch
 
-        concepts, roles = concept_context(request.context)
-        predicted = _predict(self._engine, concepts, roles, self._seed + request.turn)
-        if predicted is None:
-            return
-        exclude = {entry.text for entry in request.context[-_REMEMBERED_REPLIES:] if entry.text}
-        said = [e.concept for e in request.context if e.turn == request.turn and e.role == ROLE_USER]
-        for _ in range(4):
-            reply = self._bank.nearest(torch.from_numpy(predicted), request.reply_language, exclude=exclude)
+        for _ in range(_ECHO_TRIES):
+            reply = self._bank.nearest(torch.from_numpy(predicted), language, exclude=exclude)
             concept = to_array(reply.concept)
-            if not any(c is not None and cosine(c, concept) > _ECHO_COSINE for c in said):
-                break
+            if not any(own is not None and cosine(own, concept) > _ECHO_COSINE for own in said):
+                return ThoughtPart(concept, reply.text)
             exclude.add(reply.text)
-        yield ThoughtPart(concept, reply.text)
+        return ThoughtPart(concept, reply.text)
 
 
 class OpenAiThinker:
@@ -168,13 +178,9 @@ class OpenAiThinker:
             with urllib.request.urlopen(call, timeout=self._timeout_s) as answer:
                 content = json.load(answer)["choices"][0]["message"]["content"]
         except urllib.error.HTTPError as error:
-            raise ThinkerError(
-                f"{self._url} answered {error.code} {error.reason}; check model and key"
-            ) from error
+            raise ThinkerError(f"{self._url} answered {error.code} {error.reason}; check model and key") from error
         except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-            raise ThinkerError(
-                f"{self._url} gave no answer ({error}); check thinker.openai in the settings"
-            ) from error
+            raise ThinkerError(f"{self._url} gave no answer ({error}); check thinker.openai in the settings") from error
         return str(content or "")
 
 
@@ -195,11 +201,15 @@ def to_array(concept: "Tensor") -> FloatArray:
     return array
 
 
-def _predict(engine: "Engine", concepts: list[FloatArray], roles: list[int], seed: int) -> FloatArray | None:
+def _predictions(engine: "Engine", concepts: list[FloatArray], roles: list[int], limit: int) -> Iterator[FloatArray]:
+    """What comes next, again and again; the caller appends what it makes of each before it asks for another."""
     import torch
 
-    if not concepts:
-        return None
-    context = torch.from_numpy(np.stack(concepts))  # [T, D]
-    [predicted] = engine.predict([context], roles=[torch.tensor(roles)], max_concepts=1, seeds=[seed])
-    return to_array(predicted[0]) if len(predicted) else None
+    for number in range(limit):
+        if not concepts:
+            return
+        context = torch.from_numpy(np.stack(concepts))  # [T, D]
+        [ahead] = engine.predict_next([context], [torch.tensor(roles)])
+        if number and ahead.ended >= _STOP_PROBABILITY:
+            return
+        yield to_array(ahead.concept)

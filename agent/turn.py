@@ -223,9 +223,7 @@ class TurnMachine:
                 utterance.reason,
             )
         )
-        step.requests.append(
-            EncodeSpeech(self._next_request(), turn.number, piece, utterance.samples, turn.language)
-        )
+        step.requests.append(EncodeSpeech(self._next_request(), turn.number, piece, utterance.samples, turn.language))
         goes_on = utterance.reason == "maximum" and turn.task == "converse"
         if goes_on and turn.pieces < self.options.max_pieces and not self._input_ended:
             self._open = turn
@@ -257,9 +255,7 @@ class TurnMachine:
         if self._open is turn:
             self._open = None
         step.events.append(
-            TurnCommitted(
-                self._sample, turn.number, turn.source, turn.language, turn.reply_language, turn.task
-            )
+            TurnCommitted(self._sample, turn.number, turn.source, turn.language, turn.reply_language, turn.task)
         )
 
     def _end_input(self, step: Step) -> None:
@@ -326,9 +322,7 @@ class TurnMachine:
     def _think(self, turn: _Turn, step: Step) -> None:
         turn.thinking = "asked"
         context = self.conversation.view()
-        step.requests.append(
-            Think(self._next_request(), turn.number, context, turn.task, turn.reply_language)
-        )
+        step.requests.append(Think(self._next_request(), turn.number, context, turn.task, turn.reply_language))
 
     def _take_thought(self, turn: _Turn, item: Thought, step: Step) -> None:
         if item.last:
@@ -359,9 +353,7 @@ class TurnMachine:
     def _ask_words(self, turn: _Turn, step: Step) -> None:
         if turn.heard == "no":
             turn.heard = "asked"
-            step.requests.append(
-                Decode(self._next_request(), turn.number, None, turn.concepts(), turn.language)
-            )
+            step.requests.append(Decode(self._next_request(), turn.number, None, turn.concepts(), turn.language))
 
     def _take_words(self, turn: _Turn, text: str, step: Step) -> None:
         turn.heard = "yes"
@@ -417,9 +409,7 @@ class TurnMachine:
         if turn is not None:
             spans = [(s.start_sample, s.end_sample) for s in turn.sentences if s.end_sample]
             return sum(self._heard >= (start + end) / 2 for start, end in spans)
-        missed = sum(
-            self._heard < (start + end) / 2 for owner, _, start, end in self._unheard if owner == number
-        )
+        missed = sum(self._heard < (start + end) / 2 for owner, _, start, end in self._unheard if owner == number)
         said = sum(e.turn == number and e.role == 1 for e in self.conversation.view())
         return said - missed
 

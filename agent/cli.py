@@ -1,0 +1,67 @@
+"""`noema`: arguments in, an exit code out. Every error a user can put right becomes one line on stderr.
+
+Light on purpose: torch, pydantic and rich are imported by the subcommands when they run, not here.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from agent.commands import doctor, first_minute, live, replay, sessions, texts
+from agent.errors import FAILED, INTERRUPTED, OK, exit_code, first_known, one_line
+
+_EPILOG = """exit codes:
+  0  done
+  1  it could not be done here, or a comparison failed
+  2  the command or its input is wrong
+  130  interrupted
+
+`noema COMMAND --help` has examples.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All subcommands."""
+    parser = argparse.ArgumentParser(
+        prog="noema",
+        description="A live agent that thinks in concepts: it hears, answers and interprets, offline.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for module in (live, replay, texts, doctor, sessions, first_minute):
+        module.add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `noema`."""
+    args = build_parser().parse_args(argv)
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has enough. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except Exception as error:  # noqa: BLE001 - the boundary to the user
+        return _report(first_known(error))
+    return code
+
+
+def _report(error: BaseException) -> int:
+    if os.environ.get("NOEMA_DEBUG"):
+        raise error
+    code = exit_code(error)
+    if code is None:
+        print(
+            f"noema: a fault in noema itself ({type(error).__name__}: {one_line(error)}); "
+            "please report it with what NOEMA_DEBUG=1 prints",
+            file=sys.stderr,
+        )
+        return FAILED
+    print(f"noema: {one_line(error)}", file=sys.stderr)
+    return code

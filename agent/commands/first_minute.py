@@ -1,0 +1,108 @@
+"""The first minute: what `./scripts/run` does without arguments.
+
+Plays the bundled sample through the agent, first as live interpretation, then as a conversation, drawn and
+heard as it happens; then opens `noema chat` if a person is there.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.commands.options import add_model_options, settings, warn
+from agent.errors import OK
+
+if TYPE_CHECKING:
+    from agent.config import AgentConfig
+    from agent.events import Task
+    from agent.inputs import SettingsChanged
+    from agent.opening import Opened
+    from agent.room import Room
+
+SAMPLE = Path(__file__).parents[1] / "samples" / "first_words.opus"
+_SCENES: "tuple[tuple[Task, str], ...]" = (
+    ("translate", "Live interpretation: each is heard in the other's language."),
+    ("converse", "A conversation: the agent answers, each in their own language."),
+)
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Describes the subcommand, which `noema --help` does not list."""
+    parser = commands.add_parser("first-minute", description="Play the bundled sample through the agent, then chat.")
+    parser.add_argument("--speed", choices=("1", "max"), help="default: 1 when someone watches")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the sound goes when it cannot be played")
+    parser.add_argument("--no-chat", action="store_true", help="end after the sample")
+    add_model_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plays both scenes, then chats."""
+    from agent.terminal import can_draw
+
+    config = settings(args)
+    speed = 1.0 if (args.speed or ("1" if can_draw() else "max")) == "1" else None
+    asyncio.run(_play(config, speed, args.out))
+    if args.no_chat or not sys.stdin.isatty():
+        return OK
+    from agent.cli import main
+
+    print("Now you. (`noema talk` uses the microphone; `noema --help` has the rest.)")
+    return main(["chat"])
+
+
+async def _play(config: "AgentConfig", speed: float | None, out: Path | None) -> None:
+    from agent.opening import opened
+
+    print("Loading...", end="\r", flush=True)
+    async with AsyncExitStack() as stack:
+        there = await stack.enter_async_context(opened(config, [task for task, _ in _SCENES], spoken=True))
+        for task, title in _SCENES:
+            print(f"\n{title}\n")
+            await _scene(there, task, speed, out)
+
+
+async def _scene(there: "Opened", task: "Task", speed: float | None, out: Path | None) -> None:
+    from agent.replay import ReplayResult, replay_file
+    from agent.room import open_room
+    from agent.terminal import Screen
+
+    language, script = _script(task)
+    parts = there.parts()
+    options = there.config.turn_options(
+        task=task, language=language, reply_language=script[0].reply_language, spoken_reply=True
+    )
+    room: Room
+    async with open_room(out, f"noema-{task}.wav", live=speed is not None) as room:
+        with Screen(parts.metrics) as screen:
+            await replay_file(
+                SAMPLE,
+                speed=speed,
+                options=options,
+                latency=there.config.virtual_latency.latency(),
+                parts=parts,
+                listeners=[screen, room],
+                result=ReplayResult(there.config.bundle),
+                script=script,
+            )
+            await room.finish()
+    if room.path is not None:
+        warn(f"the sound is in {room.path} (no loudspeaker was used)")
+
+
+def _script(task: "Task") -> "tuple[str, list[SettingsChanged]]":
+    """Who speaks when, from the sample's notes: in a real session the client says so, or nobody needs to."""
+    from agent.inputs import SettingsChanged
+
+    segments = json.loads(SAMPLE.with_suffix(".json").read_text(encoding="utf-8"))["segments"]
+    spoken = list(dict.fromkeys(segment["language"] for segment in segments))
+    script = []
+    for segment in segments:
+        language = segment["language"]
+        other = next((name for name in spoken if name != language), language)
+        place = max(0, segment["start_ms"] - 400) * 16
+        script.append(SettingsChanged(place, language, other if task == "translate" else None, task))
+    return segments[0]["language"], script

@@ -1,0 +1,72 @@
+"""Options that several subcommands share, and how settings and options meet. Light: argparse only."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agent.config import AgentConfig
+
+TASKS = ("converse", "translate", "transcribe")
+
+
+def subparser(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str, examples: str
+) -> argparse.ArgumentParser:
+    """A subcommand with its examples."""
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog="examples:\n" + "\n".join(f"  {line}" for line in examples.strip().splitlines()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """--config, --bundle, --device."""
+    parser.add_argument("--config", type=Path, metavar="F", help="settings (default: those of configs/agent.yaml)")
+    parser.add_argument("--bundle", metavar="NAME", help="mini, sonar, or a folder that holds a bundle.json")
+    parser.add_argument("--device", metavar="D", help="auto, cpu, cuda or mps")
+
+
+def add_conversation_options(parser: argparse.ArgumentParser) -> None:
+    """--language, --task, --to, --thinker."""
+    parser.add_argument("--language", metavar="L", help="what is spoken or typed, ISO 639-3 (default: eng)")
+    parser.add_argument("--to", metavar="L", help="language of the reply (default: the speaker's)")
+    parser.add_argument("--task", choices=TASKS, help="what to do with what is heard (default: converse)")
+    parser.add_argument("--thinker", choices=("retrieve", "lcm", "openai"), help="who answers a conversation")
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """--json."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+
+
+def settings(args: argparse.Namespace) -> "AgentConfig":
+    """The settings of --config, with what was given on the command line on top."""
+    from agent.config import load_config
+
+    config = load_config(args.config)
+    given = {
+        name: value
+        for name in ("bundle", "device", "language", "task")
+        if (value := getattr(args, name, None)) is not None
+    }
+    if getattr(args, "thinker", None):
+        given["thinker"] = config.thinker.model_copy(update={"name": args.thinker})
+    if getattr(args, "vad", None):
+        given["vad"] = config.vad.model_copy(update={"name": args.vad})
+    return config.model_copy(update=given)
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """One object on one line of stdout."""
+    print(json.dumps(content, ensure_ascii=False), flush=True)
+
+
+def warn(message: str) -> None:
+    """One line on stderr."""
+    print(f"noema: {message}", file=sys.stderr, flush=True)

@@ -1,0 +1,140 @@
+"""`noema sessions`: the recorded sessions on this machine."""
+
+import argparse
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from agent.commands.options import add_json_option, print_json, subparser
+from agent.errors import OK, OutputError, RecordingError
+
+_EXAMPLES = """
+noema sessions list
+noema sessions show 20260101-120000
+noema sessions export 20260101-120000 --out talk.zip
+noema sessions delete 20260101-120000
+"""
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Describes the subcommand and its own."""
+    parser = subparser(commands, "sessions", "list, show, export or delete recorded sessions", _EXAMPLES)
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="every recorded session, the oldest first")
+    listing.set_defaults(run=run_list)
+    show = actions.add_parser("show", help="what was said")
+    show.set_defaults(run=run_show)
+    export = actions.add_parser("export", help="a session as one zip file")
+    export.add_argument("--out", type=Path, metavar="F.zip", help="default: NAME.zip in this folder")
+    export.set_defaults(run=run_export)
+    delete = actions.add_parser("delete", help="remove sessions for good")
+    delete.set_defaults(run=run_delete)
+    for action in (show, export):
+        action.add_argument("session", metavar="NAME", help="as `noema sessions list` gives it")
+    delete.add_argument("session", nargs="+", metavar="NAME", help="as `noema sessions list` gives it")
+    for action in (listing, show, export, delete):
+        add_json_option(action)
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """Lists sessions."""
+    from agent.recording import finalise_unfinished, sessions_folder
+
+    root = sessions_folder()
+    finalise_unfinished(root)
+    found = [_facts(folder.parent) for folder in sorted(root.glob("*/session.json"))]
+    if args.json:
+        print_json({"sessions": found, "folder": str(root)})
+        return OK
+    for facts in found:
+        print(f"{facts['name']}  {facts['seconds']:7.1f} s  {facts['turns']:3d} turns  {facts['task']}")
+    if not found:
+        print(f"no sessions in {root}; record one with `noema talk --record`")
+    return OK
+
+
+def run_show(args: argparse.Namespace) -> int:
+    """Shows what was said."""
+    folder = _folder(args.session)
+    turns = list(_turns(folder))
+    if args.json:
+        print_json({**_facts(folder), "folder": str(folder), "said": turns})
+        return OK
+    print(f"{folder}")
+    for turn in turns:
+        print(f"{turn['seconds']:8.2f} s  {turn['who']:5}  {turn['text']}")
+    return OK
+
+
+def run_export(args: argparse.Namespace) -> int:
+    """Packs a session into a zip file."""
+    folder = _folder(args.session)
+    target: Path = args.out or Path(f"{folder.name}.zip")
+    try:
+        made = shutil.make_archive(str(target.with_suffix("")), "zip", folder.parent, folder.name)
+        if Path(made) != target:
+            Path(made).replace(target)
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written ({error.strerror}); choose another place") from error
+    if args.json:
+        print_json({"file": str(target)})
+    else:
+        print(target)
+    return OK
+
+
+def run_delete(args: argparse.Namespace) -> int:
+    """Deletes sessions; all names are checked before the first goes."""
+    folders = [_folder(name) for name in args.session]
+    for folder in folders:
+        shutil.rmtree(folder)
+        if not args.json:
+            print(f"deleted {folder}")
+    if args.json:
+        print_json({"deleted": [folder.name for folder in folders]})
+    return OK
+
+
+def _folder(name: str) -> Path:
+    from agent.recording import sessions_folder
+
+    root = sessions_folder()
+    folder = root / name
+    if name in {"", ".", ".."} or Path(name).name != name or not (folder / "session.json").is_file():
+        raise RecordingError(f"no session '{name}' in {root}; see `noema sessions list`")
+    return folder
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    events = list(_events(folder))
+    last = events[-1]["at_sample"] if events else 0
+    try:
+        content = json.loads((folder / "session.json").read_text(encoding="utf-8"))
+        task, created = content["options"]["task"], content["created"]
+    except (OSError, ValueError, KeyError, TypeError):
+        task, created = "damaged", ""
+    turns = sum(event["type"] == "TurnCommitted" for event in events)
+    return {"name": folder.name, "created": created, "seconds": last / 16_000, "turns": turns, "task": task}
+
+
+def _turns(folder: Path) -> Iterator[dict[str, Any]]:
+    for event in _events(folder):
+        if event["type"] in {"Heard", "ReplySentence"}:
+            who = "user" if event["type"] == "Heard" else "agent"
+            yield {"seconds": event["at_sample"] / 16_000, "who": who, "text": event["text"]}
+
+
+def _events(folder: Path) -> Iterator[dict[str, Any]]:
+    from agent.input_log import LogFormatError, parse_line
+    from agent.recording import read_event_lines
+
+    path = folder / "events.jsonl"
+    if not path.exists():
+        return
+    for line in read_event_lines(path):
+        try:
+            yield parse_line(line)
+        except LogFormatError:
+            return

@@ -1,0 +1,247 @@
+"""`noema encode | decode | translate`: text or audio files to concepts, and concepts to text."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.commands.options import add_json_option, add_model_options, print_json, settings, subparser
+from agent.errors import OK, TextInputError, UsageError
+
+if TYPE_CHECKING:
+    from agent.config import AgentConfig
+    from agent.events import FloatArray
+    from agent.models import Models
+
+_LINES_AT_ONCE = 32
+_TEXT_SUFFIXES = (".txt", ".md", ".text")
+_ENCODE = """
+noema encode "The cat is hungry." --out cat.npz
+noema encode talk.mp3 --language eng --out talk.npz
+noema encode "Le chat a faim." --language fra --json | noema decode --language deu
+"""
+_DECODE = """
+noema decode cat.npz --language fra
+noema encode "Good morning." --json | noema decode --language spa
+"""
+_TRANSLATE = """
+noema translate "Where is the station?" --to deu
+noema translate --language fra --to eng < lettre.txt
+noema translate talk.opus --to spa
+"""
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Describes the subcommands."""
+    encode = subparser(commands, "encode", "turn text or sound files into concepts", _ENCODE)
+    _add_inputs(encode)
+    encode.add_argument("--out", type=Path, metavar="F.npz", help="write the concepts here")
+    encode.set_defaults(run=run_encode)
+    decode = subparser(commands, "decode", "turn concepts into text", _DECODE)
+    decode.add_argument("files", nargs="*", type=Path, metavar="F.npz", help="concepts (default: JSON on stdin)")
+    decode.add_argument("--language", required=True, metavar="L", help="language to say them in, ISO 639-3")
+    decode.add_argument("--beam", type=int, default=1, metavar="N", help="width of the search (default: 1)")
+    add_json_option(decode)
+    add_model_options(decode)
+    decode.set_defaults(run=run_decode)
+    translate = subparser(commands, "translate", "say text or sound files in another language", _TRANSLATE)
+    _add_inputs(translate)
+    translate.add_argument("--to", required=True, metavar="L", help="language to say it in, ISO 639-3")
+    translate.add_argument("--beam", type=int, default=1, metavar="N", help="width of the search (default: 1)")
+    translate.set_defaults(run=run_translate)
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "inputs", nargs="*", metavar="TEXT|FILE", help="text, a text file or a sound file (default: stdin)"
+    )
+    parser.add_argument("--language", metavar="L", help="what is spoken or written, ISO 639-3 (default: eng)")
+    add_json_option(parser)
+    add_model_options(parser)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Item:
+    """One line of text or one utterance."""
+
+    source: str
+    sentences: tuple[str, ...]
+    concepts: "FloatArray"
+    """[N, D]"""
+
+
+def run_encode(args: argparse.Namespace) -> int:
+    """Encodes everything given."""
+    import numpy as np
+
+    from agent.concept_files import ConceptFile, save_concepts
+
+    config = settings(args)
+    models, language = _load(config, speech=_has_sound(args.inputs))
+    items = list(_items(models, args.inputs, language, config))
+    texts = tuple(text for item in items for text in item.sentences)
+    content = ConceptFile(np.concatenate([item.concepts for item in items]), texts, language, models.space.space_id)
+    if args.out is not None:
+        save_concepts(args.out, content)
+    if args.json:
+        print_json(content.as_json())
+        return OK
+    for text, concept in zip(texts, content.concepts, strict=True):
+        print(f"[{concept[0]:+.3f} {concept[1]:+.3f} {concept[2]:+.3f} ... {len(concept)} numbers]  {text}")
+    if args.out is not None:
+        print(f"{len(texts)} concepts in {args.out}")
+    return OK
+
+
+def run_decode(args: argparse.Namespace) -> int:
+    """Decodes concept files, or what comes on stdin."""
+    from agent.concept_files import check_space, concepts_from_json, load_concepts
+
+    _check_beam(args.beam)
+    if not args.files and sys.stdin.isatty():
+        raise UsageError("nothing to decode; give an .npz file or pipe in what `noema encode --json` prints")
+    models = _models(settings(args))
+    language = models.check_language(args.language)
+    space_id, dim = models.space.space_id, models.space.dim
+    contents = [load_concepts(path, space_id, dim) for path in args.files]
+    if not args.files:
+        contents.append(concepts_from_json(sys.stdin.read(), "stdin"))
+        check_space(contents[0], space_id, dim, "stdin")
+    texts = [text for content in contents for text in _say(models, content.concepts, language, args.beam)]
+    if args.json:
+        print_json({"language": language, "texts": texts, "bundle": models.bundle})
+    else:
+        print("\n".join(texts))
+    return OK
+
+
+def run_translate(args: argparse.Namespace) -> int:
+    """Translates line by line, so that output lines belong to input lines."""
+    _check_beam(args.beam)
+    config = settings(args)
+    models, language = _load(config, speech=_has_sound(args.inputs))
+    to = models.check_language(args.to)
+    pairs = []
+    for item in _items(models, args.inputs, language, config):
+        text = " ".join(_say(models, item.concepts, to, args.beam)) if len(item.concepts) else ""
+        pairs.append({"source": item.source, "text": text})
+        if not args.json:
+            print(text, flush=True)
+    if args.json:
+        print_json({"language": language, "to": to, "items": pairs, "bundle": models.bundle})
+    return OK
+
+
+def _models(config: "AgentConfig") -> "Models":
+    from agent.models import Models
+
+    return Models.load(config.bundle, device=config.device)
+
+
+def _load(config: "AgentConfig", *, speech: bool) -> tuple["Models", str]:
+    models = _models(config)
+    return models, models.check_language(config.language, speech=speech)
+
+
+def _say(models: "Models", concepts: "FloatArray", language: str, beam: int) -> list[str]:
+    import torch
+
+    return models.space.decode_text(torch.from_numpy(concepts), language=language, beam=beam)
+
+
+def _check_beam(beam: int) -> None:
+    if not 1 <= beam <= 64:
+        raise UsageError(f"--beam {beam}: choose a width from 1 to 64")
+
+
+def _has_sound(inputs: Sequence[str]) -> bool:
+    return any(_as_file(text) is not None and not _is_text(Path(text)) for text in inputs)
+
+
+def _as_file(text: str) -> Path | None:
+    """An argument is a file if there is one of that name."""
+    try:
+        path = Path(text)
+        return path if len(text) < 4096 and path.is_file() else None
+    except (OSError, ValueError):
+        return None
+
+
+def _is_text(path: Path) -> bool:
+    return path.suffix.lower() in _TEXT_SUFFIXES
+
+
+def _items(models: "Models", inputs: Sequence[str], language: str, config: "AgentConfig") -> Iterator[_Item]:
+    """What was given, in order; nothing at all is an error."""
+    if not inputs and sys.stdin.isatty():
+        raise UsageError("nothing to do; give text, a file, or pipe text in")
+    count = 0
+    for text in inputs or [None]:
+        for item in _items_of(models, text, language, config):
+            count += len(item.concepts)
+            yield item
+    if count == 0:
+        raise TextInputError("there is nothing in it: no words, and no speech; give some")
+
+
+def _items_of(models: "Models", text: str | None, language: str, config: "AgentConfig") -> Iterator[_Item]:
+    if text is None:
+        yield from _lines(models, (line.rstrip("\n") for line in sys.stdin), language)
+        return
+    path = _as_file(text)
+    if path is None:
+        if Path(text).suffix.lower() in (".wav", ".flac", ".mp3", ".ogg", ".opus", ".npz", *_TEXT_SUFFIXES):
+            raise UsageError(f"{text}: no such file")
+        yield from _lines(models, iter([text]), language)
+    elif _is_text(path):
+        with path.open(encoding="utf-8", errors="replace") as file:
+            yield from _lines(models, (line.rstrip("\n") for line in file), language)
+    else:
+        yield from _utterances(models, path, language, config)
+
+
+def _lines(models: "Models", lines: Iterator[str], language: str) -> Iterator[_Item]:
+    """Text line by line; the model sees many lines at once."""
+    from lcm.space.sentences import split_sentences
+
+    while batch := list(islice(lines, _LINES_AT_ONCE)):
+        for line in batch:
+            _check_length(line)
+        sentences = [tuple(split_sentences(line)) for line in batch]
+        flat = [sentence for parts in sentences for sentence in parts]
+        concepts = models.encode_sentences(flat, language).concepts
+        start = 0
+        for line, parts in zip(batch, sentences, strict=True):
+            yield _Item(line, parts, concepts[start : start + len(parts)])
+            start += len(parts)
+
+
+def _check_length(line: str) -> None:
+    from agent.models import MAX_TEXT_CHARS
+
+    if len(line) > MAX_TEXT_CHARS:
+        raise TextInputError(f"a line has {len(line)} characters; split it, at most {MAX_TEXT_CHARS} are taken")
+
+
+def _utterances(models: "Models", path: Path, language: str, config: "AgentConfig") -> Iterator[_Item]:
+    """A sound file utterance by utterance, in constant memory."""
+    from agent.inputs import EncodeSpeech
+    from audio.files import iter_audio_frames
+    from audio.segmenter import Segmenter, Utterance
+    from audio.vad import load_vad
+
+    vad, segmenter = load_vad(config.vad.name), Segmenter(config.segmenter.options())
+
+    def events() -> Iterator[object]:
+        for frame in iter_audio_frames(path):
+            yield from segmenter.push(frame, vad.probability(frame))
+        yield from segmenter.flush()
+
+    for event in events():
+        if isinstance(event, Utterance):
+            [concepts] = models.encode_speech([EncodeSpeech(0, 0, 0, event.samples, language)])
+            place = f"{path.name} {event.start_sample / 16_000:.2f}-{event.end_sample / 16_000:.2f} s"
+            yield _Item(place, (place,), concepts)

@@ -1,0 +1,46 @@
+"""Opening: settings in, running parts out: the model worker, the voice, the detectors; closed in order."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from agent.config import AgentConfig
+from agent.events import Task
+from agent.metrics import Metrics
+from agent.model_worker import ModelWorker
+from agent.models import Models
+from agent.session import Parts
+from audio.vad import load_vad
+from audio.voice import Voice, VoiceOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What every session of this process shares."""
+
+    config: AgentConfig
+    worker: ModelWorker
+    voice: Voice | None
+
+    def parts(self, session: int = 0) -> Parts:
+        """Parts of one session: the shared ones, a detector and measurements of its own."""
+        return Parts(self.worker, load_vad(self.config.vad.name), self.voice, Metrics(), session)
+
+    def check_languages(self, language: str, reply_language: str | None, *, speech: bool) -> tuple[str, str | None]:
+        """The languages of a session as the bundle names them, or an error that lists those it knows."""
+        models = self.worker.models
+        reply = models.check_language(reply_language) if reply_language else None
+        return models.check_language(language, speech=speech), reply
+
+
+@asynccontextmanager
+async def opened(config: AgentConfig, tasks: Sequence[Task], *, spoken: bool) -> AsyncGenerator[Opened, None]:
+    """Loads the models (on their own thread) and starts the voice, if anything is to be spoken."""
+    async with AsyncExitStack() as stack:
+        worker = ModelWorker(
+            lambda: Models.load(config.bundle, device=config.device, tasks=tasks, thinker=config.thinker)
+        )
+        options = VoiceOptions(config.voice.rate_wpm, config.voice.pitch, variant=config.voice.variant)
+        voice = await stack.enter_async_context(Voice(options)) if spoken else None
+        await stack.enter_async_context(worker)
+        yield Opened(config, worker, voice)

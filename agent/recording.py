@@ -1,0 +1,371 @@
+"""Recording: a session on disk, as it happens, and back as the inputs it was made of.
+
+    session.json    options, bundle and versions
+    inputs.jsonl    every input in order; frames as rows of speech probabilities
+    events.jsonl    every event, canonical
+    audio.flac      what was heard, 16 kHz; reply.flac what was said, 24 kHz (raw .pcm until finalised)
+
+Raw PCM while recording, so that a crash loses nothing that reached the disk; FLAC afterwards. A session that
+was not finalised (crash, full disk) is finalised at the next start. When the disk refuses, recording stops
+with a warning and the session goes on. Memory does not grow with length, neither writing nor reading.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from agent.errors import RecordingError, one_line
+from agent.events import DomainEvent, FloatArray, SessionEnded
+from agent.input_log import (
+    LogFormatError,
+    audio_line,
+    event_line,
+    input_from,
+    input_line,
+    parse_line,
+    probability_byte,
+    probability_from_byte,
+    unpacked_probabilities,
+)
+from agent.inputs import AudioInput, Input, Voiced
+from agent.pcm16 import from_pcm16, to_pcm16
+from agent.turn import VOICE_RATE, TurnOptions
+from audio.frames import FRAME_SAMPLES, SAMPLE_RATE
+from audio.segmenter import SegmenterOptions
+
+FORMAT = 1
+_ROW_FRAMES = 50
+_BLOCK = 65_536
+_SOUNDS = {"audio": SAMPLE_RATE, "reply": VOICE_RATE}
+_log = logging.getLogger(__name__)
+
+
+def sessions_folder() -> Path:
+    """Where sessions are kept: NOEMA_SESSIONS, or the user's data folder."""
+    chosen = os.environ.get("NOEMA_SESSIONS")
+    if chosen:
+        return Path(chosen)
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data) / "noema" / "sessions"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """What `session.json` says."""
+
+    options: TurnOptions
+    bundle: str
+    space_id: str
+    vad: str
+    created: str
+    versions: dict[str, str]
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of `session.json`."""
+        return {"format": FORMAT, **asdict(self)}
+
+
+def new_session_info(options: TurnOptions, bundle: str, space_id: str, vad: str) -> SessionInfo:
+    """A description of a session that begins now."""
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return SessionInfo(options, bundle, space_id, vad, created, {"python": platform.python_version()})
+
+
+def new_session_folder(root: Path) -> Path:
+    """A folder for a session that begins now; its name sorts by time."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    for number in range(1000):
+        folder = root / (stamp if number == 0 else f"{stamp}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise RecordingError(f"{root}: no free name for a new session; look at what is in there")
+
+
+class SessionRecorder:
+    """A listener that writes everything down."""
+
+    def __init__(self, folder: Path, info: SessionInfo, warn: Callable[[str], None]) -> None:
+        self.folder = folder
+        self._warn = warn
+        self._files: dict[str, IO[bytes]] = {}
+        self._row = bytearray()
+        self._row_start = 0
+        self._reply_samples = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (folder / "recording.lock").open("wb")
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        text = json.dumps(info.as_json(), indent=1, ensure_ascii=False) + "\n"
+        (folder / "session.json").write_text(text, encoding="utf-8")
+        for name in ("inputs.jsonl", "events.jsonl", "audio.pcm", "reply.pcm"):
+            self._files[name] = (folder / name).open("wb")
+
+    @property
+    def active(self) -> bool:
+        """False once the disk has refused."""
+        return bool(self._files)
+
+    async def on_input(self, item: Input) -> None:
+        """Writes one input down."""
+        self._guarded(lambda: self._write_input(item))
+
+    async def on_event(self, event: DomainEvent) -> None:
+        """Writes one event down, after the inputs that led to it."""
+
+        def write() -> None:
+            self._end_row()
+            self._write("events.jsonl", (event_line(event) + "\n").encode())
+            self._flush()
+
+        self._guarded(write)
+
+    def close(self) -> None:
+        """Ends the recording and finalises it."""
+        self._guarded(self._end_row)
+        self._close_files()
+        self._lock.close()
+        try:
+            finalise(self.folder)
+        except OSError as error:
+            reason = one_line(error)
+            self._warn(f"the recording stays unfinished ({reason}); the next start tries again")
+
+    def _write_input(self, item: Input) -> None:
+        if isinstance(item, AudioInput):
+            if not self._row:
+                self._row_start = item.start_sample
+            self._row.append(probability_byte(item.probability))
+            self._write("audio.pcm", to_pcm16(item.samples).astype("<i2").tobytes())
+            if len(self._row) >= _ROW_FRAMES:
+                self._end_row()
+                self._flush()
+            return
+        self._end_row()
+        offset = self._reply_samples
+        if isinstance(item, Voiced):
+            self._write("reply.pcm", to_pcm16(item.samples).astype("<i2").tobytes())
+            self._reply_samples += len(item.samples)
+        self._write("inputs.jsonl", (input_line(item, offset) + "\n").encode())
+
+    def _end_row(self) -> None:
+        if self._row:
+            row, self._row = bytes(self._row), bytearray()
+            self._write("inputs.jsonl", (audio_line(self._row_start, row) + "\n").encode())
+
+    def _write(self, name: str, content: bytes) -> None:
+        self._files[name].write(content)
+
+    def _flush(self) -> None:
+        # Sound before the lines that refer to it: a torn log never points beyond its sound.
+        for name in ("audio.pcm", "reply.pcm", "inputs.jsonl", "events.jsonl"):
+            self._files[name].flush()
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        if not self._files:
+            return
+        try:
+            action()
+        except OSError as error:
+            self._warn(f"recording stopped: {one_line(error)}. The session goes on; so far it is in {self.folder}")
+            self._close_files()
+
+    def _close_files(self) -> None:
+        files, self._files = self._files, {}
+        for file in files.values():
+            try:
+                file.close()
+            except OSError as error:
+                _log.debug("closing %s: %s", file.name, error)
+
+
+def finalise(folder: Path) -> None:
+    """Raw PCM → FLAC; torn last lines are cut off. Safe to repeat, and to interrupt."""
+    for name, rate in _SOUNDS.items():
+        raw = folder / f"{name}.pcm"
+        if raw.exists():
+            _to_flac(raw, folder / f"{name}.flac", rate)
+            raw.unlink()
+    for name in ("inputs.jsonl", "events.jsonl"):
+        _cut_torn_line(folder / name)
+    (folder / "recording.lock").unlink(missing_ok=True)
+
+
+def finalise_unfinished(root: Path) -> list[Path]:
+    """Finalises what a crash or a full disk left behind, but nothing that another process still records."""
+    finalised: list[Path] = []
+    for lock in sorted(root.glob("*/recording.lock")):
+        try:
+            with lock.open("rb") as held:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                finalise(lock.parent)
+            finalised.append(lock.parent)
+        except OSError as error:
+            _log.debug("%s is not finalised: %s", lock.parent, error)
+    return finalised
+
+
+def read_info(folder: Path) -> SessionInfo:
+    """The description of a recorded session."""
+    path = folder / "session.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecordingError(f"{folder}: not a recorded session (no session.json)") from None
+    except ValueError as error:
+        raise RecordingError(f"{path}: damaged ({error})") from error
+    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+        raise RecordingError(f"{path}: made by another version; this one reads format {FORMAT}")
+    try:
+        options = content.pop("options")
+        segmenter = SegmenterOptions(**options.pop("segmenter"))
+        return SessionInfo(options=TurnOptions(segmenter=segmenter, **options), **content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordingError(f"{path}: damaged ({error})") from error
+
+
+def read_inputs(folder: Path) -> Iterator[Input]:
+    """Every input of a recorded session, in order."""
+    audio, reply = _Sound(folder, "audio"), _Sound(folder, "reply")
+    path = folder / "inputs.jsonl"
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                try:
+                    content = parse_line(line)
+                    if content["type"] == "Audio":
+                        yield from _frames(content, audio)
+                        continue
+                    sound = None
+                    if content["type"] == Voiced.__name__:
+                        sound = reply.read(int(content["offset"]), int(content["length"]))
+                    yield input_from(content, sound)
+                except (LogFormatError, KeyError, ValueError, EOFError) as error:
+                    raise RecordingError(f"{path}, line {number}: {error}") from error
+    except FileNotFoundError:
+        raise RecordingError(f"{folder}: not a recorded session (no inputs.jsonl)") from None
+    finally:
+        audio.close()
+        reply.close()
+
+
+def read_event_lines(path: Path) -> Iterator[str]:
+    """The canonical lines of an events file."""
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            yield line.rstrip("\n")
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a session came to its end, rather than being broken off."""
+    last = ""
+    for last in read_event_lines(folder / "events.jsonl"):  # noqa: B007 - the last line is what is wanted
+        pass
+    return bool(last) and parse_line(last)["type"] == SessionEnded.__name__
+
+
+def _frames(content: dict[str, Any], audio: "_Sound") -> Iterator[AudioInput]:
+    start = int(content["start_sample"])
+    for number, byte in enumerate(unpacked_probabilities(content)):
+        samples = audio.read_next(start + number * FRAME_SAMPLES)
+        yield AudioInput(start + number * FRAME_SAMPLES, samples, probability_from_byte(byte))
+
+
+class _Sound:
+    """One sound file of a session, finalised or not."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        import soundfile
+
+        flac, raw = folder / f"{name}.flac", folder / f"{name}.pcm"
+        self._file: Any = None
+        self._first: int | None = None
+        try:
+            if flac.exists():
+                self._file = soundfile.SoundFile(flac)
+            elif raw.exists() and raw.stat().st_size:
+                self._file = soundfile.SoundFile(
+                    raw, samplerate=_SOUNDS[name], channels=1, format="RAW", subtype="PCM_16", endian="LITTLE"
+                )
+        except soundfile.LibsndfileError as error:
+            raise RecordingError(f"{flac}: damaged ({error.error_string})") from error
+
+    def read_next(self, start_sample: int) -> FloatArray:
+        """The next frame; the first one tells where the clock began."""
+        if self._first is None:
+            self._first = start_sample
+        return self.read(start_sample - self._first, FRAME_SAMPLES)
+
+    def read(self, offset: int, length: int) -> FloatArray:
+        """Samples at a place; what is missing raises `EOFError`."""
+        if length == 0:
+            return np.zeros(0, dtype=np.float32)
+        if self._file is None:
+            raise EOFError("its sound is missing")
+        if self._file.tell() != offset:
+            self._file.seek(min(offset, self._file.frames))
+        pcm = self._file.read(length, dtype="int16")
+        if len(pcm) < length:
+            raise EOFError("its sound ends too early")
+        return from_pcm16(pcm)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _to_flac(raw: Path, flac: Path, rate: int) -> None:
+    import soundfile
+
+    aside = flac.with_name(flac.name + ".part")
+    if raw.stat().st_size < 2:
+        return
+    try:
+        with (
+            raw.open("rb") as source,
+            soundfile.SoundFile(aside, "w", rate, 1, format="FLAC", subtype="PCM_16") as target,
+        ):
+            while content := source.read(2 * _BLOCK):
+                target.write(np.frombuffer(content[: len(content) // 2 * 2], dtype="<i2"))
+        _check_length(aside, raw.stat().st_size // 2)
+        aside.rename(flac)
+    except soundfile.LibsndfileError as error:
+        raise OSError(f"{flac}: cannot be written ({error.error_string})") from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _check_length(flac: Path, expected: int) -> None:
+    """libsndfile does not report every failed write: the raw file goes only when the FLAC holds all of it."""
+    import soundfile
+
+    if soundfile.info(flac).frames != expected:
+        raise OSError(f"{flac}: written only in part")
+
+
+def _cut_torn_line(path: Path) -> None:
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        keep = size
+        while keep > 0:
+            start = max(0, keep - _BLOCK)
+            file.seek(start)
+            newline = file.read(keep - start).rfind(b"\n")
+            if newline >= 0:
+                keep = start + newline + 1
+                break
+            keep = start
+        if keep != size:
+            file.truncate(keep)
