@@ -23,3 +23,7 @@ class AudioInputError(LcmError):
 
 class TrainingDataError(LcmError):
     """Training data is missing, or differs from what the splits were made from."""
+
+
+class ContextError(LcmError):
+    """Concepts or roles that cannot be continued: none, not finite, or of the wrong shape."""

@@ -18,12 +18,14 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from lcm.bundle import BundleWriter
+from lcm.engine import Engine
 from lcm.models.base_lcm import BaseLcm, BaseLcmConfig
 from lcm.models.normalizer import Normalizer
 from lcm.training.base_batches import Windows, iterate
 from lcm.training.concepts import ConceptTable, Documents, Ints
-from lcm.training.evaluate_lcm import ReplyItems, hits_at_1, predictions, reply_items
+from lcm.training.evaluate_lcm import answers, hits_at_1, predictions
 from lcm.training.muon import Muon
+from lcm.training.reply_items import ReplyItems, reply_items
 
 NORMALIZER_SAMPLE = 50_000
 
@@ -182,9 +184,8 @@ class BaseTrainer:
 
     def evaluate(self, items: ReplyItems) -> dict[str, float]:
         """Hits@1 of 20 on the dev split."""
-        self.model.eval()
-        predicted = predictions(self.model, self.table, items)
-        return {f"hits_{k}": round(v, 2) for k, v in hits_at_1(predicted, items, self.table).items()}
+        said = answers(predictions(Engine(self.model, self.device), self.table, items), items, self.table)
+        return {f"hits {k}": round(v, 2) for k, v in hits_at_1(said, items).items()}
 
     def _log(self, row: dict[str, float]) -> dict[str, float]:
         row = {"step": self.step, "epoch": self.epoch} | row

@@ -110,7 +110,8 @@ def prepare_concepts(
     out: Path,
     space: ConceptSpace,
     *,
-    sgd_share: float = 0.25,
+    sgd_share: float = 0.15,
+    train_share: float = 1.0,
     report: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Split, number and encode every sentence of the dialogues and stories under `data`, for `space`.
@@ -120,13 +121,15 @@ def prepare_concepts(
         out: where to write; replaced file by file, the manifest last.
         space: whose concepts.
         sgd_share: how many of Schema-Guided Dialogue's templated training dialogues to keep.
+        train_share: how many of all training documents to keep, for a trial.
         report: told of progress.
     """
     out.mkdir(parents=True, exist_ok=True)
     (out / "manifest.json").unlink(missing_ok=True)
     index: dict[tuple[str, str], int] = {}
     for split in SPLITS:
-        documents = _numbered(_turns(data, split, sgd_share), index)
+        keep = {"sgd": sgd_share * train_share} if split == "train" else {}
+        documents = _numbered(_turns(data, split, keep, train_share if split == "train" else 1.0), index)
         np.savez(out / f"documents.{split}.npz", **documents)
         report(f"{split}: {len(documents['corpora'])} documents, {len(documents['sentences'])} sentences")
     with lzma.open(out / "sentences.jsonl.xz", "wt", encoding="utf-8", preset=1) as file:
@@ -136,10 +139,12 @@ def prepare_concepts(
     (out / "manifest.json").write_text(json.dumps(manifest) + "\n", encoding="utf-8")
 
 
-def _turns(data: Path, split: str, sgd_share: float) -> Iterator[tuple[str, str, str, list[tuple[int, str]]]]:
-    """Each document: corpus, language, identifier, and its turns as (role, text)."""
+def _turns(
+    data: Path, split: str, shares: dict[str, float], others: float
+) -> Iterator[tuple[str, str, str, list[tuple[int, str]]]]:
+    """Each kept document: corpus, language, identifier, and its turns as (role, text)."""
     for row in read_split(data, f"dialogues.{split}"):
-        if row["corpus"] == "sgd" and split == "train" and share(row["id"], "sgd share") >= sgd_share:
+        if share(row["id"], "concepts") >= shares.get(row["corpus"], others):
             continue
         roles = (ROLE_USER, ROLE_AGENT)
         turns = [(roles[i % 2], turn) for i, turn in enumerate(row["turns"])]

@@ -1,0 +1,161 @@
+"""Engine: batched == alone, bit-identical alone, seeds per item, bounded, and clear about bad input."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from lcm.bundle import BundleWriter
+from lcm.engine import Engine
+from lcm.errors import BundleError, ContextError
+from lcm.models.base_lcm import BaseLcm, BaseLcmConfig
+
+SMALL = BaseLcmConfig(concept_dim=16, dim=32, layers=2, heads=4, ffn_dim=48, context=6)
+
+
+def small_model(stop_bias: float = -9.0) -> BaseLcm:
+    torch.manual_seed(0)
+    model = BaseLcm(SMALL)
+    torch.nn.init.normal_(model.postnet.weight, std=0.5)
+    torch.nn.init.constant_(model.stop_head.bias, stop_bias)
+    return model
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine(small_model())
+
+
+def contexts(*lengths: int) -> tuple[list[Tensor], list[Tensor]]:
+    generator = torch.Generator().manual_seed(3)
+    concepts = [torch.randn(n, SMALL.concept_dim, generator=generator) for n in lengths]
+    return concepts, [torch.arange(n) % 2 for n in lengths]
+
+
+def test_batched_equals_alone(engine: Engine) -> None:
+    concepts, roles = contexts(1, 4, 2, 6)
+    together = engine.predict(concepts, roles, max_concepts=5, seeds=[0, 1, 2, 3], temperature=0.3)
+    for row in range(4):
+        [alone] = engine.predict(concepts[row : row + 1], roles[row : row + 1], 5, [row], temperature=0.3)
+        torch.testing.assert_close(together[row], alone, rtol=0, atol=1e-4)
+
+
+def test_alone_it_is_bit_identical(engine: Engine) -> None:
+    concepts, roles = contexts(5)
+    first = engine.predict(concepts, roles, seeds=[7], temperature=0.5)
+    again = engine.predict(concepts, roles, seeds=[7], temperature=0.5)
+    assert torch.equal(first[0], again[0])
+
+
+def test_seeds_are_per_item(engine: Engine) -> None:
+    concepts, roles = contexts(3, 3)
+    a, b = engine.predict(concepts, roles, seeds=[1, 2], temperature=0.5)
+    c, d = engine.predict(concepts, roles, seeds=[1, 9], temperature=0.5)
+    torch.testing.assert_close(a, c, rtol=0, atol=1e-4)
+    assert not torch.allclose(b[0], d[0], atol=1e-2)
+
+
+def test_without_temperature_the_seed_changes_nothing(engine: Engine) -> None:
+    concepts, roles = contexts(3)
+    assert torch.equal(engine.predict(concepts, roles, seeds=[1])[0], engine.predict(concepts, roles, seeds=[2])[0])
+
+
+def test_a_cached_reply_equals_asking_anew_after_each_concept(engine: Engine) -> None:
+    concepts, roles = contexts(2)
+    [reply] = engine.predict(concepts, roles, max_concepts=4)
+    assert len(reply) == 4
+    context, told = concepts[0], roles[0]
+    for concept in reply:
+        [following] = engine.predict_next([context], [told])
+        torch.testing.assert_close(following.concept, concept, rtol=0, atol=1e-4)
+        context, told = torch.cat([context, concept[None]]), torch.cat([told, torch.ones(1, dtype=torch.int64)])
+
+
+def test_the_stop_head_ends_a_reply_after_its_first_concept() -> None:
+    concepts, roles = contexts(2, 4)
+    replies = Engine(small_model(stop_bias=9.0)).predict(concepts, roles, max_concepts=4)
+    assert [len(r) for r in replies] == [1, 1]
+
+
+def test_a_reply_that_repeats_itself_ends() -> None:
+    model = small_model()
+    torch.nn.init.zeros_(model.postnet.weight)
+    torch.nn.init.ones_(model.postnet.bias)  # it would say the same for ever
+    concepts, roles = contexts(2)
+    [reply] = Engine(model).predict(concepts, roles, max_concepts=8)
+    assert len(reply) == 1
+
+
+def test_only_the_latest_concepts_are_read(engine: Engine) -> None:
+    concepts, roles = contexts(40)
+    whole = engine.predict(concepts, roles)
+    latest = engine.predict([concepts[0][-6:]], [roles[0][-6:]])
+    assert torch.equal(whole[0], latest[0])
+
+
+def test_ended_tells_whether_the_turn_was_complete() -> None:
+    concepts, roles = contexts(2)
+    assert Engine(small_model(stop_bias=9.0)).predict_next(concepts, roles)[0].ended > 0.9
+    assert Engine(small_model(stop_bias=-9.0)).predict_next(concepts, roles)[0].ended < 0.1
+
+
+def bad_shape() -> tuple[list[Tensor], list[Tensor]]:
+    return [torch.randn(3, 5)], [torch.zeros(3)]
+
+
+def empty() -> tuple[list[Tensor], list[Tensor]]:
+    return [torch.zeros(0, 16)], [torch.zeros(0)]
+
+
+def not_finite() -> tuple[list[Tensor], list[Tensor]]:
+    return [torch.full((2, 16), float("nan"))], [torch.zeros(2)]
+
+
+def unknown_role() -> tuple[list[Tensor], list[Tensor]]:
+    return [torch.zeros(2, 16)], [torch.tensor([0, 7])]
+
+
+def roles_missing() -> tuple[list[Tensor], list[Tensor]]:
+    return [torch.zeros(2, 16)], [torch.tensor([0])]
+
+
+@pytest.mark.parametrize("make", [bad_shape, empty, not_finite, unknown_role, roles_missing])
+def test_bad_input_is_refused(engine: Engine, make: Callable[[], tuple[list[Tensor], list[Tensor]]]) -> None:
+    with pytest.raises(ContextError):
+        engine.predict(*make())
+
+
+def test_more_concepts_than_a_reply_may_have_are_refused(engine: Engine) -> None:
+    concepts, roles = contexts(1)
+    with pytest.raises(ContextError, match="1 to 32"):
+        engine.predict(concepts, roles, max_concepts=33)
+
+
+def test_no_contexts_no_replies(engine: Engine) -> None:
+    assert engine.predict([], []) == []
+
+
+def written_bundle(folder: Path, space_id: str | None = None) -> Path:
+    writer = BundleWriter(folder, "small")
+    written = writer.write_space(b"tokens", ["eng"], {"concept_dim": 16}, {"weight": torch.zeros(2)})
+    writer.write_part("base", asdict(SMALL), small_model().state_dict(), space_id or written)
+    return folder
+
+
+def test_a_bundle_round_trip_keeps_the_predictions(tmp_path: Path, engine: Engine) -> None:
+    loaded = Engine.load(written_bundle(tmp_path), device="cpu")
+    concepts, roles = contexts(4)
+    torch.testing.assert_close(loaded.predict(concepts, roles), engine.predict(concepts, roles), rtol=0, atol=0.05)
+
+
+def test_a_model_of_another_space_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="was made for space other"):
+        Engine.load(written_bundle(tmp_path, space_id="other"), device="cpu")
+
+
+def test_an_unknown_variant_names_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="base"):
+        Engine.load(written_bundle(tmp_path), variant="text_encoder", device="cpu")
