@@ -151,18 +151,18 @@ class SpeechEncoder(nn.Module):
         """[B, F, 80], zero past each utterance's `lengths` [B] → [B, C] float32."""
         return self.pooled(self.frames(features, lengths))
 
-    def frames(self, features: Tensor, lengths: Tensor) -> SpeechFrames:
-        """The output of every conformer: training reads phones from one of the middle ones."""
+    def frames(self, features: Tensor, lengths: Tensor, layers: int | None = None) -> SpeechFrames:
+        """The output of every conformer, or of the first `layers`: training reads phones from one of the middle."""
         x, lengths = self.subsampling(features, lengths)
         valid = valid_frames(lengths, x.shape[1])
         hidden = None
         if valid is not None:
             hidden = torch.zeros_like(valid).masked_fill_(valid == 0, float("-inf")).mT[:, None]  # [B, 1, 1, T]
-        layers: list[Tensor] = []
-        for layer in self.layers:
+        outputs: list[Tensor] = []
+        for layer in self.layers[:layers]:
             x = layer(x, valid, hidden)
-            layers.append(x)
-        return SpeechFrames(layers, lengths, hidden)
+            outputs.append(x)
+        return SpeechFrames(outputs, lengths, hidden)
 
     def pooled(self, frames: SpeechFrames) -> Tensor:
         """The concept of each utterance: [B, C] float32."""

@@ -20,7 +20,6 @@ from lcm.errors import TrainingDataError
 from lcm.space.fbank import SAMPLE_RATE
 from lcm.training import synthesis
 from lcm.training.data import SPLITS, key, read_split, share
-from lcm.training.text_batches import dev_pairs
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -50,9 +49,9 @@ class Recordings:
     def __init__(self, path: Path) -> None:
         """Open `path`.jsonl and `path`.i16."""
         try:
-            lines = path.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
+            lines = _beside(path, ".jsonl").read_text(encoding="utf-8").splitlines()
             self.clips = [Clip(**json.loads(line)) for line in lines]
-            self._samples = np.memmap(path.with_suffix(".i16"), dtype=np.int16, mode="r")
+            self._samples = np.memmap(_beside(path, ".i16"), dtype=np.int16, mode="r")
         except OSError as error:
             raise TrainingDataError(f"cannot read {path}.*: {error.strerror}; prepare the recordings again") from error
 
@@ -69,15 +68,19 @@ def write_recordings(path: Path, clips: Iterable[tuple[FloatArray, dict[str, str
     """Write samples and what is known of each; the line list comes last, so that half a store is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines, start = [], 0
-    with path.with_suffix(".i16").open("wb") as out:
+    with _beside(path, ".i16").open("wb") as out:
         for samples, about in clips:
             scaled = np.clip(np.rint(samples * 2**15), -(2**15), 2**15 - 1).astype(np.int16)
             out.write(scaled.tobytes())
             lines.append(json.dumps(asdict(Clip(start, len(scaled), **about)), ensure_ascii=False))
             start += len(scaled)
-    aside = path.with_suffix(".jsonl.new")
+    aside = _beside(path, ".jsonl.new")
     aside.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    aside.replace(path.with_suffix(".jsonl"))
+    aside.replace(_beside(path, ".jsonl"))
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
 
 
 def decoded(content: bytes) -> FloatArray:
@@ -120,13 +123,12 @@ def prepare_flite(prepared: Path, out: Path, count: int = FLITE_SENTENCES) -> No
     write_recordings(out / "flite.train", spoken)
 
 
-def test_sentences(prepared: Path, language: str, split: str, count: int) -> list[str]:
+def held_out_sentences(prepared: Path, language: str, split: str, count: int) -> list[str]:
     """Held-out sentences of one language that fit one concept of speech, unique, in an order fixed by their text."""
-    partners = ("fra", "spa", "deu") if language == "eng" else ("eng",)
     texts: dict[str, str] = {}
-    for partner in partners:
-        for text, _ in dev_pairs(prepared, (language, partner), 10**9, split):
-            if 10 < len(text) <= _MOST_CHARS:
+    for pair in read_split(prepared, f"parallel.{split}"):
+        for tag, text in zip(pair["languages"], pair["texts"], strict=True):
+            if tag == language and 10 < len(text) <= _MOST_CHARS:
                 texts.setdefault(key(text), text)
     return sorted(texts.values(), key=lambda t: share(t, "speech test"))[:count]
 
@@ -139,7 +141,7 @@ def prepare_synthetic(prepared: Path, out: Path, languages: Sequence[str] = tupl
         asked = [
             (language, text, synthesis.held_out_speaker(language, number))
             for language in languages
-            for number, text in enumerate(test_sentences(prepared, language, split, count))
+            for number, text in enumerate(held_out_sentences(prepared, language, split, count))
         ]
         spoken = synthesis.speak_reproducibly([(text, speaker) for _, text, speaker in asked])
         write_recordings(
@@ -155,7 +157,7 @@ def prepare_synthetic(prepared: Path, out: Path, languages: Sequence[str] = tupl
 def prepare_unseen_engine(prepared: Path, out: Path, count: int = TEST_SENTENCES) -> None:
     """`unseen_engine.test`: held-out English sentences by festival's two voices; needs festival."""
     if not (out / "unseen_engine.test.jsonl").exists():
-        sentences = test_sentences(prepared, "eng", "test", count)
+        sentences = held_out_sentences(prepared, "eng", "test", count)
         write_recordings(out / "unseen_engine.test", _festival_clips(sentences))
 
 

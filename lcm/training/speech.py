@@ -1,0 +1,342 @@
+"""Training of the speech encoder: batches of speech in, an encoder out that puts speech where its text lies.
+
+The frozen text encoder teaches: 1 − cosine to the transcript's concept, and InfoNCE among the concepts of the batch and
+of a bank of training sentences [SONAR §5 has the distance alone]. A CTC head over phones on one of the middle layers
+teaches to hear; before there is a teacher it trains alone, and first it weighs more. Knows nothing of bundles' files.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from lcm.space.speech_encoder import SpeechEncoder, SpeechEncoderConfig
+from lcm.training.muon import Muon
+from lcm.training.phones import BLANK, LABELS, collapsed, edit_distance
+from lcm.training.speech_batches import (
+    Example,
+    SpeechBatch,
+    SpeechFeed,
+    SpeechMix,
+    collated,
+    dev_examples,
+    grouped,
+    training_texts,
+)
+from lcm.training.text import xsim_error
+
+Teacher = Callable[[Sequence[str], Sequence[str]], Tensor]
+"""Sentences and their languages → concepts [B, C]: `ConceptSpace.encode_text`"""
+
+
+class SpeechTraining(BaseModel):
+    """Everything about a run: sizes, data, loss, optimiser, length."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dim: int = 256
+    layers: int = 6
+    heads: int = 4
+    ffn_dim: int = 704
+    kernel: int = 15
+    pooler_layers: int = 2
+    pooler_heads: int = 8
+    pooler_ffn_dim: int = 512
+    concept_dim: int = 512
+    dropout: float = 0.0
+
+    batch_seconds: float = 100.0
+    real_share: float = 0.25
+    flite_share: float = 0.05
+    producers: int = 1
+
+    phone_layer: int = 4
+    phone_weight: float = 0.3
+    phone_weight_at_first: float = 1.0
+    contrast_weight: float = 0.5
+    temperature: float = 0.05
+    bank: int = 16_000
+    same_meaning: float = 0.95
+    """Candidates closer than this to the true concept are no negatives"""
+
+    matrix_lr: float = 0.02
+    lr: float = 2e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 300
+    phone_steps: int = 6_000
+    """Steps at `phone_weight_at_first`"""
+    steps: int = 200_000
+    decay_steps: int = 0
+    clip: float = 1.0
+    ema: float = 0.999
+    seed: int = 0
+    checkpoint_every: int = 500
+    evaluate_every: int = 2_000
+
+    def encoder(self) -> SpeechEncoderConfig:
+        """The encoder's sizes."""
+        return SpeechEncoderConfig(
+            dim=self.dim, layers=self.layers, heads=self.heads, ffn_dim=self.ffn_dim, kernel=self.kernel,
+            pooler_layers=self.pooler_layers, pooler_heads=self.pooler_heads, pooler_ffn_dim=self.pooler_ffn_dim,
+            concept_dim=self.concept_dim, dropout=self.dropout,
+        )  # fmt: skip
+
+    def mix(self) -> SpeechMix:
+        """What the producers draw from."""
+        return replace(
+            SpeechMix(), batch_seconds=self.batch_seconds, real_share=self.real_share, flite_share=self.flite_share
+        )
+
+
+class SpeechModel(nn.Module):
+    """The encoder and, for training alone, the head that reads phones."""
+
+    def __init__(self, config: SpeechTraining) -> None:
+        super().__init__()
+        self.encoder = SpeechEncoder(config.encoder())
+        self.phone_layer = config.phone_layer
+        self.phones = nn.Linear(config.dim, LABELS)
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What the teacher gives for one batch."""
+
+    targets: Tensor  # [B, C] unit vectors, the transcripts' concepts
+    bank: Tensor  # [N, C] unit vectors, other sentences' concepts
+
+
+def losses(model: SpeechModel, batch: SpeechBatch, lesson: Lesson | None, config: SpeechTraining) -> dict[str, Tensor]:
+    """The terms of the loss, weighted ones under `loss` but for the phones' weight, which changes."""
+    device = model.phones.weight.device
+    features, lengths = torch.from_numpy(batch.features).to(device), torch.from_numpy(batch.lengths).to(device)
+    frames = model.encoder.frames(features.float(), lengths, model.phone_layer if lesson is None else None)
+    read = model.phones(frames.layers[model.phone_layer - 1])
+    terms = {"phones": phone_loss(read, frames.lengths, batch)}
+    if lesson is not None:
+        concepts = F.normalize(model.encoder.pooled(frames), dim=1)
+        terms["distance"] = (1 - (concepts * lesson.targets).sum(dim=1)).mean()
+        terms["contrast"] = bank_contrast(concepts, lesson, config.temperature, config.same_meaning)
+    return terms
+
+
+def phone_loss(logits: Tensor, lengths: Tensor, batch: SpeechBatch) -> Tensor:
+    """CTC per label of logits [B, T, P]; utterances without labels do not count."""
+    counts = torch.from_numpy(batch.phone_counts).to(logits.device)
+    labels = torch.from_numpy(batch.phones).to(logits.device)
+    log_probabilities = logits.float().log_softmax(dim=2).transpose(0, 1)
+    each = F.ctc_loss(log_probabilities, labels, lengths, counts, BLANK, reduction="none", zero_infinity=True)
+    return torch.where(counts > 0, each, 0.0).sum() / counts.sum().clamp_min(1)
+
+
+def bank_contrast(concepts: Tensor, lesson: Lesson, temperature: float, same_meaning: float) -> Tensor:
+    """InfoNCE of [B, C] unit vectors: each one's target among all targets of the batch and the bank."""
+    candidates = torch.cat([lesson.targets, lesson.bank])
+    own = torch.arange(len(concepts), device=concepts.device)
+    similarity = (concepts @ candidates.T).float() / temperature
+    same = lesson.targets @ candidates.T > same_meaning
+    same[own, own] = False
+    return F.cross_entropy(similarity.masked_fill(same, float("-inf")), own)
+
+
+def optimisers(model: SpeechModel, config: SpeechTraining) -> list[torch.optim.Optimizer]:
+    """Muon for the layers' matrices, AdamW for everything else."""
+    named = list(model.named_parameters())
+    matrices = [p for n, p in named if ".layers." in n and p.ndim == 2 and "relative_bias" not in n]
+    chosen = {id(p) for p in matrices}
+    others = [p for _, p in named if id(p) not in chosen]
+    return [
+        Muon(matrices, lr=config.matrix_lr, weight_decay=config.weight_decay),
+        torch.optim.AdamW(others, lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True),
+    ]
+
+
+class SpeechTrainer:
+    """A run in a folder: resumes from `checkpoint.pt` there, appends to `metrics.jsonl`."""
+
+    def __init__(
+        self, config: SpeechTraining, prepared: Path, stores: Path, run: Path, teacher: Teacher | None = None,
+        device: str = "cpu",
+    ) -> None:  # fmt: skip
+        """Begin or resume.
+
+        Args:
+            config: the run.
+            prepared: the splits that `lcm.training.data` made.
+            stores: the recordings that `lcm.training.recordings` made.
+            run: checkpoints and metrics.
+            teacher: the frozen text encoder; without it only the phones are learnt.
+            device: a torch device.
+        """
+        self.config, self.prepared, self.stores, self.run = config, prepared, stores, run
+        self.teacher, self.device = teacher, device
+        run.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(config.seed)
+        self.model = SpeechModel(config).to(device)
+        self.average = {n: p.detach().clone() for n, p in self.model.named_parameters()}
+        self.optimisers = optimisers(self.model, config)
+        self.base_lrs = [[g["lr"] for g in o.param_groups] for o in self.optimisers]
+        self.step, self.finish_from, self.hours = 0, 0, 0.0
+        if (run / "checkpoint.pt").exists():
+            self._resume()
+        self._bank = self._teach_bank() if teacher else None
+        self._dev: dict[str, list[Example]] | None = None
+
+    def finish_in(self, steps: int) -> None:
+        """End the run with a linear decay over `steps` more steps."""
+        updates: dict[str, Any] = {"steps": self.step + steps, "decay_steps": steps}
+        self.config = self.config.model_copy(update=updates)
+
+    def train(self) -> Iterator[dict[str, float]]:
+        """Train to the configured step; yields after every step, metrics at every 50th. Stopping in between is safe."""
+        mix = self.config.mix()
+        with SpeechFeed(
+            self.prepared, self.stores, mix, seed=self.config.seed, producers=self.config.producers
+        ) as feed:
+            started, seconds, waited = time.monotonic(), 0.0, 0.0
+            batches = iter(feed)
+            while self.step < self.config.steps:
+                asked = time.monotonic()
+                batch = next(batches)
+                waited += time.monotonic() - asked
+                metrics = self.train_step(batch)
+                seconds += float(batch.lengths.sum()) / 100
+                if self.step % self.config.checkpoint_every == 0:
+                    self.save()
+                if self.step % 50 == 0:
+                    spent = time.monotonic() - started
+                    row = {k: round(float(v), 4) for k, v in metrics.items()} | {"step": self.step}
+                    row |= {"times_real_time": round(seconds / spent, 1), "waited": round(waited / spent, 3)}
+                    row |= {"hours": round(self.hours, 2)}
+                    if self.step % self.config.evaluate_every == 0:
+                        row |= self.evaluate()
+                    started, seconds, waited = time.monotonic(), 0.0, 0.0
+                    with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as log:
+                        log.write(json.dumps(row) + "\n")
+                    yield row
+                else:
+                    yield {}
+        self.save()
+
+    def train_step(self, batch: SpeechBatch) -> dict[str, Tensor]:
+        """One update of the weights and their average."""
+        factor = self._lr_factor()
+        for optimiser, lrs in zip(self.optimisers, self.base_lrs, strict=True):
+            for group, lr in zip(optimiser.param_groups, lrs, strict=True):
+                group["lr"] = lr * factor
+            optimiser.zero_grad(set_to_none=True)
+        lesson = self._lesson(batch)
+        with torch.autocast(self.device, dtype=torch.bfloat16):
+            terms = losses(self.model, batch, lesson, self.config)
+        total = self._phone_weight() * terms["phones"]
+        if lesson is not None:
+            total = total + terms["distance"] + self.config.contrast_weight * terms["contrast"]
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        if bool(torch.isfinite(norm)):  # one bad batch must not end a night's run
+            for optimiser in self.optimisers:
+                optimiser.step()
+        self.step += 1
+        self.hours += float(batch.lengths.sum()) / 360_000
+        with torch.no_grad():
+            # A young average forgets its random start faster.
+            keep = min(self.config.ema, (1 + self.step) / (10 + self.step))
+            parameters = dict(self.model.named_parameters())
+            torch._foreach_lerp_(list(self.average.values()), [parameters[n] for n in self.average], 1 - keep)
+        return {k: v.detach() for k, v in {**terms, "loss": total, "norm": norm}.items()}
+
+    def _lesson(self, batch: SpeechBatch) -> Lesson | None:
+        if self.teacher is None or self._bank is None:
+            return None
+        targets = self.teacher(batch.texts, batch.languages).to(self.device)
+        return Lesson(F.normalize(targets.clone(), dim=1), self._bank)
+
+    def _teach_bank(self) -> Tensor:
+        """Concepts of training sentences of every language, by their share in the mix."""
+        assert self.teacher is not None
+        rng = np.random.default_rng(self.config.seed)
+        texts = training_texts(self.prepared, self.config.mix().most_chars)
+        sentences: list[str] = []
+        languages: list[str] = []
+        for language, weight in self.config.mix().languages:
+            chosen = rng.choice(len(texts[language]), size=int(self.config.bank * weight), replace=False)
+            sentences += [texts[language][i] for i in chosen]
+            languages += [language] * len(chosen)
+        return F.normalize(self.teacher(sentences, languages).clone(), dim=1).to(self.device)
+
+    def _phone_weight(self) -> float:
+        at_first = self.teacher is None or self.step < self.config.phone_steps
+        return self.config.phone_weight_at_first if at_first else self.config.phone_weight
+
+    def _lr_factor(self) -> float:
+        warm = min(1.0, (self.step + 1) / self.config.warmup_steps)
+        left = self.config.steps - self.step
+        decay = min(1.0, left / self.config.decay_steps) if self.config.decay_steps else 1.0
+        return warm * max(decay, 0.0)
+
+    def averaged(self) -> SpeechModel:
+        """A model with the averaged weights."""
+        model = SpeechModel(self.config)
+        model.load_state_dict(self.average)
+        return model.to(self.device).eval()
+
+    def evaluate(self) -> dict[str, float]:
+        """Dev metrics of the averaged weights, per cent: phone errors by set, retrieval errors if there is a teacher."""
+        model, row = self.averaged(), {}
+        if self._dev is None:
+            self._dev = dev_examples(self.stores)
+        for name, examples in self._dev.items():
+            phone_errors, concepts = self._heard(model, examples)
+            row[f"phone_error_{name}"] = round(phone_errors, 1)
+            if self.teacher is not None:
+                targets = self.teacher([e.text for e in examples], [e.language for e in examples])
+                row[f"retrieval_error_{name}"] = round(xsim_error(concepts, targets.to(self.device)), 1)
+        return row
+
+    @torch.no_grad()
+    def _heard(self, model: SpeechModel, examples: list[Example]) -> tuple[float, Tensor]:
+        """Phone errors, and the concepts [N, C] in the order of the examples."""
+        errors, labels = 0, 0
+        concepts = torch.empty(len(examples), self.config.concept_dim, device=self.device)
+        order = {id(example.features): number for number, example in enumerate(examples)}
+        for group in grouped(examples, self.config.batch_seconds):
+            batch = collated(group)
+            features = torch.from_numpy(batch.features).to(self.device).float()
+            with torch.autocast(self.device, dtype=torch.bfloat16):
+                frames = model.encoder.frames(features, torch.from_numpy(batch.lengths).to(self.device))
+                paths = model.phones(frames.layers[model.phone_layer - 1]).argmax(dim=2).cpu()
+                concepts[[order[id(e.features)] for e in group]] = model.encoder.pooled(frames)
+            for example, path, length in zip(group, paths, frames.lengths.tolist(), strict=True):
+                errors += edit_distance(collapsed(path[:length].tolist()), example.phones)
+                labels += len(example.phones)
+        return 100 * errors / labels, concepts
+
+    def save(self) -> None:
+        """Write the checkpoint aside, then put it in place."""
+        state: dict[str, Any] = {
+            "config": self.config.model_dump(),
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "optimisers": [o.state_dict() for o in self.optimisers],
+            "position": [self.step, self.hours],
+        }
+        aside = self.run / "checkpoint.pt.new"
+        torch.save(state, aside)
+        aside.replace(self.run / "checkpoint.pt")
+
+    def _resume(self) -> None:
+        state = torch.load(self.run / "checkpoint.pt", map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        for name, value in state["average"].items():
+            self.average[name].copy_(value)
+        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        self.step, self.hours = state["position"]
