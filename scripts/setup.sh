@@ -82,7 +82,8 @@ started_at() {
         { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 0
         # shellcheck disable=SC2086 # the fields are meant to split
         set -- ${line##*) }
-        printf '%s' "${20}"
+        # A zombie is dead, and in a container without an init it stays about.
+        [ "$1" = Z ] || printf '%s' "${20}"
     else
         ps -o lstart= -p "$1" 2>/dev/null
     fi
@@ -117,11 +118,12 @@ take_lock() {
 
 # A set-up that was killed outright may have left its pip behind, still writing.
 end_orphan() {
-    local orphan=""
+    local orphan="" number
     [ -r "$CHILD" ] && IFS= read -r orphan <"$CHILD"
-    while is_alive "$orphan"; do
-        kill -TERM -- "-${orphan%% *}" 2>/dev/null
-        sleep 0.2
+    for number in TERM TERM TERM KILL; do
+        is_alive "$orphan" || break
+        kill "-$number" -- "-${orphan%% *}" 2>/dev/null
+        sleep 1
     done
     rm -f "$CHILD"
 }
@@ -154,11 +156,12 @@ interrupted() {
 
 # --- steps a person can watch --------------------------------------------------------------------------
 
+# One line, rewritten in place: what is under way, for how long, and what pip says about it.
 show_progress() {
-    local width line
-    width=${COLUMNS:-80}
-    line="  $1, $((SECONDS - began)) s  $(tail -n 1 "$LOG" 2>/dev/null | tr -d '\r')"
-    printf '\r\033[K%s' "${line:0:$((width - 1))}" >&2
+    local line
+    line=$(tail -n 40 "$LOG" | sed -n -E 's/^ *((Collecting|Downloading|Processing|Installing|Preparing) .*)/\1/p' | tail -n 1)
+    line="  $1, $((SECONDS - began)) s  $line"
+    printf '\r\033[K%s' "${line:0:79}" >&2
 }
 
 # $1: what to call it; the rest: the command. Its output goes to the log, its status comes back.
