@@ -208,7 +208,7 @@ def _checked(waveform: Tensor, sample_rate: int) -> Tensor:
     seconds = len(samples) / sample_rate
     if not MIN_SECONDS <= seconds <= MAX_SECONDS:
         raise AudioInputError(
-            f"a waveform lasts {seconds:.2f} s; one concept takes {MIN_SECONDS} to {MAX_SECONDS:.0f} s: cut it at pauses"
+            f"a waveform lasts {seconds:.2f} s; a concept takes {MIN_SECONDS} to {MAX_SECONDS:.0f} s: cut it at pauses"
         )
     if not bool(samples.isfinite().all()):
         raise AudioInputError("a waveform holds samples that are not finite; read the file again")

@@ -27,30 +27,30 @@ def clean(text: str) -> str:
     return re.sub(r"\n[ \n]*\n", "\n\n", re.sub(r"[^\S\n]+", " ", "".join(kept))).strip()
 
 
-def split_sentences(text: str, *, max_chars: int = MAX_CHARS) -> list[str]:
+def split_sentences(text: str, language: str = "eng", *, max_chars: int = MAX_CHARS) -> list[str]:
     """The sentences of `text`, in order, each at most `max_chars` characters; empty text gives none."""
     sentences: list[str] = []
-    for sentence in _sentences(clean(text)):
+    for sentence in _sentences(clean(text), ordinals=language.startswith("deu")):
         sentences.extend(_capped(" ".join(sentence.split()), max_chars))
     return [s for s in sentences if any(not c.isspace() for c in s)]
 
 
-def _sentences(text: str) -> Iterator[str]:
+def _sentences(text: str, *, ordinals: bool) -> Iterator[str]:
     start = 0
     for match in _BOUNDARY.finditer(text):
-        if match.group()[0] == "." and _is_abbreviation(text[start : match.start()], text[match.end() :]):
+        if match.group()[0] == "." and _goes_on(text[start : match.start()], text[match.end() :], ordinals=ordinals):
             continue
         yield text[start : match.end()]
         start = match.end()
     yield text[start:]
 
 
-def _is_abbreviation(before: str, after: str) -> bool:
-    """«Dr. Smith», «J. Smith», «5. Mai» and «e.g. this» go on after the full stop."""
+def _goes_on(before: str, after: str, *, ordinals: bool) -> bool:
+    """Whether the full stop between ends no sentence: «Dr. Smith», «J. Smith», «e.g. this», German «am 5. Mai»."""
     word = before.rsplit(None, 1)[-1].lstrip("(\"'“«") if before.split() else ""
     if word.casefold() in _ABBREVIATIONS or (len(word) == 1 and word.isupper() and word != "I"):
         return True
-    return after[:1].islower() or (word.isdigit() and len(word) <= 2 and after[:1].isupper() and bool(before.strip()))
+    return after[:1].islower() or (ordinals and word.isdigit() and len(word) <= 2)
 
 
 def _capped(sentence: str, max_chars: int) -> Iterator[str]:

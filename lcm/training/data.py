@@ -256,7 +256,7 @@ def training_sentences(
         ((r.language, "transcripts", r.text.capitalize() if r.text.isupper() else r.text) for r in speech),
     )
     for language, source, text in units:
-        for sentence in split_sentences(text, max_chars=MAX_CHARS):
+        for sentence in split_sentences(text, language, max_chars=MAX_CHARS):
             if fresh(sentence):
                 yield {"language": language, "source": source, "text": sentence}
 

@@ -16,7 +16,16 @@ from lcm.space.speech_encoder import (
 )
 
 TINY = SpeechEncoderConfig(
-    dim=32, layers=2, heads=2, ffn_dim=48, kernel=5, reach=8, pooler_layers=2, pooler_heads=4, pooler_ffn_dim=32, concept_dim=24
+    dim=32,
+    layers=2,
+    heads=2,
+    ffn_dim=48,
+    kernel=5,
+    reach=8,
+    pooler_layers=2,
+    pooler_heads=4,
+    pooler_ffn_dim=32,
+    concept_dim=24,
 )
 
 
@@ -58,7 +67,9 @@ def test_what_stands_past_the_end_does_not_matter() -> None:
     frames = model.frames(features, counts)
     assert frames.lengths.tolist() == [15, 9]
     assert frames.layers[0].shape == (2, 15, TINY.dim)
-    torch.testing.assert_close(model(features, counts)[1], model(other[:, :40], torch.tensor([40, 33]))[1], atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        model(features, counts)[1], model(other[:, :40], torch.tensor([40, 33]))[1], atol=1e-4, rtol=0
+    )
 
 
 @torch.inference_mode()

@@ -1,0 +1,43 @@
+"""Sentences: one for each concept, in any of the languages, never longer than the cap."""
+
+import pytest
+
+from lcm.space.sentences import clean, split_sentences
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "sentences"),
+    [
+        ("Hello. How are you?", "eng", ["Hello.", "How are you?"]),
+        ("Dr. Smith met J. Brown. They spoke.", "eng", ["Dr. Smith met J. Brown.", "They spoke."]),
+        ("No. I don't know.", "eng", ["No.", "I don't know."]),
+        ("He is 12. She is 10.", "eng", ["He is 12.", "She is 10."]),
+        ("Wir kommen am 5. Mai. Bis dann!", "deu", ["Wir kommen am 5. Mai.", "Bis dann!"]),
+        ("Wait… what?! Really", "eng", ["Wait... what?!", "Really"]),
+        ('He said "Stop!" Then he left.', "eng", ['He said "Stop!"', "Then he left."]),
+        ("¿Qué tal? ¡Muy bien!", "spa", ["¿Qué tal?", "¡Muy bien!"]),
+        ("« Va ! » dit-il.", "fra", ["« Va !", "» dit-il."]),
+        ("A title\n\nA line.", "eng", ["A title", "A line."]),
+        ("3.5 is a number. Yes.", "eng", ["3.5 is a number.", "Yes."]),
+        (" \n\t ", "eng", []),
+        ("", "eng", []),
+    ],
+)
+def test_sentences_end_where_a_reader_would_end_them(text: str, language: str, sentences: list[str]) -> None:
+    assert split_sentences(text, language) == sentences
+
+
+def test_long_sentences_are_cut_at_clauses_and_lose_no_word() -> None:
+    text = "so " * 40 + "we went on, " + "and on " * 60
+    cut = split_sentences(text, max_chars=100)
+    assert max(map(len, cut)) <= 100
+    assert " ".join(cut).split() == text.split()
+    assert any(part.endswith(",") for part in cut)
+
+
+def test_a_word_longer_than_the_cap_is_cut_through() -> None:
+    assert "".join(split_sentences("x" * 500, max_chars=200)) == "x" * 500
+
+
+def test_control_characters_vanish_and_letters_stay() -> None:
+    assert clean("a\x00b\u200b c\tñ😀\x1b[31m") == "ab c ñ😀[31m"
