@@ -44,7 +44,7 @@ class SegmenterConfig(Settings):
 class VadConfig(Settings):
     """Which detector listens."""
 
-    name: Literal["webrtc", "silero"] = "webrtc"
+    name: Literal["webrtc", "silero"] = "silero"
 
 
 class VoiceConfig(Settings):

@@ -141,6 +141,11 @@ class SessionRecorder:
             reason = one_line(error)
             self._warn(f"the recording stays unfinished ({reason}); the next start tries again")
 
+    def abandon(self) -> None:
+        """Stops where it stands, as a crash would: what is on disk waits to be finalised."""
+        self._close_files()
+        self._lock.close()
+
     def _write_input(self, item: Input) -> None:
         if isinstance(item, AudioInput):
             if not self._row:

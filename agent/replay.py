@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.errors import Difference, OutputError
+from agent.errors import Difference, OutputError, first_known
 from agent.events import (
     DomainEvent,
     FloatArray,
@@ -227,12 +227,15 @@ async def replay_file(
     source = file_source(path, speed)
     order = VirtualOrder(latency, script)
     start = time.perf_counter()
-    async with asyncio.TaskGroup() as tasks:
-        lag = tasks.create_task(parts.metrics.watch_loop(), name="loop-lag")
-        try:
-            await run_session(source, order, options, parts, listeners)
-        finally:
-            lag.cancel()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            lag = tasks.create_task(parts.metrics.watch_loop(), name="loop-lag")
+            try:
+                await run_session(source, order, options, parts, listeners)
+            finally:
+                lag.cancel()
+    except BaseExceptionGroup as group:
+        raise first_known(group) from None
     result.wall_ms = (time.perf_counter() - start) * 1000
     return result
 

@@ -55,8 +55,8 @@ def _examine(config: "AgentConfig") -> Iterator[_Finding]:
     yield _checked("torch", _torch)
     yield _checked("bundle", lambda: _bundle(config))
     yield _checked("concept space", lambda: _space(config))
-    for name in ("webrtc", "silero"):
-        yield _checked(f"detector {name}", lambda name=name: _detector(name))
+    yield _checked("detector silero", lambda: _detector("silero"))
+    yield _checked("detector webrtc", lambda: _detector("webrtc"))
     yield _checked("voice", lambda: _voice(config))
     yield _checked("sound files", _sound_files)
     yield _checked("microphone", lambda: _devices("inputs"), optional=True)
@@ -104,7 +104,7 @@ def _space(config: "AgentConfig") -> str:
     return f"loaded in {spent:.1f} s; {languages}; «The cat is hungry.» → «{said}»"
 
 
-def _detector(name: str) -> str:
+def _detector(name: Literal["silero", "webrtc"]) -> str:
     import time
 
     import numpy as np
@@ -112,7 +112,7 @@ def _detector(name: str) -> str:
     from audio.frames import FRAME_SAMPLES, AudioFrame
     from audio.vad import load_vad
 
-    vad = load_vad("silero" if name == "silero" else "webrtc")
+    vad = load_vad(name)
     noise = np.random.default_rng(0).normal(0, 0.01, FRAME_SAMPLES).astype(np.float32)
     start = time.perf_counter()
     for number in range(100):

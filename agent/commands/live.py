@@ -135,7 +135,8 @@ class _Typing:
                 self._show_prompt()
         if self._prompt:
             print()
-        for frame in ():
+        no_sound: tuple[AudioFrame, ...] = ()
+        for frame in no_sound:
             yield frame
 
     def _show_prompt(self) -> None:

@@ -179,7 +179,8 @@ def _items(models: "Models", inputs: Sequence[str], language: str, config: "Agen
     if not inputs and sys.stdin.isatty():
         raise UsageError("nothing to do; give text, a file, or pipe text in")
     count = 0
-    for text in inputs or [None]:
+    given: Sequence[str | None] = inputs or [None]
+    for text in given:
         for item in _items_of(models, text, language, config):
             count += len(item.concepts)
             yield item

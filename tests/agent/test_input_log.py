@@ -1,0 +1,73 @@
+"""Inputs and events as lines: what is written is what is read, bit for bit."""
+
+import numpy as np
+import pytest
+
+from agent.events import Heard, ReplyAudio
+from agent.input_log import (
+    LogFormatError,
+    event_line,
+    input_from,
+    input_line,
+    parse_line,
+    probability_byte,
+    probability_from_byte,
+    quantized_probability,
+)
+from agent.inputs import Encoded, Thought, TypedText
+from agent.pcm16 import from_pcm16, on_grid, to_pcm16
+
+
+def test_a_concept_survives_bit_for_bit() -> None:
+    concepts = np.random.default_rng(1).normal(size=(3, 7)).astype(np.float32)
+    line = input_line(Encoded(16, 2, 1, 0, concepts, ("a", "b", "ç 🙂")))
+    back = input_from(parse_line(line))
+    assert isinstance(back, Encoded)
+    assert back.concepts.tobytes() == concepts.tobytes()
+    assert back.texts == ("a", "b", "ç 🙂")
+
+
+def test_inputs_without_arrays_survive() -> None:
+    for item in (TypedText(3, "Hello\nthere", None), TypedText(0, "", "fra")):
+        assert input_from(parse_line(input_line(item))) == item
+    thought = input_from(parse_line(input_line(Thought(9, 1, 1, None, "words", last=False))))
+    assert isinstance(thought, Thought)
+    assert thought.concept is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "{", "[]", '{"type": 3}', '{"no": "type"}'],
+)
+def test_a_damaged_line_says_so(line: str) -> None:
+    with pytest.raises(LogFormatError):
+        parse_line(line)
+
+
+@pytest.mark.parametrize(
+    "line", ['{"type":"Telepathy"}', '{"type":"TypedText"}', '{"type":"Encoded","concepts":{"float32":"?"}}']
+)
+def test_a_line_that_is_no_input_says_so(line: str) -> None:
+    with pytest.raises(LogFormatError):
+        input_from(parse_line(line))
+
+
+def test_every_sixteen_bit_sample_survives() -> None:
+    pcm = np.arange(-32768, 32768).astype(np.int16)
+    assert np.array_equal(to_pcm16(from_pcm16(pcm)), pcm)
+    loud = np.array([-2.0, 2.0, 0.999999], dtype=np.float32)
+    assert np.array_equal(on_grid(on_grid(loud)), on_grid(loud))
+
+
+def test_every_probability_survives() -> None:
+    for value in np.linspace(-0.1, 1.1, 1000):
+        kept = quantized_probability(float(value))
+        assert probability_from_byte(probability_byte(kept)) == kept
+
+
+def test_equal_events_are_equal_lines_and_other_sound_is_another_line() -> None:
+    a = ReplyAudio(1, 1, 0, 0, np.zeros(10, np.float32))
+    b = ReplyAudio(1, 1, 0, 0, np.full(10, 1 / 32768, np.float32))
+    assert event_line(a) == event_line(ReplyAudio(1, 1, 0, 0, np.zeros(10, np.float32)))
+    assert event_line(a) != event_line(b)
+    assert "où" in event_line(Heard(1, 1, "où", "fra", paraphrase=True))

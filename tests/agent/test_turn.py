@@ -1,0 +1,282 @@
+"""The turn machine: the same inputs, the same events; and each rule of the conversation."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agent.events import (
+    DomainEvent,
+    Heard,
+    ReplyAudio,
+    ReplySentence,
+    ReplyTruncated,
+    SessionEnded,
+    TurnCommitted,
+    TurnEnded,
+    UtteranceTaken,
+    Warned,
+)
+from agent.input_log import event_line
+from agent.inputs import (
+    AudioInput,
+    CancelTurn,
+    Decode,
+    Decoded,
+    Encoded,
+    EncodeSpeech,
+    EncodeText,
+    Input,
+    InputEnded,
+    PlaybackPosition,
+    Request,
+    SettingsChanged,
+    Speak,
+    Think,
+    Thought,
+    TypedText,
+    Voiced,
+    WorkFailed,
+)
+from agent.turn import TurnMachine, TurnOptions
+
+DIM = 4
+FRAME = 320
+
+
+class Conversation:
+    """A machine, and someone who answers its requests at once, each with one reply sentence."""
+
+    def __init__(self, **options: Any) -> None:
+        self.machine = TurnMachine(replace(TurnOptions(), **options))
+        self.events: list[DomainEvent] = []
+        self.requests: list[Request] = []
+        self.answers = True
+        self.sample = 0
+
+    def push(self, item: Input) -> None:
+        step = self.machine.push(item)
+        self.events += step.events
+        self.requests += step.requests
+        if self.answers:
+            for request in step.requests:
+                for answer in self.answer(request):
+                    self.push(answer)
+
+    def answer(self, request: Request) -> list[Input]:
+        at, concept = self.sample, np.ones(DIM, np.float32)
+        match request:
+            case EncodeSpeech(number, turn, piece):
+                return [Encoded(at, number, turn, piece, concept[None], None)]
+            case EncodeText(number, turn, piece, text):
+                return [Encoded(at, number, turn, piece, concept[None], (text,))]
+            case Think(number, turn):
+                return [
+                    Thought(at, number, turn, concept, None, last=False),
+                    Thought(at, number, turn, None, None, last=True),
+                ]
+            case Decode(number, turn, index):
+                return [Decoded(at, number, turn, index, "words" if index is None else f"sentence {index}")]
+            case Speak(number, turn, index):
+                return [
+                    Voiced(at, number, turn, index, np.full(2400, 0.1, np.float32), last=False),
+                    Voiced(at, number, turn, index, np.zeros(0, np.float32), last=True),
+                ]
+            case _:
+                return []
+
+    def sound(self, seconds: float, *, speech: bool) -> None:
+        rng = np.random.default_rng(self.sample)
+        for _ in range(round(seconds * 50)):
+            samples = rng.normal(0, 0.1 if speech else 0.001, FRAME).astype(np.float32)
+            item = AudioInput(self.sample, samples, 1.0 if speech else 0.0)
+            self.sample = item.at_sample
+            self.push(item)
+
+    def say(self, seconds: float = 1.0) -> None:
+        self.sound(seconds, speech=True)
+        self.sound(0.6, speech=False)
+
+    def of(self, kind: type) -> list[Any]:
+        return [item for item in [*self.events, *self.requests] if isinstance(item, kind)]
+
+
+def test_an_utterance_is_heard_and_answered() -> None:
+    talk = Conversation()
+    talk.say()
+    talk.push(InputEnded(talk.sample))
+    assert [event.turn for event in talk.of(TurnCommitted)] == [1]
+    assert talk.of(Heard)[0].text == "words"
+    assert talk.of(Heard)[0].paraphrase
+    assert talk.of(ReplySentence)[0].text == "sentence 0"
+    assert len(talk.of(ReplyAudio)) == 1
+    assert [event.status for event in talk.of(TurnEnded)] == ["done"]
+    assert talk.of(SessionEnded)[0].turns == 1
+
+
+def test_hearing_back_never_comes_before_the_reply() -> None:
+    talk = Conversation()
+    talk.say()
+    kinds = [type(request) for request in talk.requests]
+    assert kinds == [EncodeSpeech, Think, Decode, Speak, Decode]
+    assert talk.requests[-1].index is None  # type: ignore[union-attr]
+
+
+def test_a_thinker_of_words_hears_back_first() -> None:
+    talk = Conversation(words_first=True)
+    talk.say()
+    kinds = [type(request) for request in talk.requests]
+    assert kinds == [EncodeSpeech, Decode, Think, Decode, Speak]
+    assert talk.of(Think)[0].context[0].text == "words"
+
+
+def test_long_speech_is_one_turn_of_a_conversation_and_several_of_an_interpreter() -> None:
+    talk, interpreter = Conversation(), Conversation(task="translate", reply_language="fra")
+    for conversation in (talk, interpreter):
+        conversation.say(12.0)
+    assert [event.turn for event in talk.of(UtteranceTaken)] == [1, 1]
+    assert len(talk.of(TurnCommitted)) == 1
+    assert [event.turn for event in interpreter.of(UtteranceTaken)] == [1, 2]
+    assert len(interpreter.of(TurnCommitted)) == 2
+
+
+def test_endless_speech_is_answered_in_the_end() -> None:
+    talk = Conversation(max_pieces=2)
+    talk.sound(20.0, speech=True)
+    assert len(talk.of(TurnCommitted)) == 1
+
+
+def test_typed_text_joins_at_think() -> None:
+    talk = Conversation()
+    talk.push(TypedText(5, "Hello."))
+    assert [type(request) for request in talk.requests] == [EncodeText, Think, Decode, Speak]
+    assert talk.of(Heard)[0] == Heard(5, 1, "Hello.", "eng", paraphrase=False)
+    assert talk.of(TurnEnded)[0].status == "done"
+
+
+def test_settings_hold_from_the_next_turn_on() -> None:
+    talk = Conversation()
+    talk.say()
+    talk.push(SettingsChanged(talk.sample, "fra", "deu", "translate"))
+    talk.say()
+    first, second = talk.of(TurnCommitted)
+    assert (first.language, first.reply_language, first.task) == ("eng", "eng", "converse")
+    assert (second.language, second.reply_language, second.task) == ("fra", "deu", "translate")
+
+
+def test_turns_are_answered_one_after_the_other() -> None:
+    talk = Conversation()
+    talk.answers = False
+    talk.say()
+    talk.say()
+    first, second = talk.of(EncodeSpeech)
+    for item in talk.answer(second):
+        talk.push(item)
+    assert talk.of(Think) == []
+    talk.answers = True
+    for item in talk.answer(first):
+        talk.push(item)
+    assert [request.turn for request in talk.of(Think)] == [1, 2]
+    assert [event.turn for event in talk.of(TurnEnded)] == [1, 2]
+
+
+def test_a_failed_turn_does_not_silence_the_next() -> None:
+    talk = Conversation()
+    talk.answers = False
+    talk.say()
+    [request] = talk.of(EncodeSpeech)
+    talk.push(WorkFailed(talk.sample, request.request, request.turn, "understand", "no model"))
+    assert [event.status for event in talk.of(TurnEnded)] == ["failed"]
+    assert talk.of(Warned)[0].message == "no model"
+    talk.answers = True
+    talk.say()
+    assert [event.status for event in talk.of(TurnEnded)] == ["failed", "done"]
+
+
+def test_late_results_of_a_turn_that_is_over_change_nothing() -> None:
+    talk = Conversation()
+    talk.say()
+    before = len(talk.events)
+    for request in list(talk.requests):
+        for item in talk.answer(request):
+            talk.push(item)
+    assert len(talk.events) == before
+
+
+def test_waiting_turns_are_bounded() -> None:
+    talk = Conversation(max_waiting_turns=3)
+    talk.answers = False
+    for _ in range(6):
+        talk.say(0.5)
+    dropped = [event.turn for event in talk.of(TurnEnded)]
+    assert dropped == [2, 3, 4]
+    assert [request.turn for request in talk.of(CancelTurn)] == dropped
+
+
+def test_half_duplex_does_not_hear_itself() -> None:
+    talk = Conversation(half_duplex=True)
+    talk.say()
+    talk.sound(0.25, speech=True)  # while 100 ms of reply sound, and the room after them
+    assert len(talk.of(UtteranceTaken)) == 1
+    talk.push(PlaybackPosition(talk.sample, 2400))
+    talk.sound(0.5, speech=False)
+    talk.say()
+    assert len(talk.of(UtteranceTaken)) == 2
+
+
+def test_speech_interrupts_the_reply_and_only_what_was_heard_stays() -> None:
+    talk = Conversation(interruptible=True)
+    talk.say()
+    assert len(talk.machine.conversation) == 2
+    talk.push(PlaybackPosition(talk.sample, 600))  # a quarter of the sentence
+    talk.sound(0.3, speech=True)
+    assert talk.of(ReplyTruncated)[0].kept_sentences == 0
+    assert [entry.role for entry in talk.machine.conversation.view()] == [0]
+
+
+def test_a_reply_that_was_heard_is_not_interrupted() -> None:
+    talk = Conversation(interruptible=True)
+    talk.say()
+    talk.push(PlaybackPosition(talk.sample, 2400))
+    talk.say()
+    assert talk.of(ReplyTruncated) == []
+    assert [event.status for event in talk.of(TurnEnded)] == ["done", "done"]
+
+
+def test_an_interruption_cancels_what_is_under_way() -> None:
+    talk = Conversation(interruptible=True)
+    talk.answers = False
+    talk.say()
+    for item in talk.answer(talk.of(EncodeSpeech)[0]):
+        talk.push(item)
+    talk.sound(0.3, speech=True)
+    assert [event.status for event in talk.of(TurnEnded)] == ["interrupted"]
+    assert [request.turn for request in talk.of(CancelTurn)] == [1]
+
+
+def test_the_context_is_bounded() -> None:
+    talk = Conversation(max_context_sentences=6)
+    for number in range(10):
+        talk.push(TypedText(number, f"Sentence {number}."))
+    assert len(talk.machine.conversation) == 6
+    assert talk.of(Think)[-1].context[-1].text == "Sentence 9."
+
+
+def test_silence_ends_a_session_without_turns() -> None:
+    talk = Conversation()
+    talk.sound(2.0, speech=False)
+    talk.push(InputEnded(talk.sample))
+    assert talk.events == [SessionEnded(talk.sample, 0)]
+
+
+@pytest.mark.parametrize("task", ["converse", "translate"])
+def test_the_same_inputs_give_the_same_events(task: str) -> None:
+    def lines() -> list[str]:
+        talk = Conversation(task=task)
+        for _ in range(3):
+            talk.say()
+        talk.push(InputEnded(talk.sample))
+        return [event_line(event) for event in talk.events]
+
+    assert lines() == lines()
