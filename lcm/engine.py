@@ -74,8 +74,8 @@ class Engine:
             raise BundleError(f"unknown model {variant!r}; choose one of: {', '.join(VARIANTS)}")
         if space is not None and space.space_id != bundle.space_id:
             raise BundleError(
-                f"the models of {bundle.folder} think in space {bundle.space_id}, the loaded space is {space.space_id}; "
-                "load both from one bundle"
+                f"the models of {bundle.folder} think in space {bundle.space_id}, the loaded space is "
+                f"{space.space_id}; load both from one bundle"
             )
         part = bundle.part(variant)
         kind, config = VARIANTS[variant]

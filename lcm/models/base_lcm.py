@@ -114,7 +114,7 @@ class BaseLcm(nn.Module):
     def _embedded(self, concepts: Tensor, turns: Turns) -> Tensor:
         places = turns.places.clamp_max(self.config.places - 1)
         x = self.prenet(self.normalizer(concepts)) + self.role_embed(turns.roles) + self.place_embed(places)
-        return self.dropout(x)  # type: ignore[no-any-return]
+        return self.dropout(x)
 
     def _predicted(self, x: Tensor, turns: Turns) -> tuple[Tensor, Tensor]:
         goes_on = turns.next_roles == turns.roles

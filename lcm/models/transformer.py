@@ -49,7 +49,7 @@ class Attention(nn.Module):
         v = self._split(self.v_proj(x))
         with torch.autocast(x.device.type, enabled=False):
             attended = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.output_proj(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.output_proj(attended.transpose(1, 2).flatten(2))
 
     def extend(self, x: Tensor, rotation: tuple[Tensor, Tensor], layer: int, state: LcmState) -> Tensor:
         """The same for concepts that follow those in `state`, whose keys and values are added there."""
@@ -64,7 +64,7 @@ class Attention(nn.Module):
         q = rotated(self._split(self.q_proj(x)), rotation)
         keys, values = state.keys[layer][:, :, :used], state.values[layer][:, :, :used]
         attended = F.scaled_dot_product_attention(q, keys, values, attn_mask=seen[:, None])
-        return self.output_proj(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.output_proj(attended.transpose(1, 2).flatten(2))
 
 
 class SwiGlu(nn.Module):
@@ -78,7 +78,7 @@ class SwiGlu(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] → [..., D]."""
-        return self.output_proj(F.silu(self.gate_proj(x)) * self.inner_proj(x))  # type: ignore[no-any-return]
+        return self.output_proj(F.silu(self.gate_proj(x)) * self.inner_proj(x))
 
 
 class Block(nn.Module):
@@ -100,4 +100,4 @@ class Block(nn.Module):
     def extend(self, x: Tensor, rotation: tuple[Tensor, Tensor], layer: int, state: LcmState) -> Tensor:
         """The same behind the concepts in `state`."""
         x = x + self.attention.extend(self.attention_norm(x), rotation, layer, state)
-        return x + self.ffn(self.ffn_norm(x))  # type: ignore[no-any-return]
+        return x + self.ffn(self.ffn_norm(x))

@@ -1,4 +1,4 @@
-"""Training of the Base-LCM on concepts that were encoded once. Receives their folder, gives checkpoints and a bundle part.
+"""Training of the Base-LCM on concepts encoded once. Receives their folder, gives checkpoints and a bundle part.
 
 Loss: MSE of the normalised concept [LCM §2.3.1], InfoNCE of the predicted direction against the batch's own targets and
 a bank of training replies (the `retrieve` thinker and hits@1 go by cosine), and the stop head's cross-entropy.
@@ -21,13 +21,14 @@ from lcm.bundle import BundleWriter
 from lcm.engine import Engine
 from lcm.models.base_lcm import BaseLcm, BaseLcmConfig
 from lcm.models.normalizer import Normalizer
-from lcm.training.base_batches import Windows, iterate
+from lcm.training.base_batches import WindowPlan, Windows, iterate, planned
 from lcm.training.concepts import ConceptTable, Documents, Ints
 from lcm.training.evaluate_lcm import answers, hits_at_1, predictions
 from lcm.training.muon import Muon
 from lcm.training.reply_items import ReplyItems, reply_items
 
 NORMALIZER_SAMPLE = 50_000
+LOG_EVERY = 100
 
 
 class BaseTraining(BaseModel):
@@ -70,6 +71,10 @@ class BaseTraining(BaseModel):
             dropout=self.dropout, context=self.context,
         )  # fmt: skip
 
+    def windows(self) -> WindowPlan:
+        """How documents are cut and batched."""
+        return WindowPlan(self.window, self.crop_share, self.sentences_a_step, self.seed)
+
 
 def losses(
     model: BaseLcm, windows: Windows, concepts: Tensor, negatives: tuple[Tensor, Tensor], config: BaseTraining
@@ -93,7 +98,8 @@ def losses(
     weights = weights / weights.mean()
     squares = (model.normalizer(predicted) - model.normalizer(targets)).square().mean(dim=1)
     distance = (squares * weights).mean()
-    contrast = contrast_loss(predicted, targets, windows.sentences[:, 1:][known], negatives, weights, config.temperature)
+    rows = windows.sentences[:, 1:][known]
+    contrast = contrast_loss(predicted, (rows, targets), negatives, weights, config.temperature)
     heard_last = windows.sentences[:, :-1] >= 0
     stopping = F.binary_cross_entropy_with_logits(stop[heard_last], windows.last[heard_last])
     total = config.distance_weight * distance + config.contrast_weight * contrast + config.stop_weight * stopping
@@ -101,14 +107,22 @@ def losses(
 
 
 def contrast_loss(
-    predicted: Tensor, targets: Tensor, rows: Tensor, negatives: tuple[Tensor, Tensor], weights: Tensor, temperature: float
+    predicted: Tensor,
+    targets: tuple[Tensor, Tensor],
+    negatives: tuple[Tensor, Tensor],
+    weights: Tensor,
+    temperature: float,
 ) -> Tensor:
-    """InfoNCE by cosine of predictions [M, C] to their targets among all targets and `negatives`; equal rows count once."""
+    """InfoNCE by cosine of predictions [M, C] to their targets among all targets and `negatives`.
+
+    Both are rows and concepts; a sentence that occurs several times counts once, and is never its own negative.
+    """
+    rows = targets[0]
     every = torch.cat([rows, negatives[0]])
     _, place = every.unique(return_inverse=True)
     first = torch.full((int(place.max()) + 1,), len(every), device=rows.device)
     first = first.scatter_reduce(0, place, torch.arange(len(every), device=rows.device), "amin")
-    keys = F.normalize(torch.cat([targets, negatives[1]])[first], dim=1)
+    keys = F.normalize(torch.cat([targets[1], negatives[1]])[first], dim=1)
     logits = F.normalize(predicted, dim=1) @ keys.T / temperature
     return (F.cross_entropy(logits, place[: len(rows)], reduction="none") * weights).mean()
 
@@ -139,28 +153,35 @@ class BaseTrainer:
         self.model.normalizer.load_state_dict(fitted.state_dict())
 
     def train(self) -> Iterator[dict[str, float]]:
-        """Train for the configured epochs; yields metrics every 100 steps and after each epoch. Stopping is safe."""
+        """Train for the configured epochs; yields after every step: metrics at each 100th and an epoch's end, else nothing.
+
+        Stopping the iteration is safe; call `save` to keep the steps since the last checkpoint.
+        """
         config = self.config
         items = reply_items(self.table.documents("dev"), self.table, per_corpus=config.evaluate_items)
         while self.epoch < config.epochs:
             started, sentences = time.monotonic(), 0
-            feed = iterate(
-                self.documents, config.window, config.crop_share, config.sentences_a_step, config.seed, self.epoch, self.at
-            )
-            for number, count, windows in feed:
+            for number, count, windows in iterate(self.documents, config.windows(), self.epoch, self.at):
                 metrics = self.train_step(windows, (self.epoch + number / count) / config.epochs)
                 self.at = number + 1
                 sentences += int(windows.known.sum())
-                if self.step % 100 == 0:
+                row: dict[str, float] = {}
+                if self.step % LOG_EVERY == 0:
                     row = {k: round(float(v), 4) for k, v in metrics.items()}
                     row["sentences_per_second"] = round(sentences / (time.monotonic() - started), 1)
                     started, sentences = time.monotonic(), 0
-                    yield self._log(row)
+                    row = self._log(row)
                 if self.step % config.checkpoint_every == 0:
                     self.save()
+                yield row
             self.epoch, self.at = self.epoch + 1, 0
             self.save()
             yield self._log(self.evaluate(items))
+
+    @property
+    def steps(self) -> int:
+        """About how many steps the whole run takes."""
+        return self.config.epochs * sum(1 for _ in planned(self.documents, self.config.windows(), 0))
 
     def train_step(self, windows: Windows, progress: float) -> dict[str, Tensor]:
         """One update; `progress` is the share of the run that lies behind."""
@@ -172,7 +193,9 @@ class BaseTrainer:
             optimiser.zero_grad(set_to_none=True)
         drawn = self.negatives[torch.randint(len(self.negatives), (self.config.bank_negatives,)).numpy()]
         concepts = self.table.of(windows.sentences.clamp_min(0).numpy()).to(self.device)
-        negatives = (torch.from_numpy(drawn.astype(np.int64)), self.table.of(drawn).to(self.device))
+        rows = torch.from_numpy(drawn.astype(np.int64)).to(self.device)
+        negatives = (rows, self.table.of(drawn).to(self.device))
+        windows = windows.to(self.device)
         self.model.train()
         terms = losses(self.model, windows, concepts, negatives, self.config)
         terms["loss"].backward()

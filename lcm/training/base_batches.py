@@ -30,8 +30,14 @@ class Windows:
         """[B, T]: positions with a successor."""
         return self.sentences[:, 1:] != PADDING
 
+    def to(self, device: torch.device) -> "Windows":
+        """The same on `device`."""
+        roles, places, next_roles = (t.to(device) for t in (self.turns.roles, self.turns.places, self.turns.next_roles))
+        moved = (t.to(device) for t in (self.last, self.starts_reply))
+        return Windows(self.sentences.to(device), Turns(roles, places, next_roles), *moved)
 
-def windows_of(documents: Documents, chosen: list[tuple[slice, bool]]) -> Windows:
+
+def windows_of(documents: Documents, chosen: "list[Where]") -> Windows:
     """One row each: where its sentences stand in `documents`, and whether the speakers change places."""
     width = max(rows.stop - rows.start for rows, _ in chosen)
     sentences = torch.full((len(chosen), width), PADDING, dtype=torch.int64)
@@ -47,54 +53,61 @@ def windows_of(documents: Documents, chosen: list[tuple[slice, bool]]) -> Window
     return Windows(sentences, turns, last[:, :-1], roles[:, 1:] != roles[:, :-1])
 
 
-def epoch_windows(documents: Documents, window: int, crop_share: float, seed: int, epoch: int) -> list[tuple[slice, bool]]:
-    """Windows of at most `window` + 1 sentences that cover each document once, from a random start on.
+@dataclass(frozen=True, slots=True)
+class WindowPlan:
+    """How documents are cut and batched."""
 
-    A `crop_share` of the documents begins at a later turn: the agent knows short pasts too.
-    """
-    rng = np.random.default_rng((seed, epoch))
-    chosen: list[tuple[slice, bool]] = []
+    window: int
+    """longest window, in sentences read"""
+    crop_share: float
+    """of the documents, which begin at a later sentence: the agent knows short pasts too"""
+    sentences_a_step: int
+    seed: int
+
+
+Where = tuple[slice, bool]
+"""a window's place in the documents, and whether the speakers change places"""
+
+
+def epoch_windows(documents: Documents, plan: WindowPlan, epoch: int) -> list[Where]:
+    """Windows that cover each document once, from a random start on, each beginning with the last one's end."""
+    rng = np.random.default_rng((plan.seed, epoch))
+    chosen: list[Where] = []
     for number in range(len(documents)):
         rows = documents.rows(number)
         symmetric = documents.corpus(number).split("/")[1].split(".")[0] in SYMMETRIC
         swapped = bool(symmetric and rng.random() < 0.5)  # noqa: PLR2004
         start, length = rows.start, rows.stop - rows.start
-        if rng.random() < crop_share and length > 4:
+        if rng.random() < plan.crop_share and length > 4:
             start += int(rng.integers(length // 2))
-        elif length > window + 1:
-            cut = start + 2 + int(rng.integers(window - 1))
+        elif length > plan.window + 1:
+            cut = start + 2 + int(rng.integers(plan.window - 1))
             chosen.append((slice(start, cut), swapped))
             start = cut - 1
         while rows.stop - start >= 2:
-            stop = min(start + window + 1, rows.stop)
+            stop = min(start + plan.window + 1, rows.stop)
             chosen.append((slice(start, stop), swapped))
             start = stop - 1
     return chosen
 
 
-def epoch_batches(
-    documents: Documents, chosen: list[tuple[slice, bool]], sentences_a_step: int, seed: int, epoch: int
-) -> list[list[tuple[slice, bool]]]:
-    """The windows in shuffled batches of like length, about `sentences_a_step` sentences each."""
-    rng = np.random.default_rng((seed, epoch, 1))
+def planned(documents: Documents, plan: WindowPlan, epoch: int) -> list[list[Where]]:
+    """The epoch's windows in shuffled batches of like length."""
+    chosen = epoch_windows(documents, plan, epoch)
+    rng = np.random.default_rng((plan.seed, epoch, 1))
     lengths = np.array([rows.stop - rows.start for rows, _ in chosen])
     order: Ints = np.lexsort((rng.random(len(chosen)), lengths // 2))
-    batches, batch = [], []
+    batches: list[list[Where]] = [[]]
     for index in order:
-        if batch and (len(batch) + 1) * int(lengths[index]) > sentences_a_step:
-            batches.append(batch)
-            batch = []
-        batch.append(chosen[index])
-    batches.append(batch)
+        if batches[-1] and (len(batches[-1]) + 1) * int(lengths[index]) > plan.sentences_a_step:
+            batches.append([])
+        batches[-1].append(chosen[index])
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def iterate(
-    documents: Documents, window: int, crop_share: float, sentences_a_step: int, seed: int, epoch: int, skip: int
-) -> Iterator[tuple[int, int, Windows]]:
+def iterate(documents: Documents, plan: WindowPlan, epoch: int, skip: int) -> Iterator[tuple[int, int, Windows]]:
     """Batches of one epoch from number `skip` on: number, how many there are, the batch."""
-    chosen = epoch_windows(documents, window, crop_share, seed, epoch)
-    batches = epoch_batches(documents, chosen, sentences_a_step, seed, epoch)
+    batches = planned(documents, plan, epoch)
     for number, batch in enumerate(batches):
         if number >= skip:
             yield number, len(batches), windows_of(documents, batch)

@@ -19,11 +19,11 @@ from lcm.errors import TrainingDataError
 from lcm.models.base_lcm import ROLE_AGENT, ROLE_NARRATOR, ROLE_USER
 from lcm.space import ConceptSpace
 from lcm.space.sentences import split_sentences
-from lcm.training.data import SPLITS, MAX_CHARS, read_split, share
+from lcm.training.data import MAX_CHARS, SPLITS, read_split, share
 
 ENCODE_CHUNK = 8_192
 SYMMETRIC = frozenset({"self_dialogue", "topicalchat", "xpersona"})
-"""Corpora of two equals: either speaker may stand for the agent. In the others the second one is a machine, or plays it."""
+"""Corpora of two equals: either may stand for the agent. In the others the second speaker is a machine, or plays it."""
 
 Ints = np.ndarray[Any, np.dtype[np.integer[Any]]]
 
@@ -81,10 +81,11 @@ class ConceptTable:
             manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
             concepts = np.load(folder / "concepts.npy", mmap_mode="r")
         except (OSError, ValueError) as error:
-            raise TrainingDataError(f"no concepts at {folder} ({error}); run: python -m scripts.encode_concepts") from error
+            advice = "run: python -m scripts.encode_concepts"
+            raise TrainingDataError(f"no concepts at {folder} ({error}); {advice}") from error
         if space_id is not None and manifest["space_id"] != space_id:
             raise TrainingDataError(
-                f"the concepts at {folder} are of space {manifest['space_id']}, not {space_id}; delete the folder and "
+                f"the concepts at {folder} are of space {manifest['space_id']}, not {space_id}; "
                 "run: python -m scripts.encode_concepts"
             )
         return cls(concepts, folder, manifest["space_id"])
@@ -120,7 +121,7 @@ def prepare_concepts(
         data: the folder of prepared splits.
         out: where to write; replaced file by file, the manifest last.
         space: whose concepts.
-        sgd_share: how many of Schema-Guided Dialogue's templated training dialogues to keep.
+        sgd_share: how many of Schema-Guided Dialogue's templated dialogues to keep.
         train_share: how many of all training documents to keep, for a trial.
         report: told of progress.
     """
@@ -128,8 +129,8 @@ def prepare_concepts(
     (out / "manifest.json").unlink(missing_ok=True)
     index: dict[tuple[str, str], int] = {}
     for split in SPLITS:
-        keep = {"sgd": sgd_share * train_share} if split == "train" else {}
-        documents = _numbered(_turns(data, split, keep, train_share if split == "train" else 1.0), index)
+        kept = train_share if split == "train" else 1.0
+        documents = _numbered(_turns(data, split, {"sgd": sgd_share * kept}, kept), index)
         np.savez(out / f"documents.{split}.npz", **documents)
         report(f"{split}: {len(documents['corpora'])} documents, {len(documents['sentences'])} sentences")
     with lzma.open(out / "sentences.jsonl.xz", "wt", encoding="utf-8", preset=1) as file:
@@ -183,9 +184,7 @@ def _numbered(
     }
 
 
-def _encode(
-    sentences: list[tuple[str, str]], path: Path, space: ConceptSpace, report: Callable[[str], None]
-) -> None:
+def _encode(sentences: list[tuple[str, str]], path: Path, space: ConceptSpace, report: Callable[[str], None]) -> None:
     """Shortest first, so that a batch holds little padding."""
     order = sorted(range(len(sentences)), key=lambda i: len(sentences[i][1]))
     aside = path.with_suffix(".new.npy")

@@ -1,9 +1,9 @@
 """Evaluation of a concept model: a bundle and held-out documents in, figures beside their baselines out.
 
-Metrics of the LCM paper [LCM §3.2]: l2 to the true next concept, l2_r the same after decoding and re-encoding, contrastive accuracy
-(`ca`: per cent of the batch's other truths that lie farther from the prediction than its own), paraphrasing (`par`:
-how near the prediction is to its context, relative to the truth), and hits@1 of 20. 95 % intervals by bootstrap over
-documents. Knows nothing of training.
+Metrics of the LCM paper [LCM §3.2]: l2 to the true next concept, l2_r the same after decoding and re-encoding,
+contrastive accuracy (`ca`: per cent of the batch's other truths that lie farther from the prediction than its own),
+paraphrasing (`par`: how near the prediction is to its context, relative to the truth), and hits@1 of 20. 95 % intervals
+by bootstrap over documents. Knows nothing of training.
 """
 
 import time
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lcm.engine import Engine
 from lcm.space import ConceptSpace
-from lcm.training.concepts import ConceptTable, prepare_concepts
+from lcm.training.concepts import ConceptTable, Ints, prepare_concepts
 from lcm.training.lcm_baselines import BagOfWords, NearestReply
 from lcm.training.reply_items import CANDIDATES, ReplyItem, ReplyItems, reply_items
 
@@ -80,7 +80,7 @@ def hits_at_1(said: Answers, items: ReplyItems) -> dict[str, float]:
     return {label: 100 * float(said.hits[chosen].mean()) for label, chosen in labels if chosen.any()}
 
 
-def interval(values: np.ndarray, documents: np.ndarray, seed: int = 0) -> list[float]:  # type: ignore[type-arg]
+def interval(values: np.ndarray, documents: np.ndarray, seed: int = 0) -> list[float]:
     """95 % bootstrap interval of the mean; whole documents are drawn, for their items are not independent."""
     rng = np.random.default_rng(seed)
     _, place = np.unique(documents, return_inverse=True)
@@ -114,15 +114,16 @@ def concept_figures(predicted: Tensor, items: ReplyItems, table: ConceptTable, c
     """l2, ca and par on the dialogue items, and how spread out the predictions are."""
     chosen = [i for i, item in enumerate(items.items) if item.group == "dialogue"]
     predicted = predicted[chosen]
-    truths = table.of(np.array([items.truth(items.items[i]) for i in chosen]))
-    ratios = []
+    rows = np.array([items.truth(items.items[i]) for i in chosen])
+    truths = table.of(rows)
+    ratios: list[float] = []
     for index, said in zip(chosen, predicted, strict=True):
         past = F.normalize(table.of(items.context(items.items[index], context)[0]), dim=1)
         truth = float((past @ F.normalize(truths[len(ratios)], dim=0)).max())
         ratios.append(float((past @ F.normalize(said, dim=0)).max()) / truth if truth > _PAR_FLOOR else np.nan)
     return {
         "l2": float((predicted - truths).norm(dim=1).mean()),
-        "ca": 100 * contrastive_accuracy(predicted, truths, [items.items[i].document for i in chosen]),
+        "ca": 100 * contrastive_accuracy(predicted, truths, rows, [items.items[i].document for i in chosen]),
         "par": float(np.nanmean(ratios)),
         "cosine": float(F.cosine_similarity(predicted, truths).mean()),
         "norm": float(predicted.norm(dim=1).mean()),
@@ -131,14 +132,14 @@ def concept_figures(predicted: Tensor, items: ReplyItems, table: ConceptTable, c
     }
 
 
-def contrastive_accuracy(predicted: Tensor, truths: Tensor, documents: list[int]) -> float:
-    """Share of other truths, of the batch and from other documents, that lie farther away than the prediction's own."""
-    of = torch.tensor(documents)
+def contrastive_accuracy(predicted: Tensor, truths: Tensor, rows: Ints, documents: list[int]) -> float:
+    """Share of other sentences of the batch, from other documents, that lie farther away than the prediction's own."""
+    of, sentence = torch.tensor(documents), torch.from_numpy(rows)
     order = torch.randperm(len(of), generator=torch.Generator().manual_seed(0))
     farther, count = 0, 0
-    for rows in order.split(CONTRAST_BATCH):
-        distances = torch.cdist(predicted[rows], truths[rows])
-        others = of[rows][:, None] != of[rows][None]
+    for batch in order.split(CONTRAST_BATCH):
+        distances = torch.cdist(predicted[batch], truths[batch])
+        others = (of[batch][:, None] != of[batch][None]) & (sentence[batch][:, None] != sentence[batch][None])
         farther += int(((distances > distances.diagonal()[:, None]) & others).sum())
         count += int(others.sum())
     return farther / count
@@ -197,9 +198,7 @@ def evaluate_lcm(
     return {"lcm": {"base": figures}, "baselines": baselines}
 
 
-def concept_table(
-    space: ConceptSpace, data: Path, concepts: Path, report: Callable[[str], None]
-) -> ConceptTable:
+def concept_table(space: ConceptSpace, data: Path, concepts: Path, report: Callable[[str], None]) -> ConceptTable:
     """Open the encoded sentences, or encode them if they are missing or of another space."""
     from lcm.errors import TrainingDataError
 
@@ -211,7 +210,7 @@ def concept_table(
 
 
 def lcm_baselines(table: ConceptTable, items: ReplyItems, context: int) -> dict[str, Any]:
-    """What costs nothing to predict: the last concept, the mean, the nearest training reply, words in common, chance."""
+    """What costs nothing to predict: last concept, mean concept, nearest training reply, common words, chance."""
     training = table.documents("train")
     last = table.of(np.array([items.context(item, 1)[0][0] for item in items.items]))
     sample = np.sort(np.random.default_rng(0).choice(training.sentences, 20_000))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lcm.models.base_lcm import ROLE_AGENT
-from lcm.training.concepts import SYMMETRIC, ConceptTable, Documents
+from lcm.training.concepts import SYMMETRIC, ConceptTable, Documents, Ints
 from lcm.training.data import key
 
 CANDIDATES = 20
@@ -44,7 +44,7 @@ class ReplyItems:
         """Table row of the sentence that really comes next."""
         return int(self.documents.sentences[self.documents.rows(item.document)][item.at])
 
-    def context(self, item: ReplyItem, longest: int) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+    def context(self, item: ReplyItem, longest: int) -> tuple[Ints, Ints]:
         """Table rows and roles of the latest `longest` sentences before it; in dialogues the replier is the agent."""
         rows = self.documents.rows(item.document)
         before = slice(max(rows.start, rows.start + item.at - longest), rows.start + item.at)
@@ -70,7 +70,12 @@ def reply_items(documents: Documents, table: ConceptTable, *, per_corpus: int, s
 
 
 def _dialogue_items(
-    documents: Documents, members: list[int], name: str, texts: list[tuple[str, str]], count: int, rng: np.random.Generator
+    documents: Documents,
+    members: list[int],
+    name: str,
+    texts: list[tuple[str, str]],
+    count: int,
+    rng: np.random.Generator,
 ) -> list[ReplyItem]:
     corpus = name.removeprefix("dialogue/").split(".")[0]
     replies = [(d, at) for d in members for at in documents.reply_starts(d)]
