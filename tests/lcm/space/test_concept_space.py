@@ -1,0 +1,105 @@
+"""The concept space keeps its contract: shapes, languages, batches, bad input."""
+
+import numpy as np
+import pytest
+import torch
+
+from lcm.errors import AudioInputError, LanguageError, TextError
+from lcm.space import ConceptSpace
+
+SENTENCES = ["Go!", "The cat is hungry.", "Where is the station, and when does the next train leave?", "Good morning."]
+
+
+def tone(seconds: float, rate: int = 16_000) -> torch.Tensor:
+    at = torch.arange(int(seconds * rate)) / rate
+    return 0.3 * torch.sin(2 * torch.pi * 220 * at) * torch.sin(2 * torch.pi * 3 * at)
+
+
+def test_text_becomes_one_concept_a_sentence(small_space: ConceptSpace) -> None:
+    concepts = small_space.encode_text(SENTENCES, language="eng")
+    assert concepts.shape == (4, small_space.dim)
+    assert concepts.dtype == torch.float32
+    assert concepts.isfinite().all()
+
+
+def test_a_batch_of_texts_gives_each_the_concept_it_has_alone(small_space: ConceptSpace) -> None:
+    together = small_space.encode_text(SENTENCES, language="eng")
+    alone = torch.cat([small_space.encode_text([text], language="eng") for text in SENTENCES])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
+
+
+def test_the_same_text_twice_is_bit_identical(small_space: ConceptSpace) -> None:
+    first, second = (small_space.encode_text([SENTENCES[1]], language="eng") for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_languages_may_differ_within_a_batch(small_space: ConceptSpace) -> None:
+    both = small_space.encode_text(["Bonjour.", "Hello there."], language=["fra", "eng_Latn"])
+    torch.testing.assert_close(both[0], small_space.encode_text(["Bonjour."], language="fra")[0], atol=1e-4, rtol=0)
+
+
+def test_speech_becomes_one_concept_a_waveform_at_any_rate(small_space: ConceptSpace) -> None:
+    waveforms = [tone(0.7), tone(2.0), tone(1.1)]
+    concepts = small_space.encode_speech(waveforms, sample_rate=16_000, language="eng")
+    alone = torch.cat([small_space.encode_speech([w], language="eng") for w in waveforms])
+    assert concepts.shape == (3, small_space.dim)
+    torch.testing.assert_close(concepts, alone, atol=1e-4, rtol=0)
+    telephone = small_space.encode_speech([tone(2.0, 8_000)], sample_rate=8_000, language="eng")
+    assert torch.nn.functional.cosine_similarity(telephone, concepts[1:2]).item() > 0.9
+
+
+def test_numpy_waveforms_are_taken(small_space: ConceptSpace) -> None:
+    assert small_space.encode_speech([np.zeros(16_000, dtype=np.float32)]).isfinite().all()  # type: ignore[list-item]
+
+
+def test_decoding_gives_one_text_a_concept_whatever_the_batch(small_space: ConceptSpace) -> None:
+    concepts = small_space.encode_text(SENTENCES, language="eng")
+    texts = small_space.decode_text(concepts, language=["eng", "fra", "spa", "deu"])
+    alone = [
+        small_space.decode_text(c[None], tag)[0] for c, tag in zip(concepts, ("eng", "fra", "spa", "deu"), strict=True)
+    ]
+    assert texts == alone
+
+
+def test_nothing_in_gives_nothing_out(small_space: ConceptSpace) -> None:
+    assert small_space.encode_text([], language="eng").shape == (0, small_space.dim)
+    assert small_space.decode_text(torch.empty(0, small_space.dim), language="eng") == []
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\x00\x1b\u200b"])
+def test_empty_text_is_an_error(small_space: ConceptSpace, text: str) -> None:
+    with pytest.raises(TextError, match="at least one word"):
+        small_space.encode_text([text], language="eng")
+
+
+@pytest.mark.parametrize("text", ["x" * 5_000, "word " * 1_000, "😀🎉", "a\x07b", "中文"])
+def test_odd_text_still_becomes_a_concept(small_space: ConceptSpace, text: str) -> None:
+    assert small_space.encode_text([text], language="eng").isfinite().all()
+
+
+@pytest.mark.parametrize("language", ["klingon", "", "en"])
+def test_an_unknown_language_names_the_known_ones(small_space: ConceptSpace, language: str) -> None:
+    with pytest.raises(LanguageError, match="eng, fra, spa, deu"):
+        small_space.encode_text(["Hello."], language=language)
+
+
+def test_one_language_for_each_or_one_for_all(small_space: ConceptSpace) -> None:
+    with pytest.raises(LanguageError, match="2 languages for 1"):
+        small_space.encode_text(["Hello."], language=["eng", "fra"])
+
+
+@pytest.mark.parametrize(
+    ("waveform", "message"),
+    [
+        (torch.zeros(0), "lasts 0.00 s"),
+        (torch.zeros(800), "lasts 0.05 s"),
+        (torch.zeros(31 * 16_000), "cut it at pauses"),
+        (torch.full((16_000,), float("nan")), "not finite"),
+        (torch.zeros(2, 16_000), "one channel"),
+    ],
+)
+def test_waveforms_that_cannot_become_a_concept_say_why(
+    small_space: ConceptSpace, waveform: torch.Tensor, message: str
+) -> None:
+    with pytest.raises(AudioInputError, match=message):
+        small_space.encode_speech([waveform])

@@ -1,0 +1,115 @@
+"""Bundles: what was written comes back; what is damaged, missing or foreign is refused with a way out."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from lcm.bundle import SHARD_BYTES, Bundle, BundleWriter, copy_bundle
+from lcm.errors import BundleError
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, small_bundle: Path) -> Path:
+    return Path(shutil.copytree(small_bundle, tmp_path / "bundle"))
+
+
+def test_parts_come_back_as_written_in_half_precision(bundle: Path) -> None:
+    weights = {"a": torch.randn(3, 5), "codes": torch.arange(7, dtype=torch.int8)}
+    space_id = Bundle.open(bundle).space_id
+    BundleWriter(bundle).write_part("bank", {"size": 3}, weights, space_id, sidecars={"texts.json": b"[]"})
+    part = Bundle.open(bundle).part("bank")
+    tensors = part.tensors()
+    assert part.config == {"size": 3}
+    assert part.sidecar("texts.json") == b"[]"
+    assert tensors["a"].dtype == torch.float32
+    assert torch.equal(tensors["a"], weights["a"].half().float())
+    assert torch.equal(tensors["codes"], weights["codes"])
+
+
+def test_large_parts_become_shards_below_the_limit(bundle: Path) -> None:
+    weights = {f"w{i}": torch.zeros(1_500, 1_000) for i in range(12)}  # 3 MB each in float16
+    BundleWriter(bundle).write_part("base", {}, weights, Bundle.open(bundle).space_id)
+    shards = sorted(bundle.glob("base-*.safetensors"))
+    assert len(shards) > 1
+    assert max(shard.stat().st_size for shard in shards) <= SHARD_BYTES
+    assert set(Bundle.open(bundle).part("base").tensors()) == set(weights)
+
+
+def test_a_replaced_part_leaves_no_old_shard_behind(bundle: Path) -> None:
+    space_id = Bundle.open(bundle).space_id
+    for count in (12, 1):
+        weights = {f"w{i}": torch.zeros(1_500, 1_000) for i in range(count)}
+        BundleWriter(bundle).write_part("base", {}, weights, space_id)
+    assert [shard.name for shard in bundle.glob("base-*")] == ["base-1.safetensors"]
+    assert Bundle.open(bundle, verify=True).part("base").tensors().keys() == {"w0"}
+
+
+def test_other_weights_make_another_space(bundle: Path) -> None:
+    before = Bundle.open(bundle)
+    part = before.part("text_encoder")
+    tensors = part.tensors()
+    tensors["layer_norm.weight"] = tensors["layer_norm.weight"] + 0.01
+    tokenizer = before.tokenizer_path().read_bytes()
+    BundleWriter(bundle).write_space(tokenizer, before.languages["text"], part.config, tensors)
+    after = Bundle.open(bundle)
+    assert after.space_id != before.space_id
+    with pytest.raises(BundleError, match="was made for space"):
+        after.part("text_decoder")
+
+
+def test_a_bundle_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="choose one of"):
+        Bundle.open(tmp_path / "nowhere")
+
+
+def test_a_missing_shard_is_named(bundle: Path) -> None:
+    (bundle / "text_encoder-1.safetensors").unlink()
+    with pytest.raises(BundleError, match=r"text_encoder-1\.safetensors is missing; restore"):
+        Bundle.open(bundle)
+
+
+def test_a_cut_shard_is_refused(bundle: Path) -> None:
+    path = bundle / "text_encoder-1.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(BundleError, match="damaged"):
+        Bundle.open(bundle)
+
+
+def test_a_changed_byte_is_found_by_verification(bundle: Path) -> None:
+    path = bundle / "text_encoder-1.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    Bundle.open(bundle)
+    with pytest.raises(BundleError, match="damaged"):
+        Bundle.open(bundle, verify=True)
+
+
+def test_a_shard_that_is_no_safetensors_file_is_an_error_not_a_crash(bundle: Path) -> None:
+    path = bundle / "text_encoder-1.safetensors"
+    path.write_bytes(b"\xff" * path.stat().st_size)
+    with pytest.raises(BundleError, match="damaged"):
+        Bundle.open(bundle).part("text_encoder").tensors()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}', '{"format": 99, "space_id": "", "parts": {}}'])
+def test_a_bad_description_is_refused(bundle: Path, content: str) -> None:
+    (bundle / "bundle.json").write_text(content, encoding="utf-8")
+    with pytest.raises(BundleError):
+        Bundle.open(bundle)
+
+
+def test_a_part_the_bundle_lacks_is_named_beside_those_it_has(bundle: Path) -> None:
+    with pytest.raises(BundleError, match="it has: text_encoder"):
+        Bundle.open(bundle).part("two_tower")
+
+
+def test_copying_takes_what_belongs_to_the_bundle(bundle: Path, tmp_path: Path) -> None:
+    (bundle / "notes.txt").write_text("mine", encoding="utf-8")
+    copy_bundle(Bundle.open(bundle), tmp_path / "copy")
+    description = json.loads((tmp_path / "copy/bundle.json").read_text(encoding="utf-8"))
+    assert {p.name for p in (tmp_path / "copy").iterdir()} == {*description["files"], "bundle.json"}
+    assert Bundle.open(tmp_path / "copy", verify=True).space_id == Bundle.open(bundle).space_id
