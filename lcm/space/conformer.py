@@ -29,7 +29,7 @@ class GatedConvolution(nn.Module):
         x = F.glu(self.pointwise_conv1(x), dim=-1)
         x = x if valid is None else x * valid.to(x.dtype)
         x = convolved(x, self.depthwise_conv)
-        return self.pointwise_conv2(F.silu(self.layer_norm(x)))  # type: ignore[no-any-return]
+        return self.pointwise_conv2(F.silu(self.layer_norm(x)))
 
 
 def convolved(x: Tensor, layer: nn.Conv1d) -> Tensor:
@@ -54,7 +54,7 @@ class ConformerFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, D] → [B, T, D]."""
-        return self.output_proj(F.silu(self.inner_proj(x)))  # type: ignore[no-any-return]
+        return self.output_proj(F.silu(self.inner_proj(x)))
 
 
 class RelativeBias(nn.Module):
@@ -100,4 +100,4 @@ class ConformerLayer(nn.Module):
         x = x + self.dropout(self.self_attn(self.self_attn_layer_norm(x), bias))
         x = x + self.dropout(self.conv(self.conv_layer_norm(x), valid))
         x = x + 0.5 * self.dropout(self.ffn2(self.ffn2_layer_norm(x)))
-        return self.layer_norm(x)  # type: ignore[no-any-return]
+        return self.layer_norm(x)

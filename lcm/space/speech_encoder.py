@@ -91,7 +91,7 @@ class QueryAttention(nn.Module):
         pooled = scores.softmax(dim=2).to(frames.dtype) @ frames  # [B, H, D]
         by_head = self.v_proj.weight.unflatten(0, (self.heads, -1))
         values = torch.einsum("bhd,hed->bhe", pooled, by_head).flatten(1) + self.v_proj.bias
-        return self.output_proj(values)  # type: ignore[no-any-return]
+        return self.output_proj(values)
 
 
 class PoolerLayer(nn.Module):
@@ -111,7 +111,7 @@ class PoolerLayer(nn.Module):
         query = self.self_attn_layer_norm(query + self.self_attn(query)[:, 0])
         read = self.encoder_decoder_attn(query, frames, hidden_keys)
         query = self.encoder_decoder_attn_layer_norm(query + read)
-        return self.ffn_layer_norm(query + self.ffn(query))  # type: ignore[no-any-return]
+        return self.ffn_layer_norm(query + self.ffn(query))
 
 
 class AttentionPooler(nn.Module):
@@ -131,7 +131,7 @@ class AttentionPooler(nn.Module):
         query = self.query.expand(len(frames), -1).to(frames.dtype)
         for layer in self.layers:
             query = layer(query, frames, hidden_keys)
-        return self.norm(self.projection_out(query).float())  # type: ignore[no-any-return]
+        return self.norm(self.projection_out(query).float())
 
 
 class SpeechEncoder(nn.Module):
@@ -167,7 +167,7 @@ class SpeechEncoder(nn.Module):
     def pooled(self, frames: SpeechFrames) -> Tensor:
         """The concept of each utterance: [B, C] float32."""
         hidden = None if frames.hidden_keys is None else frames.hidden_keys[:, 0]
-        return self.pooler(frames.layers[-1], hidden)  # type: ignore[no-any-return]
+        return self.pooler(frames.layers[-1], hidden)
 
 
 def valid_frames(lengths: Tensor, total: int) -> Tensor | None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import soxr
-import torch
 from torch import Tensor
 
 from lcm.space.fbank import SAMPLE_RATE
@@ -44,7 +43,7 @@ def resampled_at_speed(samples: FloatArray, rate: int, factor: float) -> FloatAr
 def augmented(
     speech: FloatArray, noises: Sequence[FloatArray], options: AugmentOptions, rng: np.random.Generator
 ) -> FloatArray:
-    """`speech` [T] at 16 kHz, spoiled, with silence before and after it; `noises` are long and any of them may be drawn."""
+    """`speech` [T] at 16 kHz, spoiled, with silence before and after it; any of the long `noises` may be drawn."""
     speech = speech * np.float32(0.1 / max(float(np.sqrt(np.mean(speech**2))), 1e-5))
     speech = _filtered(speech, options, rng)
     lead = int(rng.uniform(0, options.longest_lead_ms) * SAMPLE_RATE / 1000)
@@ -53,7 +52,7 @@ def augmented(
     # No microphone is ever silent: a bin of digital zeros would dominate the utterance's mean and deviation.
     out += _white(len(out), rng) * np.float32(0.1 * 10 ** (-rng.uniform(35, 75) / 20))
     if noises and rng.random() < options.noise_share:
-        noise = _excerpt(noises[rng.integers(len(noises))], len(out), rng)
+        noise = _excerpt(noises[int(rng.integers(len(noises)))], len(out), rng)
         snr = rng.uniform(options.lowest_snr_db, options.highest_snr_db)
         level = float(np.sqrt(np.mean(noise**2)))
         out += noise * np.float32(0.1 * 10 ** (-snr / 20) / max(level, 1e-5))

@@ -1,17 +1,19 @@
 """Phones: espeak-ng's IPA in, labels for CTC out. Shared by the languages; knows nothing of audio or models.
 
-Diphthongs and affricates are taken apart, stress is dropped, length and nasality stay with their vowel: 67 symbols
+Diphthongs and affricates are taken apart, stress is dropped, length and nasality stay with their vowel: 72 symbols
 cover English, French, Spanish and German in every accent used. Case, punctuation and digits have vanished already.
 """
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 
 BLANK = 0
-PHONES = tuple(
-    "a aː b d e eː f h i iː j k l m n o oː p r s t u uː v w x y yː z æ ç ð ø øː ŋ œ œ̃ ɐ ɑ ɑː ɑ̃ ɒ ɔ ɔː ɔ̃ ə ɚ "
-    "ɛ ɛː ɛ̃ ɜ ɜː ɡ ɣ ɪ ɲ ɹ ɾ ʁ ʃ ʉ ʉː ʊ ʌ ʍ ʎ ʏ ʒ ʝ β θ ᵻ".split()
-)
+_TABLE = """
+    a aː b d e eː f h i iː j k l m n o oː p r s t u uː v w x y yː z æ ç ð ø øː ŋ œ œ̃ ɐ ɑ ɑː ɑ̃ ɒ ɔ ɔː ɔ̃ ə ɚ
+    ɛ ɛː ɛ̃ ɜ ɜː ɡ ɣ ɪ ɲ ɹ ɾ ʁ ʃ ʉ ʉː ʊ ʌ ʍ ʎ ʏ ʒ ʝ β θ ᵻ
+"""
+PHONES = tuple(_TABLE.split())
 LABELS = len(PHONES) + 1
 """Phones and the blank"""
 
@@ -29,7 +31,7 @@ def phone_labels(ipa: str) -> list[int]:
 
 def needed_frames(labels: Sequence[int]) -> int:
     """Frames that CTC needs for `labels`: one each, and a blank between two equal ones."""
-    return len(labels) + sum(a == b for a, b in zip(labels, labels[1:], strict=False))
+    return len(labels) + sum(a == b for a, b in itertools.pairwise(labels))
 
 
 def collapsed(path: Iterable[int]) -> list[int]:

@@ -289,7 +289,7 @@ class SpeechTrainer:
         return model.to(self.device).eval()
 
     def evaluate(self) -> dict[str, float]:
-        """Dev metrics of the averaged weights, per cent: phone errors by set, retrieval errors if there is a teacher."""
+        """Dev metrics of the averaged weights, per cent: phone errors by set, and retrieval errors with a teacher."""
         model, row = self.averaged(), {}
         if self._dev is None:
             self._dev = dev_examples(self.stores)

@@ -260,14 +260,15 @@ class SpeechFeed:
                     raise TrainingDataError("no process makes speech any more; see its message above") from None
 
 
-def _produce(batches: "Queue[SpeechBatch]", prepared: Path, stores: Path, mix: SpeechMix, seed: tuple[int, int]) -> None:
+def _produce(
+    batches: "Queue[SpeechBatch]", prepared: Path, stores: Path, mix: SpeechMix, seed: tuple[int, int]
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle; it ends its producers
     torch.set_num_threads(1)
     parent = parent_process()
     assert parent is not None  # started as a child
     # A restart must not hear the first hour again: the seed alone does not decide.
-    drawn = int.from_bytes(os.urandom(8), "big") ^ hash(seed)
-    rng = np.random.default_rng(drawn)
+    rng = np.random.default_rng((*seed, int.from_bytes(os.urandom(8), "big")))
     with tempfile.TemporaryDirectory(prefix="noema-") as folder:
         source = ExampleSource(prepared, stores, mix, int(rng.integers(2**62)), Path(folder))
         while parent.is_alive():

@@ -136,7 +136,7 @@ class TrainingVariants:
 
 
 def _random_variant(name: str, rng: np.random.Generator) -> str:
-    """A variant file: throat length, single formants, pitch, and now and then breath, roughness, echo or Klatt's source."""
+    """A variant file: throat, formants, pitch, tone; now and then breath, echo or Klatt's source."""
     throat = rng.uniform(88, 128)
     low = int(rng.uniform(60, 230))
     lines = ["language variant", f"name {name}", f"pitch {low} {int(low * rng.uniform(1.15, 1.7))}"]
@@ -145,8 +145,7 @@ def _random_variant(name: str, rng: np.random.Generator) -> str:
         lines.append(f"formant {formant} {frequency} {int(rng.uniform(60, 125))} {int(rng.uniform(70, 160))}")
     lines += [f"flutter {int(rng.uniform(0, 8))}", f"roughness {int(rng.uniform(0, 5))}"]
     lines += [f"voicing {int(rng.uniform(80, 200))}", "consonants {} {}".format(*rng.integers(60, 140, 2))]
-    levels = [int(rng.uniform(60, 255)), *rng.integers(20, 180, 3).tolist()]
-    lines.append("tone " + " ".join(f"{hertz} {level}" for hertz, level in zip((200, 800, 2000, 4000), levels, strict=True)))
+    lines.append("tone 200 {} 800 {} 2000 {} 4000 {}".format(int(rng.uniform(60, 255)), *rng.integers(20, 180, 3)))
     if rng.random() < 0.3:  # noqa: PLR2004
         lines.append("breath " + " ".join(str(int(b)) for b in rng.uniform(0, 60, 6)))
     if rng.random() < 0.15:  # noqa: PLR2004
@@ -161,7 +160,7 @@ def random_speaker(language: str, variants: Sequence[str], rng: np.random.Genera
     accents = ACCENTS[language]
     return Speaker(
         accents[rng.integers(len(accents))],
-        variants[rng.integers(len(variants))],
+        variants[int(rng.integers(len(variants)))],
         rate_wpm=int(rng.uniform(120, 235)),
         pitch=int(rng.uniform(15, 85)),
         pitch_range=int(rng.uniform(20, 85)),
@@ -240,4 +239,4 @@ def _run(command: list[str]) -> None:
         raise TrainingDataError(f"{command[0]} is missing: apt-get install {packages}") from error
     except subprocess.CalledProcessError as error:
         last = error.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise TrainingDataError(f"{command[0]} failed: {' '.join(last)}; see whether its voices are installed") from error
+        raise TrainingDataError(f"{command[0]} failed ({' '.join(last)}); are its voices installed?") from error
