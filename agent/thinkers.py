@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 ThinkerName = Literal["retrieve", "lcm", "translate", "transcribe", "openai"]
 THINKERS: tuple[ThinkerName, ...] = ("retrieve", "lcm", "translate", "transcribe", "openai")
-_ECHO_COSINE = 0.9
-_ECHO_TRIES = 4
 _REPEAT_COSINE = 0.9
 _REMEMBERED = 16
 _STOP_PROBABILITY = 0.5
@@ -113,30 +111,22 @@ class RetrieveThinker:
 
     def think(self, request: Think) -> Iterator[ThoughtPart]:
         """Sentences of the bank; what was said, not what was predicted, is what the next one follows."""
-        concepts, roles = concept_context(request.context)
-        exclude = {entry.text for entry in request.context[-_REMEMBERED:] if entry.text}
-        said = [e.concept for e in request.context if e.turn == request.turn and e.role == ROLE_USER]
-        for predicted in _predictions(self._engine, concepts, roles, self._max_sentences):
-            part = self._nearest(predicted, request.reply_language, exclude, said)
-            if part is None or part.concept is None or part.text is None:
-                return
-            concepts.append(part.concept)
-            roles.append(ROLE_AGENT)
-            exclude.add(part.text)
-            yield part
-
-    def _nearest(
-        self, predicted: FloatArray, language: str, exclude: set[str], said: Sequence[FloatArray | None]
-    ) -> ThoughtPart | None:
         import torch
 
-        for _ in range(_ECHO_TRIES):
-            reply = self._bank.nearest(torch.from_numpy(predicted), language, exclude=exclude)
-            concept = to_array(reply.concept)
-            if not any(own is not None and cosine(own, concept) > _ECHO_COSINE for own in said):
-                return ThoughtPart(concept, reply.text)
+        concepts, roles = concept_context(request.context)
+        exclude = {entry.text for entry in request.context[-_REMEMBERED:] if entry.text}
+        own = [e.concept for e in request.context if e.turn == request.turn and e.role == ROLE_USER]
+        avoid = torch.from_numpy(np.stack([concept for concept in own if concept is not None]))  # [K, D]
+        for predicted in _predictions(self._engine, concepts, roles, self._max_sentences):
+            reply = self._bank.nearest(
+                torch.from_numpy(predicted), request.reply_language, exclude=exclude, avoid=avoid
+            )
+            if reply.text in exclude:  # nothing new is left to say
+                return
+            concepts.append(to_array(reply.concept))
+            roles.append(ROLE_AGENT)
             exclude.add(reply.text)
-        return ThoughtPart(concept, reply.text)
+            yield ThoughtPart(concepts[-1], reply.text)
 
 
 class OpenAiThinker:

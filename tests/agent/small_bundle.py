@@ -12,6 +12,7 @@ import torch
 
 from lcm.bundle import BundleWriter
 from lcm.models.base_lcm import BaseLcm, BaseLcmConfig
+from lcm.reply_bank import PART, TEXTS, packed
 from lcm.space.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from lcm.space.text_decoder import TextDecoder, TextDecoderConfig
 from lcm.space.text_encoder import TextEncoder, TextEncoderConfig
@@ -55,6 +56,10 @@ def write_small_bundle(folder: Path) -> Path:
     writer.write_part("speech_encoder", asdict(speech_config), speech.state_dict(), space_id)
     lcm_config = BaseLcmConfig(concept_dim=DIM, dim=32, layers=1, heads=2, ffn_dim=32, dropout=0.0)
     writer.write_part("base", asdict(lcm_config), BaseLcm(lcm_config).state_dict(), space_id)
+    concepts = torch.randn(len(_SENTENCES), DIM)
+    texts = [{language: f"{language} reply {n}" for language in LANGUAGES} for n in range(len(_SENTENCES))]
+    tensors, sidecar = packed(concepts, torch.zeros(len(_SENTENCES)), texts)
+    writer.write_part(PART, {"hubness": 0.5}, tensors, space_id, {TEXTS: sidecar})
     writer.describe(languages={"text": LANGUAGES, "speech": LANGUAGES})
     return folder
 
