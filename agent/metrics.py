@@ -81,16 +81,9 @@ class Metrics:
         """Measured times of a turn."""
         return self._turns.get(turn, TurnTimes()).as_json()
 
-    def summary(self) -> dict[str, dict[str, float | None]]:
-        """Median and 95th percentile of every stage and of the loop's lag, in milliseconds."""
-        series = {
-            **{stage: list(values) for stage, values in self._series.items()},
-            "loop_lag": list(self.loop_lag_ms),
-        }
-        return {
-            name: {"p50": _rounded(percentile(values, 0.5)), "p95": _rounded(percentile(values, 0.95))}
-            for name, values in series.items()
-        }
+    def series(self) -> dict[str, list[float]]:
+        """Every measurement kept, in milliseconds: one list a stage, and the loop's lag."""
+        return {**{stage: list(values) for stage, values in self._series.items()}, "loop_lag": list(self.loop_lag_ms)}
 
     async def watch_loop(self, interval_s: float = 0.02) -> None:
         """Measures how late the loop wakes up, until cancelled."""
@@ -98,6 +91,14 @@ class Metrics:
             start = time.perf_counter()
             await asyncio.sleep(interval_s)
             self.loop_lag_ms.append(max(0.0, (time.perf_counter() - start - interval_s) * 1000))
+
+
+def summary(series: dict[str, list[float]]) -> dict[str, dict[str, float | None]]:
+    """Median and 95th percentile of each series."""
+    return {
+        name: {"p50": _rounded(percentile(values, 0.5)), "p95": _rounded(percentile(values, 0.95))}
+        for name, values in series.items()
+    }
 
 
 def peak_rss_mb() -> float:
