@@ -40,9 +40,7 @@ def load_sounddevice() -> ModuleType:
     except ImportError as error:
         raise DeviceError("sound devices need the package sounddevice; run: pip install -e .") from error
     except OSError as error:
-        raise DeviceError(
-            "PortAudio is missing; on Debian or Ubuntu run: apt install libportaudio2"
-        ) from error
+        raise DeviceError("PortAudio is missing; on Debian or Ubuntu run: apt install libportaudio2") from error
     module: ModuleType = sounddevice
     return module
 

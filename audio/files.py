@@ -122,9 +122,7 @@ def write_audio(path: str | Path, samples: FloatArray, sample_rate: int) -> None
     if chosen is None:
         raise AudioFileError(f"{path}: cannot write '{path.suffix}' files; use one of {' '.join(FORMATS)}")
     if samples.ndim != 1 or len(samples) == 0:
-        raise AudioFileError(
-            f"{path}: nothing to write, the sound has shape {samples.shape}; give mono samples"
-        )
+        raise AudioFileError(f"{path}: nothing to write, the sound has shape {samples.shape}; give mono samples")
     if chosen.rates is not None and sample_rate not in chosen.rates:
         samples, sample_rate = resample(samples, sample_rate, 48_000), 48_000
     _replace_file(path, _encode(path, _in_range(samples), sample_rate, chosen))
@@ -155,9 +153,7 @@ def _replace_file(path: Path, content: bytes) -> None:
     except OSError as error:
         aside.unlink(missing_ok=True)
         reason = error.strerror or str(error)
-        raise AudioFileError(
-            f"{path}: cannot be written ({reason}); choose another folder or free space"
-        ) from error
+        raise AudioFileError(f"{path}: cannot be written ({reason}); choose another folder or free space") from error
 
 
 @contextmanager
@@ -245,6 +241,4 @@ def _damaged(path: Path, seconds: float) -> AudioFileError:
 
 def _too_long(path: Path, seconds: float | None, max_seconds: float) -> AudioFileError:
     length = "" if seconds is None else f" {seconds:.0f} s, which is"
-    return AudioFileError(
-        f"{path}: lasts{length} more than {max_seconds:.0f} s; cut it, or stream it as frames"
-    )
+    return AudioFileError(f"{path}: lasts{length} more than {max_seconds:.0f} s; cut it, or stream it as frames")

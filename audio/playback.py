@@ -106,9 +106,7 @@ class Playback:
         resampled = self._resampler.push(samples)
         with self._lock:
             if self._queued + len(resampled) > MAX_QUEUED_SECONDS * self._rate:
-                raise DeviceError(
-                    f"more than {MAX_QUEUED_SECONDS:.0f} s wait to be played; await drain() first"
-                )
+                raise DeviceError(f"more than {MAX_QUEUED_SECONDS:.0f} s wait to be played; await drain() first")
             self._queue.append(resampled.copy())
             self._queued += len(resampled)
 

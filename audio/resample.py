@@ -15,9 +15,7 @@ class StreamResampler:
     def __init__(self, from_rate: int, to_rate: int) -> None:
         if from_rate <= 0 or to_rate <= 0:
             raise ValueError(f"sample rates must be positive, got {from_rate} and {to_rate}")
-        self._stream = (
-            None if from_rate == to_rate else soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32")
-        )
+        self._stream = None if from_rate == to_rate else soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32")
 
     def push(self, samples: FloatArray) -> FloatArray:
         """Give what is ready; the filter holds a few milliseconds back."""

@@ -24,9 +24,9 @@ from audio.frames import FRAME_MS, FRAME_SAMPLES, SAMPLE_RATE, AudioFrame, Float
 class SegmenterOptions:
     """When speech begins, pauses and ends."""
 
-    threshold: float = 0.5
-    """Probability at which speech begins"""
-    release_threshold: float = 0.35
+    threshold: float = 0.3
+    """Probability at which speech begins; each detector has its own, see `audio.vad.OPERATING_POINTS`"""
+    release_threshold: float = 0.21
     """Probability below which it stops; between the two, what was goes on"""
     pre_roll_ms: int = 300
     """Kept before the first speech: detectors are late, and digits and onsets get lost"""
@@ -52,20 +52,14 @@ class SegmenterOptions:
         if not 0 <= self.tail_ms <= self.soft_pause_ms <= self.hangover_ms:
             raise ValueError("times must satisfy 0 <= tail_ms <= soft_pause_ms <= hangover_ms")
         if self.pre_roll_ms < 0 or self.min_speech_ms < 0 or self.soft_pause_ms <= 0:
-            raise ValueError(
-                "pre_roll_ms and min_speech_ms must not be negative, soft_pause_ms must be positive"
-            )
+            raise ValueError("pre_roll_ms and min_speech_ms must not be negative, soft_pause_ms must be positive")
         if not FRAME_MS <= self.cut_window_ms <= self.cut_search_ms - 2 * FRAME_MS:
-            raise ValueError(
-                f"cut_window_ms must lie between {FRAME_MS} ms and cut_search_ms - {2 * FRAME_MS} ms"
-            )
+            raise ValueError(f"cut_window_ms must lie between {FRAME_MS} ms and cut_search_ms - {2 * FRAME_MS} ms")
         # An onset, confirmed as late as can be, must fit; and so must what is left after a cut.
         onset_ms = self.pre_roll_ms + self.min_speech_ms + self.soft_pause_ms
         rest_ms = self.cut_search_ms + self.hangover_ms + self.tail_ms
         if self.max_utterance_ms < max(onset_ms, rest_ms) + 2 * FRAME_MS:
-            raise ValueError(
-                "max_utterance_ms must exceed cut_search_ms + hangover_ms + tail_ms, and any onset"
-            )
+            raise ValueError("max_utterance_ms must exceed cut_search_ms + hangover_ms + tail_ms, and any onset")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,15 +154,11 @@ class Segmenter:
         if self._now is None:
             self._floor = frame.start_sample
         elif frame.start_sample != self._now:
-            raise ValueError(
-                f"frame begins at sample {frame.start_sample}, expected {self._now}: frames must follow"
-            )
+            raise ValueError(f"frame begins at sample {frame.start_sample}, expected {self._now}: frames must follow")
         self._now = frame.end_sample
         loudness = float(np.mean(np.square(frame.samples))) * (0.1 + probability)
         self._held.append(_Held(frame, loudness))
-        self._voiced = probability >= (
-            self.options.release_threshold if self._voiced else self.options.threshold
-        )
+        self._voiced = probability >= (self.options.release_threshold if self._voiced else self.options.threshold)
         events = self._on_speech(frame) if self._voiced else self._on_silence(self._now)
         self._forget()
         return events
@@ -240,9 +230,7 @@ class Segmenter:
         latest = start + self._maximum
         earliest = latest - _samples(self.options.cut_search_ms)
         places = [
-            held
-            for held in self._held
-            if earliest <= held.frame.start_sample and held.frame.end_sample <= latest
+            held for held in self._held if earliest <= held.frame.start_sample and held.frame.end_sample <= latest
         ]
         width = max(1, self.options.cut_window_ms // FRAME_MS)
         loudness = np.convolve([held.loudness for held in places], np.ones(width), mode="valid")

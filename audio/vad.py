@@ -6,6 +6,7 @@ microseconds a frame, the same on every machine. `SileroVad` is a small recurren
 nothing of utterances.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
@@ -16,9 +17,26 @@ from audio.frames import FRAME_SAMPLES, SAMPLE_RATE, AudioFrame, FloatArray, to_
 
 VadName: TypeAlias = Literal["webrtc", "silero"]
 
+DEFAULT_VAD: VadName = "silero"
+"""WebRTC's takes a running tap and washing-up for speech most of the time, Silero's hardly ever"""
+
 SILERO_MODEL = Path(__file__).parent / "silero" / "silero_vad_16k.onnx"
 """Silero's network (MIT), kept here because the thresholds were measured on these very weights, and because
 its package imports torch and carries eight networks to use one"""
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """The thresholds that suit a detector, as `audio.scoreboard` chose them."""
+
+    threshold: float
+    release_threshold: float
+
+
+OPERATING_POINTS: dict[VadName, OperatingPoint] = {
+    "webrtc": OperatingPoint(0.95, 0.665),
+    "silero": OperatingPoint(0.3, 0.21),
+}
 
 
 class VoiceActivityDetector(Protocol):
@@ -82,9 +100,7 @@ class SileroVad:
                 str(model), sess_options=options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's exceptions have no common type of their own
-            raise VadError(
-                f"{model}: cannot be loaded; restore the file, or choose the webrtc detector"
-            ) from error
+            raise VadError(f"{model}: cannot be loaded; restore the file, or choose the webrtc detector") from error
         self._rate = np.array(SAMPLE_RATE, dtype=np.int64)
         self._filled = 0
         self._last = 0.0
@@ -113,13 +129,11 @@ class SileroVad:
         self._last = 0.0
 
     def _judge(self) -> float:
-        speech, self._state = self._session.run(
-            None, {"input": self._window, "state": self._state, "sr": self._rate}
-        )
+        speech, self._state = self._session.run(None, {"input": self._window, "state": self._state, "sr": self._rate})
         return float(speech[0, 0])
 
 
-def load_vad(name: VadName) -> VoiceActivityDetector:
+def load_vad(name: VadName = DEFAULT_VAD) -> VoiceActivityDetector:
     """A fresh detector for one stream.
 
     Raises:
@@ -131,6 +145,4 @@ def load_vad(name: VadName) -> VoiceActivityDetector:
     try:
         return detectors[name]()
     except ImportError as error:
-        raise VadError(
-            f"the {name} detector needs the package {error.name}; run: pip install -e ."
-        ) from error
+        raise VadError(f"the {name} detector needs the package {error.name}; run: pip install -e .") from error

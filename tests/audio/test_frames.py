@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audio.frames import FRAME_SAMPLES, Framer, from_pcm16, to_pcm16
+from audio.frames import FRAME_SAMPLES, AudioFrame, Framer, from_pcm16, to_pcm16
 from tests.audio.signals import joined, noise
 
 
@@ -12,7 +12,7 @@ from tests.audio.signals import joined, noise
 def test_any_chopping_gives_the_same_frames(sizes: list[int]) -> None:
     samples = noise(sum(sizes))
     framer = Framer()
-    frames = []
+    frames: list[AudioFrame] = []
     position = 0
     for size in sizes:
         frames += framer.push(samples[position : position + size])
