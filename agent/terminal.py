@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
-_WIDTH = 64
+_WIDTH = 56
 _FRAMES_PER_COLUMN = 4
 _FLOOR_DB = -60.0
 _COLOURS = {
@@ -56,6 +56,8 @@ class Screen:
         self._speaking = False
         self._state = "listening"
         self._sample = 0
+        self._heard = 0
+        self._replies: list[ReplySentence] = []
 
     def __enter__(self) -> "Screen":
         from rich.live import Live
@@ -71,9 +73,11 @@ class Screen:
 
     async def on_input(self, item: Input) -> None:
         """Moves the level."""
-        if not isinstance(item, AudioInput) or self._live is None:
+        if not isinstance(item, AudioInput):
             return
         self._sample = item.at_sample
+        if self._live is None:
+            return
         self._energy.append(float(np.mean(np.square(item.samples))))
         if len(self._energy) == _FRAMES_PER_COLUMN:
             self._levels.append((level(max(self._energy)), self._speaking))
@@ -92,11 +96,16 @@ class Screen:
             case Heard():
                 mark = "≈" if event.paraphrase else "›"
                 self._print(f"[bold cyan]{mark} heard[/] ([dim]{event.language}[/])  {_plain(event.text)}")
+                self._heard = event.turn
+                self._print_replies(event.turn)
             case ReplySentence():
                 self._state = "speaking"
-                self._print(f"[bold green]→ reply[/] ([dim]{event.language}[/])  {_plain(event.text)}")
+                self._replies.append(event)
+                if self._heard == event.turn:
+                    self._print_replies(event.turn)
             case TurnEnded():
                 self._state = "listening"
+                self._print_replies(event.turn)
                 self._print_latency(event)
             case Warned():
                 self._print(f"[yellow]! {event.stage}[/]  {_plain(event.message)}")
@@ -104,7 +113,13 @@ class Screen:
                 pass
 
     def _print(self, markup: str) -> None:
-        self._console.print(f"{self._sample / SAMPLE_RATE:6.1f} s  {markup}" if self._live else markup)
+        self._console.print(f"{self._sample / SAMPLE_RATE:6.1f} s  {markup}")
+
+    def _print_replies(self, turn: int) -> None:
+        """What was heard is known a little later than the reply, but reads better before it."""
+        for event in [reply for reply in self._replies if reply.turn == turn]:
+            self._print(f"[bold green]→ reply[/] ([dim]{event.language}[/])  {_plain(event.text)}")
+            self._replies.remove(event)
 
     def _print_latency(self, event: TurnEnded) -> None:
         if event.status != "done":

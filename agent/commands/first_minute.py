@@ -45,22 +45,36 @@ def run(args: argparse.Namespace) -> int:
 
     config = settings(args)
     speed = 1.0 if (args.speed or ("1" if can_draw() else "max")) == "1" else None
-    asyncio.run(_play(config, speed, args.out))
-    if args.no_chat or not sys.stdin.isatty():
+    scenes = _possible(config)
+    asyncio.run(_play(config, scenes, speed, args.out))
+    if args.no_chat or not sys.stdin.isatty() or len(scenes) < len(_SCENES):
         return OK
     from agent.cli import main
 
     print("Now you. (`noema talk` uses the microphone; `noema --help` has the rest.)")
-    return main(["chat"])
+    return main(["chat", "--bundle", config.bundle, "--device", config.device])
 
 
-async def _play(config: "AgentConfig", speed: float | None, out: Path | None) -> None:
+def _possible(config: "AgentConfig") -> "tuple[tuple[Task, str], ...]":
+    """A bundle without a model to think with still interprets."""
+    from lcm.bundle import Bundle
+
+    parts = set(Bundle.open(config.bundle).parts)
+    if config.thinker.name == "openai" or parts >= {config.thinker.variant, "bank"}:
+        return _SCENES
+    warn(f"the bundle '{config.bundle}' cannot converse yet (it has {', '.join(sorted(parts))}); it interprets")
+    return _SCENES[:1]
+
+
+async def _play(
+    config: "AgentConfig", scenes: "tuple[tuple[Task, str], ...]", speed: float | None, out: Path | None
+) -> None:
     from agent.opening import opened
 
-    print("Loading...", end="\r", flush=True)
     async with AsyncExitStack() as stack:
-        there = await stack.enter_async_context(opened(config, [task for task, _ in _SCENES], spoken=True))
-        for task, title in _SCENES:
+        there = await stack.enter_async_context(opened(config, [task for task, _ in scenes], spoken=True))
+        there.check_languages(config.language, None, speech=True)
+        for task, title in scenes:
             print(f"\n{title}\n")
             await _scene(there, task, speed, out)
 

@@ -219,6 +219,7 @@ async def _talk(args: argparse.Namespace, config: "AgentConfig") -> int:
             headphones=args.headphones,
         )
         order, parts, result = ArrivalOrder(), there.parts(), ReplayResult(config.bundle)
+        print(f"Listening to {language}. Ctrl-C ends.", flush=True)
         screen = stack.enter_context(Screen(parts.metrics))
         listeners: list[Listener] = [TurnCollector(result, parts.metrics), screen]
         if args.record or config.record:

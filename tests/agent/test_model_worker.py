@@ -14,7 +14,7 @@ from agent.inputs import Decode, EncodeSpeech, EncodeText, ModelRequest, Think
 from agent.model_worker import ModelWorker
 from agent.models import EncodedText, Models
 from agent.turn import TurnMachine, TurnOptions
-from tests.agent.small_bundle import DIM
+from tests.small_bundle import DIM
 
 
 @pytest_asyncio.fixture

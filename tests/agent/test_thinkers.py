@@ -16,7 +16,7 @@ from agent.errors import ThinkerError
 from agent.events import Task
 from agent.inputs import EncodeText, Think
 from agent.models import Models
-from tests.agent.small_bundle import DIM
+from tests.small_bundle import DIM
 
 
 @pytest.fixture(scope="module")

@@ -70,7 +70,9 @@ async def test_what_is_played_is_heard_by_the_microphone_and_counted(sound_devic
         await asyncio.gather(listener, return_exceptions=True)
     assert all(b.start_sample == a.end_sample for a, b in pairwise(heard))
     recorded, expected = joined(frame.samples for frame in heard), noise(16_000, level=0.1)
-    assert _best_correlation(recorded, expected) > 0.9
+    # By pieces: on a busy machine the server may stumble once, which shifts all that follows.
+    pieces = [_best_correlation(recorded, piece) for piece in np.split(expected, 8)]
+    assert np.median(pieces) > 0.9
 
 
 async def test_clear_stops_the_sound_and_says_what_was_heard(sound_devices: None) -> None:

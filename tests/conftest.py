@@ -1,4 +1,4 @@
-"""What the agent's tests share: a small bundle of the real modules, and recordings made by the real voice."""
+"""What tests share: a small bundle of the real modules, and a recording made by the real voice."""
 
 import asyncio
 from pathlib import Path
@@ -9,12 +9,13 @@ import pytest
 from audio.files import write_audio
 from audio.resample import resample
 from audio.voice import VOICE_RATE, Voice
-from tests.agent.small_bundle import write_small_bundle
 
 
 @pytest.fixture(scope="session")
 def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small, randomly initialised bundle."""
+    from tests.small_bundle import write_small_bundle
+
     return write_small_bundle(tmp_path_factory.mktemp("bundles") / "small")
 
 
