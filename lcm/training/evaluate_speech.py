@@ -52,7 +52,7 @@ _SPELLED = {
 
 
 @dataclass(frozen=True, slots=True)
-class TestSet:
+class ClipSet:
     """Clips of one corpus and language."""
 
     name: str
@@ -92,7 +92,7 @@ def evaluate_speech(
 ) -> dict[str, Any]:
     """Every speech figure, in per cent; chrF in points. With `cut`, recordings are measured through it as well."""
     figures: dict[str, Any] = {"synthetic": {}, "unseen_engine": {}, "real": {}}
-    for of_set in test_sets(prepared, stores, split, space.languages["speech"]):
+    for of_set in evaluation_sets(prepared, stores, split, space.languages["speech"]):
         kind, _, name = of_set.name.partition("/")
         figures[kind][name] = measured(space, of_set)
         if cut is not None and kind == "real":
@@ -100,9 +100,9 @@ def evaluate_speech(
     return figures
 
 
-def test_sets(prepared: Path, stores: Path, split: str, languages: Sequence[str]) -> list[TestSet]:
+def evaluation_sets(prepared: Path, stores: Path, split: str, languages: Sequence[str]) -> list[ClipSet]:
     """`synthetic/eng` …, `unseen_engine/eng`, `real/commonvoice_fra` … of one split."""
-    sets: list[TestSet] = []
+    sets: list[ClipSet] = []
     for store_name, kind in (("synthetic", "synthetic"), ("unseen_engine", "unseen_engine"), ("speech", "real")):
         if not (stores / f"{store_name}.{split}.jsonl").exists():
             continue
@@ -118,7 +118,7 @@ def test_sets(prepared: Path, stores: Path, split: str, languages: Sequence[str]
     return sets
 
 
-def measured(space: ConceptSpace, of_set: TestSet, cut: Cut | None = None) -> dict[str, Any]:
+def measured(space: ConceptSpace, of_set: ClipSet, cut: Cut | None = None) -> dict[str, Any]:
     """Retrieval error with its interval, chrF and WER of one set."""
     heard = space.encode_speech([torch.from_numpy(w) for w in of_set.waveforms(cut)], SAMPLE_RATE, of_set.language)
     written = space.encode_text(of_set.texts + of_set.distractors, of_set.language)
@@ -172,7 +172,7 @@ def spoken_form(text: str, language: str) -> str:
 def speech_baselines(space: ConceptSpace, prepared: Path, stores: Path, *, split: str = "test") -> dict[str, Any]:
     """Chance, one concept for all (the transcripts' mean), and for English a recogniser before the text encoder."""
     figures: dict[str, Any] = {}
-    for of_set in test_sets(prepared, stores, split, space.languages["speech"]):
+    for of_set in evaluation_sets(prepared, stores, split, space.languages["speech"]):
         written = space.encode_text(of_set.texts, of_set.language)
         always = space.decode_text(written.mean(dim=0, keepdim=True), of_set.language) * len(of_set.texts)
         count = len(of_set.texts) + len(of_set.distractors)
@@ -185,7 +185,7 @@ def speech_baselines(space: ConceptSpace, prepared: Path, stores: Path, *, split
     return figures
 
 
-def cascaded(space: ConceptSpace, of_set: TestSet, stores: Path) -> dict[str, Any] | None:
+def cascaded(space: ConceptSpace, of_set: ClipSet, stores: Path) -> dict[str, Any] | None:
     """The set's first clips transcribed by pocketsphinx, then encoded as text; None where it is not installed."""
     kept = replace(of_set, indices=of_set.indices[:RECOGNISED], texts=of_set.texts[:RECOGNISED])
     rest = of_set.texts[RECOGNISED:] + of_set.distractors
@@ -197,7 +197,7 @@ def cascaded(space: ConceptSpace, of_set: TestSet, stores: Path) -> dict[str, An
     return retrieval(heard, written, kept.short()) | text_scores(recognised, kept.texts, kept.language)
 
 
-def recognise(of_set: TestSet, stores: Path) -> list[str] | None:
+def recognise(of_set: ClipSet, stores: Path) -> list[str] | None:
     """pocketsphinx's transcripts; those made before lie beside the stores."""
     try:
         import pocketsphinx
@@ -227,7 +227,7 @@ def _set_name(corpus: str, language: str) -> str:
     return f"{corpus.rsplit('_', 1)[0]}_{language}"
 
 
-def _drawn(name: str, store: Recordings, corpus: str, language: str, most: int) -> TestSet:
+def _drawn(name: str, store: Recordings, corpus: str, language: str, most: int) -> ClipSet:
     """At most `most` clips with transcripts unique in the set, drawn by hash."""
     longest = LONGEST_SECONDS * SAMPLE_RATE
     chosen: dict[str, int] = {}
@@ -240,10 +240,10 @@ def _drawn(name: str, store: Recordings, corpus: str, language: str, most: int) 
         if key(clip.text) and len(chosen) < most:
             chosen.setdefault(key(clip.text), index)
     indices = list(chosen.values())
-    return TestSet(name, language, store, indices, [teacher_text(store.clips[i].text) for i in indices], [])
+    return ClipSet(name, language, store, indices, [teacher_text(store.clips[i].text) for i in indices], [])
 
 
-def _topped_up(of_set: TestSet, sentences: Sequence[str], candidates: int) -> TestSet:
+def _topped_up(of_set: ClipSet, sentences: Sequence[str], candidates: int) -> ClipSet:
     """With distractors, so that a small set is as hard as a large one; in the same form as its transcripts."""
     taken = {key(text) for text in of_set.texts}
     bare = all(text == transcript(text) for text in of_set.texts)

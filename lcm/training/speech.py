@@ -8,155 +8,32 @@ teaches to hear; before there is a teacher it trains alone, and first it weighs 
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from lcm.space.speech_encoder import SpeechEncoder, SpeechEncoderConfig
-from lcm.training.muon import Muon
-from lcm.training.phones import BLANK, LABELS, collapsed, edit_distance
+from lcm.training.phones import collapsed, edit_distance
 from lcm.training.speech_batches import (
     Example,
     SpeechBatch,
     SpeechFeed,
-    SpeechMix,
     collated,
     dev_examples,
     grouped,
     training_texts,
 )
+from lcm.training.speech_losses import Lesson, losses
+from lcm.training.speech_model import SpeechModel, SpeechTraining, optimisers
 from lcm.training.text import xsim_error
+
+__all__ = ["SpeechTrainer", "SpeechTraining", "Teacher"]
 
 Teacher = Callable[[Sequence[str], Sequence[str]], Tensor]
 """Sentences and their languages → concepts [B, C]: `ConceptSpace.encode_text`"""
-
-
-class SpeechTraining(BaseModel):
-    """Everything about a run: sizes, data, loss, optimiser, length."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    dim: int = 256
-    layers: int = 6
-    heads: int = 4
-    ffn_dim: int = 704
-    kernel: int = 15
-    pooler_layers: int = 2
-    pooler_heads: int = 8
-    pooler_ffn_dim: int = 512
-    concept_dim: int = 512
-    dropout: float = 0.0
-
-    batch_seconds: float = 100.0
-    real_share: float = 0.25
-    flite_share: float = 0.05
-    producers: int = 1
-
-    phone_layer: int = 4
-    phone_weight: float = 0.3
-    phone_weight_at_first: float = 1.0
-    contrast_weight: float = 0.5
-    temperature: float = 0.05
-    bank: int = 16_000
-    same_meaning: float = 0.95
-    """Candidates closer than this to the true concept are no negatives"""
-
-    matrix_lr: float = 0.02
-    lr: float = 2e-3
-    weight_decay: float = 0.01
-    warmup_steps: int = 300
-    phone_steps: int = 6_000
-    """Steps at `phone_weight_at_first`"""
-    steps: int = 200_000
-    decay_steps: int = 0
-    clip: float = 1.0
-    ema: float = 0.999
-    seed: int = 0
-    checkpoint_every: int = 500
-    evaluate_every: int = 2_000
-
-    def encoder(self) -> SpeechEncoderConfig:
-        """The encoder's sizes."""
-        return SpeechEncoderConfig(
-            dim=self.dim, layers=self.layers, heads=self.heads, ffn_dim=self.ffn_dim, kernel=self.kernel,
-            pooler_layers=self.pooler_layers, pooler_heads=self.pooler_heads, pooler_ffn_dim=self.pooler_ffn_dim,
-            concept_dim=self.concept_dim, dropout=self.dropout,
-        )  # fmt: skip
-
-    def mix(self) -> SpeechMix:
-        """What the producers draw from."""
-        return replace(
-            SpeechMix(), batch_seconds=self.batch_seconds, real_share=self.real_share, flite_share=self.flite_share
-        )
-
-
-class SpeechModel(nn.Module):
-    """The encoder and, for training alone, the head that reads phones."""
-
-    def __init__(self, config: SpeechTraining) -> None:
-        super().__init__()
-        self.encoder = SpeechEncoder(config.encoder())
-        self.phone_layer = config.phone_layer
-        self.phones = nn.Linear(config.dim, LABELS)
-
-
-@dataclass(frozen=True, slots=True)
-class Lesson:
-    """What the teacher gives for one batch."""
-
-    targets: Tensor  # [B, C] unit vectors, the transcripts' concepts
-    bank: Tensor  # [N, C] unit vectors, other sentences' concepts
-
-
-def losses(model: SpeechModel, batch: SpeechBatch, lesson: Lesson | None, config: SpeechTraining) -> dict[str, Tensor]:
-    """The terms of the loss, weighted ones under `loss` but for the phones' weight, which changes."""
-    device = model.phones.weight.device
-    features, lengths = torch.from_numpy(batch.features).to(device), torch.from_numpy(batch.lengths).to(device)
-    frames = model.encoder.frames(features.float(), lengths, model.phone_layer if lesson is None else None)
-    read = model.phones(frames.layers[model.phone_layer - 1])
-    terms = {"phones": phone_loss(read, frames.lengths, batch)}
-    if lesson is not None:
-        concepts = F.normalize(model.encoder.pooled(frames), dim=1)
-        terms["distance"] = (1 - (concepts * lesson.targets).sum(dim=1)).mean()
-        terms["contrast"] = bank_contrast(concepts, lesson, config.temperature, config.same_meaning)
-    return terms
-
-
-def phone_loss(logits: Tensor, lengths: Tensor, batch: SpeechBatch) -> Tensor:
-    """CTC per label of logits [B, T, P]; utterances without labels do not count."""
-    counts = torch.from_numpy(batch.phone_counts).to(logits.device)
-    labels = torch.from_numpy(batch.phones).to(logits.device)
-    log_probabilities = logits.float().log_softmax(dim=2).transpose(0, 1)
-    each = F.ctc_loss(log_probabilities, labels, lengths, counts, BLANK, reduction="none", zero_infinity=True)
-    return torch.where(counts > 0, each, 0.0).sum() / counts.sum().clamp_min(1)
-
-
-def bank_contrast(concepts: Tensor, lesson: Lesson, temperature: float, same_meaning: float) -> Tensor:
-    """InfoNCE of [B, C] unit vectors: each one's target among all targets of the batch and the bank."""
-    candidates = torch.cat([lesson.targets, lesson.bank])
-    own = torch.arange(len(concepts), device=concepts.device)
-    similarity = (concepts @ candidates.T).float() / temperature
-    same = lesson.targets @ candidates.T > same_meaning
-    same[own, own] = False
-    return F.cross_entropy(similarity.masked_fill(same, float("-inf")), own)
-
-
-def optimisers(model: SpeechModel, config: SpeechTraining) -> list[torch.optim.Optimizer]:
-    """Muon for the layers' matrices, AdamW for everything else."""
-    named = list(model.named_parameters())
-    matrices = [p for n, p in named if ".layers." in n and p.ndim == 2 and "relative_bias" not in n]
-    chosen = {id(p) for p in matrices}
-    others = [p for _, p in named if id(p) not in chosen]
-    return [
-        Muon(matrices, lr=config.matrix_lr, weight_decay=config.weight_decay),
-        torch.optim.AdamW(others, lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True),
-    ]
 
 
 class SpeechTrainer:

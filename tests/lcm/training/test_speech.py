@@ -1,0 +1,147 @@
+"""Training of the speech encoder: each term of the loss, and a run that can be broken off."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lcm.training.phones import BLANK, LABELS
+from lcm.training.speech import SpeechTrainer
+from lcm.training.speech_batches import Example, SpeechBatch, collated
+from lcm.training.speech_losses import Lesson, bank_contrast, losses, phone_loss
+from lcm.training.speech_model import SpeechModel, SpeechTraining, optimisers
+from tests.lcm.training.speech_stores import tiny_stores
+
+TINY = SpeechTraining(
+    dim=32, layers=3, heads=2, ffn_dim=32, kernel=5, pooler_heads=2, pooler_ffn_dim=32, concept_dim=16, phone_layer=2,
+    bank=8, warmup_steps=1, batch_seconds=20, checkpoint_every=10**9, evaluate_every=10**9,
+)  # fmt: skip
+
+
+def batch(lengths: Sequence[int] = (120, 80, 96), labels: int = 6) -> SpeechBatch:
+    generator = torch.Generator().manual_seed(0)
+    return collated(
+        [
+            Example(torch.randn(n, 80, generator=generator), [1 + (n + i) % 60 for i in range(labels)], f"{n}", "eng")
+            for n in lengths
+        ]
+    )
+
+
+def unit(rows: int, seed: int = 0) -> Tensor:
+    return F.normalize(torch.randn(rows, 16, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+def teacher(texts: Sequence[str], _languages: Sequence[str]) -> Tensor:
+    """A fixed concept for each text."""
+    return torch.cat([unit(1, sum(map(ord, text))) for text in texts])
+
+
+def test_an_utterance_without_labels_does_not_count_for_ctc() -> None:
+    made = batch((100, 100))
+    logits = torch.randn(2, 25, LABELS, generator=torch.Generator().manual_seed(0))
+    both = phone_loss(logits, torch.tensor([25, 25]), made)
+    first = collated([Example(torch.zeros(100, 80), made.phones[:6].tolist(), "", "eng")])
+    alone = phone_loss(logits[:1], torch.tensor([25]), first)
+    silent = collated(
+        [Example(torch.zeros(100, 80), made.phones[:6].tolist(), "", ""), Example(torch.zeros(100, 80), [], "", "")]
+    )
+    torch.testing.assert_close(phone_loss(logits, torch.tensor([25, 25]), silent), alone)
+    assert not torch.isclose(both, alone)
+
+
+def test_ctc_is_least_where_the_phones_are_read() -> None:
+    made = batch((100,))
+    path = torch.full((1, 25), BLANK)
+    path[0, 1:24:4] = torch.from_numpy(made.phones)
+    right = 20.0 * F.one_hot(path, LABELS)
+    assert phone_loss(right, torch.tensor([25]), made) < 0.01
+    assert phone_loss(right.flip(1), torch.tensor([25]), made) > 1
+
+
+def test_contrast_takes_no_sentence_of_the_same_meaning_as_a_negative() -> None:
+    targets, bank = unit(3), unit(5, 1)
+    concepts = F.normalize(targets + 0.1 * unit(3, 2), dim=1)
+    plain = bank_contrast(concepts, Lesson(targets, bank), 0.05, 0.95)
+    doubled = bank_contrast(concepts, Lesson(targets, torch.cat([bank, targets])), 0.05, 0.95)
+    torch.testing.assert_close(plain, doubled)
+    harder = bank_contrast(concepts, Lesson(targets, torch.cat([bank, concepts])), 0.05, 0.9999)
+    assert harder > plain
+
+
+def test_without_a_teacher_only_the_layers_below_the_phones_learn() -> None:
+    torch.manual_seed(0)
+    model = SpeechModel(TINY)
+    losses(model, batch(), None, TINY)["phones"].backward()
+    learnt = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert "phones.weight" in learnt
+    assert "encoder.layers.1.ffn2.inner_proj.weight" in learnt
+    assert not [name for name in learnt if name.startswith(("encoder.layers.2", "encoder.pooler"))]
+
+
+def test_with_a_teacher_every_weight_learns() -> None:
+    torch.manual_seed(0)
+    model = SpeechModel(TINY)
+    terms = losses(model, batch(), Lesson(unit(3), unit(8, 1)), TINY)
+    sum(terms.values(), torch.zeros(())).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_each_weight_has_one_optimiser() -> None:
+    model = SpeechModel(TINY)
+    held = [id(p) for o in optimisers(model, TINY) for g in o.param_groups for p in g["params"]]
+    assert sorted(held) == sorted(id(p) for p in model.parameters())
+
+
+def trainer(folder: Path, stores: tuple[Path, Path] | None = None) -> SpeechTrainer:
+    prepared, recordings = stores or (folder / "prepared", folder / "stores")
+    return SpeechTrainer(TINY, prepared, recordings, folder / "run", teacher)
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> tuple[Path, Path]:
+    return tiny_stores(tmp_path)
+
+
+@pytest.mark.usefixtures("stores")
+def test_the_encoder_learns_a_batch_by_heart(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    first = run.train_step(batch())
+    for _ in range(80):
+        last = run.train_step(batch())
+    assert last["distance"] < 0.4 * first["distance"]
+    assert last["contrast"] < 0.5 * first["contrast"]
+    assert last["phones"] < 0.8 * first["phones"]
+
+
+@pytest.mark.usefixtures("stores")
+def test_a_run_broken_off_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    for _ in range(3):
+        run.train_step(batch())
+    run.save()
+    resumed = trainer(tmp_path)
+    assert (resumed.step, resumed.hours) == (run.step, run.hours)
+    for one in (run, resumed):
+        for _ in range(2):
+            one.train_step(batch())
+    for name, value in run.average.items():
+        assert torch.equal(value, resumed.average[name]), name
+
+
+@pytest.mark.slow
+def test_a_run_trains_measures_and_leaves_a_checkpoint(tmp_path: Path, stores: tuple[Path, Path]) -> None:
+    config = TINY.model_copy(update={"steps": 50, "evaluate_every": 50, "checkpoint_every": 25})
+    prepared, recordings = stores
+    mix = config.mix()
+    assert mix.batch_seconds == config.batch_seconds
+    run = SpeechTrainer(config, prepared, recordings, tmp_path / "run", teacher)
+    rows = [row for row in run.train() if row]
+    assert rows[-1]["step"] == 50
+    assert {"phone_error_librispeech_en", "retrieval_error_synthetic_deu"} <= set(rows[-1])
+    assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1]) == rows[-1]
+    assert (tmp_path / "run" / "checkpoint.pt").exists()
