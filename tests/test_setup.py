@@ -1,7 +1,8 @@
 """scripts/run sets things up: in a folder with a space in its name, once, and never by halves.
 
-Each test runs the real script, venv and pip in a small checkout of its own, whose only package is built by a
-backend in the same folder: no network, and two seconds in place of forty.
+Each test runs the real scripts and the real pip in a small checkout, whose only package is built by a backend
+in the same folder: no network, and seconds in place of a minute. Making a virtual environment takes five more,
+so only the first start does it; the tests about locks and interruptions copy the one it made.
 """
 
 import os
@@ -102,16 +103,16 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def script(path: Path, text: str) -> Path:
+    path.write_text("#!/bin/sh\n" + text)
+    path.chmod(0o755)
+    return path
+
+
 def new_checkout(folder: Path) -> Iterator[Checkout]:
     checkout = Checkout(folder / "a folder" / "it's noema")
     yield checkout
     (checkout.root / "hold").unlink(missing_ok=True)
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Iterator[Checkout]:
-    """A fresh one."""
-    yield from new_checkout(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +127,22 @@ def first_start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Chec
 def ready(first_start: tuple[Checkout, Completed]) -> Checkout:
     """A checkout that is set up already."""
     return first_start[0]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, ready: Checkout) -> Iterator[Checkout]:
+    """A fresh one, whose Python makes environments by copying."""
+    template = tmp_path / "template"
+    shutil.copytree(ready.root / ".venv", template, symlinks=True)
+    (template / "noema-stamp").unlink()
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    python = script(
+        tmp_path / "python3",
+        f'if [ "$1" = -c ]; then echo "complete {version} $0"; else cp -a "{template}/." "$3"; fi\n',
+    )
+    for checkout in new_checkout(tmp_path):
+        checkout.environment["NOEMA_PYTHON"] = str(python)
+        yield checkout
 
 
 def test_the_first_start_sets_up_and_runs_where_the_caller_stands(
@@ -262,12 +279,6 @@ def test_an_environment_of_the_users_own_is_moved_aside_not_deleted(checkout: Ch
     (checkout.root / ".venv" / "precious").touch()
     assert "it is now .venv.before-noema" in checkout.run().stderr
     assert (checkout.root / ".venv.before-noema" / "precious").exists()
-
-
-def script(path: Path, text: str) -> Path:
-    path.write_text("#!/bin/sh\n" + text)
-    path.chmod(0o755)
-    return path
 
 
 def test_a_python_without_ensurepip_is_named(checkout: Checkout, tmp_path: Path) -> None:
