@@ -193,7 +193,7 @@ show_log_end() {
     say "The last lines of the log:"
     tail -n 15 "$LOG" | sed 's/^/    /' >&2
     if grep -qi 'no space left' "$LOG"; then
-        say "The disk is full: 1.5 GB are needed, 7 GB with PyTorch's CUDA build."
+        say "The disk is full: 1.5 GB are needed, 8 GB with PyTorch's CUDA build."
     elif grep -qiE 'name resolution|could not resolve|failed to establish|network is unreachable' "$LOG"; then
         say "The package index could not be reached: check the network, or pip's index and proxy settings."
     fi
@@ -307,7 +307,7 @@ choose_torch_index() {
     fi
     if [ "$torch_index" = cuda ]; then
         say "  PyTorch's index of CPU builds ($TORCH_CPU_INDEX) does not answer. Going on with pip's"
-        say "  own index, which gives the CUDA build: up to 3 GB to download and 7 GB of disk, in place of 0.3 and 1.5."
+        say "  own index, which gives the CUDA build: 2.8 GB to download and 8 GB of disk, in place of 0.3 and 1.5."
         say "  It works without a GPU just as well. Another index: NOEMA_TORCH_INDEX=URL $0"
     fi
     case $torch_index in cuda | default) torch_index="" ;; esac
