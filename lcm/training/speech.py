@@ -30,7 +30,7 @@ from lcm.training.speech_losses import Lesson, losses
 from lcm.training.speech_model import SpeechModel, SpeechTraining, optimisers
 from lcm.training.text import xsim_error
 
-__all__ = ["SpeechTrainer", "SpeechTraining", "Teacher"]
+__all__ = ["SpeechModel", "SpeechTrainer", "SpeechTraining", "Teacher"]
 
 Teacher = Callable[[Sequence[str], Sequence[str]], Tensor]
 """Sentences and their languages → concepts [B, C]: `ConceptSpace.encode_text`"""
@@ -67,10 +67,14 @@ class SpeechTrainer:
         self._bank = self._teach_bank() if teacher else None
         self._dev: dict[str, list[Example]] | None = None
 
+    @property
+    def steps(self) -> int:
+        """The last step."""
+        return self.config.steps
+
     def finish_in(self, steps: int) -> None:
-        """End the run with a linear decay over `steps` more steps."""
-        updates: dict[str, Any] = {"steps": self.step + steps, "decay_steps": steps}
-        self.config = self.config.model_copy(update=updates)
+        """End the run `steps` from here, with the learning rate falling linearly to zero; kept over a resume."""
+        self.config = self.config.model_copy(update={"steps": self.step + steps, "decay_steps": steps})
 
     def train(self) -> Iterator[dict[str, float]]:
         """Train to the configured step; yields after every step, metrics at every 50th. Stopping in between is safe."""
@@ -217,3 +221,6 @@ class SpeechTrainer:
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         self.step, self.hours = state["position"]
+        if state["config"]["decay_steps"]:  # a finish under way goes on
+            ending = {name: state["config"][name] for name in ("steps", "decay_steps")}
+            self.config = self.config.model_copy(update=ending)

@@ -123,9 +123,10 @@ def test_a_run_broken_off_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     run = trainer(tmp_path)
     for _ in range(3):
         run.train_step(batch())
+    run.finish_in(5)
     run.save()
     resumed = trainer(tmp_path)
-    assert (resumed.step, resumed.hours) == (run.step, run.hours)
+    assert (resumed.step, resumed.hours, resumed.steps) == (run.step, run.hours, 8)
     for one in (run, resumed):
         for _ in range(2):
             one.train_step(batch())
