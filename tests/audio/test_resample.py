@@ -2,14 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from audio.resample import StreamResampler, resample
 from tests.audio.signals import joined, noise, tone
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from([(8_000, 16_000), (22_050, 24_000), (44_100, 16_000), (48_000, 16_000), (16_000, 16_000)]),
     st.lists(st.integers(0, 4000), min_size=1, max_size=8),
