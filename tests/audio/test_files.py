@@ -67,7 +67,7 @@ def test_three_hours_stream_in_constant_memory(tmp_path: Path) -> None:
     with sf.SoundFile(path, "w", 8_000, 1, subtype="PCM_16") as file:
         for _ in range(180):
             file.write(minute)
-    count = early = 0
+    count, early = 0, 0.0
     for count, _frame in enumerate(iter_audio_frames(path), start=1):
         if count == 1_000:
             early = _peak_memory_mb()
