@@ -13,6 +13,7 @@ import time
 
 BENCHMARKS = {
     "replay": "scripts.bench_replay",
+    "vad": "scripts.bench_vad",
 }
 """Name → module with `add_options(parser)` and `run(args) -> dict`."""
 IDLE_LOAD_PER_CORE = 0.35

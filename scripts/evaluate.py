@@ -12,10 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from audio.frames import FloatArray, Framer
+from audio.segmenter import Segmenter, SegmenterOptions, Utterance
+from audio.vad import load_vad
 from lcm.bundle import Bundle
 from lcm.errors import LcmError, TrainingDataError
 from lcm.space import ConceptSpace
-from lcm.training.data import DEFAULT_DATA, DEFAULT_PREPARED, prepare, splits_differ
+from lcm.training.data import DEFAULT_DATA, DEFAULT_PREPARED, DEFAULT_RUNS, prepare, splits_differ
 
 
 def main() -> int:
@@ -54,7 +57,32 @@ def evaluate(arguments: argparse.Namespace, report: Callable[[str], None]) -> di
         report("text: retrieval, autoencoding, translation, noise")
         figures["text"] = evaluate_text(space, arguments.prepared, split=split, beam=arguments.beam)
         figures["baselines"]["text"] = text_baselines(space, arguments.prepared, split=split)
+    if "speech" in only and "speech_encoder" in bundle.parts:
+        from lcm.training.evaluate_speech import evaluate_speech, prepare_tests, speech_baselines
+
+        stores = DEFAULT_RUNS / "speech_data"
+        prepare_tests(arguments.prepared, arguments.data, stores, report)
+        report("speech: retrieval and words, synthetic voices and people")
+        figures["speech"] = evaluate_speech(space, arguments.prepared, stores, split=split, cut=segmented)
+        report("speech: baselines")
+        figures["baselines"]["speech"] = speech_baselines(space, arguments.prepared, stores, split=split)
+    if "lcm" in only and "base" in bundle.parts:
+        from lcm.training.evaluate_lcm import evaluate_lcm
+
+        concepts = DEFAULT_RUNS / "concepts"
+        measured = evaluate_lcm(arguments.bundle, space, arguments.prepared, concepts, split=split, report=report)
+        figures["lcm"] = measured["lcm"]
+        figures["baselines"]["lcm"] = measured["baselines"]
     return figures | {"seconds": round(time.monotonic() - started, 1)}
+
+
+def segmented(samples: FloatArray) -> FloatArray:
+    """The part of a clip that the live segmenter hands to the encoder: its longest utterance, or nothing."""
+    vad, framer, segmenter = load_vad("silero"), Framer(), Segmenter(SegmenterOptions())
+    frames = [*framer.push(samples), *framer.flush()]
+    events = [event for frame in frames for event in segmenter.push(frame, vad.probability(frame))]
+    utterances = [event.samples for event in [*events, *segmenter.flush()] if isinstance(event, Utterance)]
+    return max(utterances, key=len, default=samples[:0])
 
 
 def _prepared(data: Path, folder: Path, report: Callable[[str], None]) -> None:

@@ -1,6 +1,6 @@
 """Prepare training data: raw corpora in, frozen splits out.
 
-    python -m scripts.prepare_data --data DIR --out runs/data
+python -m scripts.prepare_data --data DIR --out runs/data
 """
 
 import argparse

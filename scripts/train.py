@@ -2,25 +2,39 @@
 
     python -m scripts.train configs/training/text_mini.yaml
     python -m scripts.train configs/training/text_mini.yaml --finish 2500     # linear decay over the last 2,500 steps
-    python -m scripts.train configs/training/text_mini.yaml --export runs/bundle
+    python -m scripts.train configs/training/text_mini.yaml --export lcm/bundles/mini
+    python -m scripts.train configs/training/speech_mini.yaml --bundle lcm/bundles/mini
+    python -m scripts.train configs/training/base_mini.yaml --bundle lcm/bundles/mini
+    python -m scripts.train configs/training/bank_mini.yaml --export lcm/bundles/mini
 
-Ctrl-C saves and stops. Metrics go to RUN/metrics.jsonl, curves to RUN/curves.png.
+In this order: the text space first; speech and LCM learn its concepts and mean nothing without it. Ctrl-C saves, stops.
+Metrics go to RUN/metrics.jsonl, curves to RUN/curves.png.
 """
 
 import argparse
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 import torch
 from tqdm import tqdm
 
 from configs.loader import ConfigError, Settings, load_config
+from lcm.bundle import Bundle
+from lcm.engine import Engine
 from lcm.errors import LcmError
+from lcm.space import ConceptSpace
+from lcm.training.base import BaseTrainer, BaseTraining, export_base
+from lcm.training.concepts import concept_table
 from lcm.training.curves import draw_curves
-from lcm.training.data import DEFAULT_PREPARED
-from lcm.training.export import export_text
+from lcm.training.data import DEFAULT_DATA, DEFAULT_PREPARED, DEFAULT_RUNS
+from lcm.training.export import export_speech, export_text
+from lcm.training.recordings import prepare_flite, prepare_recordings
+from lcm.training.replies import BankBuilding, build_bank
+from lcm.training.speech import SpeechTrainer, SpeechTraining
 from lcm.training.text import TextTrainer, TextTraining
 
 
@@ -28,20 +42,44 @@ class TrainingFile(Settings):
     """What to train; exactly one section."""
 
     text: TextTraining | None = None
+    speech: SpeechTraining | None = None
+    base: BaseTraining | None = None
+    bank: BankBuilding | None = None
+
+
+class Trainer(Protocol):
+    """A run that goes on until it is over or stopped."""
+
+    step: int
+
+    @property
+    def steps(self) -> int:
+        """How many there will be."""
+        ...
+
+    def train(self) -> Iterator[dict[str, float]]:
+        """Train; yields after every step, metrics now and then."""
+        ...
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        ...
 
 
 def main() -> int:
     """Exit code 0, also when stopped by Ctrl-C after saving; 2 for a config or data that cannot be used."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="a file of configs/training")
-    parser.add_argument("--data", type=Path, default=DEFAULT_PREPARED, help="prepared splits (%(default)s)")
+    parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="raw training data (%(default)s)")
+    parser.add_argument("--prepared", type=Path, default=DEFAULT_PREPARED, help="its splits (%(default)s)")
     parser.add_argument("--run", type=Path, help="checkpoints and metrics (runs/NAME of the config)")
-    parser.add_argument("--finish", type=int, metavar="N", help="end with a linear decay over N more steps")
-    parser.add_argument(
-        "--export", type=Path, metavar="FOLDER", help="write the averaged weights to a bundle, train nothing"
-    )
+    parser.add_argument("--bundle", help="the space that speech and LCM learn; speech without it learns phones only")
+    parser.add_argument("--finish", type=int, metavar="N", help="text, speech: linear decay over N more steps")
+    parser.add_argument("--export", type=Path, metavar="FOLDER", help="write the weights to a bundle, train nothing")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (%(default)s)")
     arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     try:
         return run(arguments)
     except (LcmError, ConfigError) as error:
@@ -51,24 +89,68 @@ def main() -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, or export."""
-    config = load_config(arguments.config, TrainingFile).text
-    if config is None:
-        raise ConfigError(f"{arguments.config}: no section to train; give `text:`")
-    folder = arguments.run or Path("runs") / arguments.config.stem
+    config = load_config(arguments.config, TrainingFile)
+    if len(config.model_fields_set) != 1:
+        raise ConfigError(f"{arguments.config}: give exactly one section: text, speech, base or bank")
+    folder = arguments.run or DEFAULT_RUNS / arguments.config.stem
     if arguments.export:
-        space_id = export_text(folder / "checkpoint.pt", arguments.data / "tokenizer.model", arguments.export)
-        print(f"space {space_id} written to {arguments.export}")
+        export(config, folder, arguments)
         return 0
-    trainer = TextTrainer(config, arguments.data, folder, arguments.device)
-    if arguments.finish:
-        trainer.finish_in(arguments.finish)
-    _train(trainer)
-    draw_curves(folder / "metrics.jsonl", folder / "curves.png")
+    trainer = trainer_for(config, folder, arguments)
+    try:
+        train(trainer)
+    finally:
+        trainer.save()
+        if (folder / "metrics.jsonl").exists():
+            draw_curves(folder / "metrics.jsonl", folder / "curves.png")
     return 0
 
 
-def _train(trainer: TextTrainer) -> None:
-    """Until the last step, or until the first Ctrl-C or SIGTERM: then save after the step under way."""
+def trainer_for(config: TrainingFile, folder: Path, arguments: argparse.Namespace) -> Trainer:
+    """The trainer of the config's section, resumed if its folder holds a checkpoint."""
+    prepared, device = arguments.prepared, arguments.device
+    if config.text:
+        text = TextTrainer(config.text, prepared, folder, device)
+        if arguments.finish:
+            text.finish_in(arguments.finish)
+        return text
+    if config.speech:
+        stores = DEFAULT_RUNS / "speech_data"
+        prepare_recordings(prepared, arguments.data, stores)
+        prepare_flite(prepared, stores)
+        teacher = ConceptSpace.load(arguments.bundle, device).encode_text if arguments.bundle else None
+        speech = SpeechTrainer(config.speech, prepared, stores, folder, teacher, device)
+        if arguments.finish:
+            speech.finish_in(arguments.finish)
+        return speech
+    if config.base:
+        space = ConceptSpace.load(_needed(arguments.bundle), device)
+        concept_table(space, prepared, DEFAULT_RUNS / "concepts", _report)
+        return BaseTrainer(config.base, DEFAULT_RUNS / "concepts", folder, device)
+    raise ConfigError(f"{arguments.config}: a bank is built, not trained; give --export FOLDER")
+
+
+def export(config: TrainingFile, folder: Path, arguments: argparse.Namespace) -> None:
+    """Write what the run has learnt into the bundle `arguments.export`."""
+    checkpoint, bundle = folder / "checkpoint.pt", arguments.export
+    if config.text:
+        export_text(checkpoint, arguments.prepared / "tokenizer.model", bundle)
+    elif config.speech:
+        export_speech(checkpoint, bundle)
+    elif config.base:
+        export_base(checkpoint, bundle)
+    elif config.bank:
+        space = ConceptSpace.load(bundle, arguments.device)
+        engine = Engine.load(bundle, variant="base", device=arguments.device, space=space)
+        table = concept_table(space, arguments.prepared, DEFAULT_RUNS / "concepts", _report)
+        build_bank(config.bank, space, engine, table, arguments.data, bundle, _report)
+    opened = Bundle.open(bundle)
+    size = sum(size for size, _ in opened.description["files"].values())
+    print(f"{bundle}: {', '.join(opened.parts)}; {size / 1e6:.1f} MB; space {opened.space_id}")
+
+
+def train(trainer: Trainer) -> None:
+    """Until the last step, or until the first Ctrl-C or SIGTERM: then the step under way is the last."""
     stopping = False
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
@@ -77,14 +159,23 @@ def _train(trainer: TextTrainer) -> None:
 
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, stop)
-    with tqdm(total=trainer.config.steps, initial=trainer.step, unit="step", dynamic_ncols=True) as bar:
+    with tqdm(total=trainer.steps, initial=trainer.step, unit="step", dynamic_ncols=True, mininterval=1) as bar:
         for metrics in trainer.train():
             bar.update(trainer.step - bar.n)
-            if metrics:
-                bar.set_postfix({k: metrics[k] for k in ("loss", "pairs_per_second") if k in metrics})
+            if "loss" in metrics:
+                bar.set_postfix(loss=metrics["loss"])
             if stopping:
                 break
-    trainer.save()
+
+
+def _needed(bundle: str | None) -> str:
+    if bundle is None:
+        raise ConfigError("an LCM learns the concepts of a space; give --bundle FOLDER")
+    return bundle
+
+
+def _report(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ _ISO3 = {"en": "eng", "fr": "fra", "es": "spa", "de": "deu", "en-L2zh": "eng"}
 
 _CHECKOUT = Path(__file__).resolve().parents[2]
 DEFAULT_DATA = Path(os.environ.get("NOEMA_DATA") or _CHECKOUT.parent / "shared" / "data")
-DEFAULT_PREPARED = _CHECKOUT / "runs" / "data"
+DEFAULT_RUNS = _CHECKOUT / "runs"
+DEFAULT_PREPARED = DEFAULT_RUNS / "data"
 SPLITS_FILE = _CHECKOUT / "configs" / "training" / "splits.json"
 
 DEV_SHARE, TEST_SHARE = 0.01, 0.02

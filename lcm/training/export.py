@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from lcm.bundle import BundleWriter
+from lcm.bundle import Bundle, BundleWriter
 from lcm.training.data import LANGUAGES
+from lcm.training.speech import SpeechModel, SpeechTraining
 from lcm.training.text import TextModel, TextTraining
 
 
@@ -24,3 +25,15 @@ def export_text(checkpoint: Path, tokenizer: Path, folder: Path, languages: Sequ
     decoder = {k: v for k, v in model.decoder.state_dict().items() if k != "embed.weight"}
     writer.write_part("text_decoder", asdict(config.decoder()), decoder, space_id)
     return space_id
+
+
+def export_speech(checkpoint: Path, folder: Path, languages: Sequence[str] = LANGUAGES) -> None:
+    """Write the averaged speech encoder of a run as `speech_encoder` of the bundle whose space it learnt."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    config = SpeechTraining(**state["config"])
+    model = SpeechModel(config)
+    model.load_state_dict(state["average"], strict=False)
+    bundle = Bundle.open(folder)
+    writer = BundleWriter(folder)
+    writer.write_part("speech_encoder", asdict(config.encoder()), model.encoder.state_dict(), bundle.space_id)
+    writer.describe(languages={**bundle.languages, "speech": list(languages)})

@@ -145,6 +145,11 @@ class TextTrainer:
         if (run / "checkpoint.pt").exists():
             self._resume()
 
+    @property
+    def steps(self) -> int:
+        """The last step."""
+        return self.config.steps
+
     def finish_in(self, steps: int) -> None:
         """End the run `steps` from here, with the learning rate falling linearly to zero; kept over a resume."""
         self.config = self.config.model_copy(update={"steps": self.step + steps, "decay_steps": steps})
