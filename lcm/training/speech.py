@@ -32,6 +32,7 @@ from lcm.training.text import xsim_error
 
 __all__ = ["SpeechModel", "SpeechTrainer", "SpeechTraining", "Teacher"]
 
+LOG_EVERY = 50
 Teacher = Callable[[Sequence[str], Sequence[str]], Tensor]
 """Sentences and their languages → concepts [B, C]: `ConceptSpace.encode_text`"""
 
@@ -77,34 +78,31 @@ class SpeechTrainer:
         self.config = self.config.model_copy(update={"steps": self.step + steps, "decay_steps": steps})
 
     def train(self) -> Iterator[dict[str, float]]:
-        """Train to the configured step; yields after every step, metrics at every 50th. Stopping in between is safe."""
-        mix = self.config.mix()
-        with SpeechFeed(
-            self.prepared, self.stores, mix, seed=self.config.seed, producers=self.config.producers
-        ) as feed:
-            started, seconds, waited = time.monotonic(), 0.0, 0.0
+        """Train to the configured step; yields after every step: means over the last 50 at each 50th, else nothing.
+
+        Stopping the iteration is safe; call `save` to keep the steps since the last checkpoint.
+        """
+        mix, producers = self.config.mix(), self.config.producers
+        with SpeechFeed(self.prepared, self.stores, mix, seed=self.config.seed, producers=producers) as feed:
             batches = iter(feed)
+            meter = _Meter()
             while self.step < self.config.steps:
                 asked = time.monotonic()
                 batch = next(batches)
-                waited += time.monotonic() - asked
-                metrics = self.train_step(batch)
-                seconds += float(batch.lengths.sum()) / 100
+                meter.waited += time.monotonic() - asked
+                meter.add(self.train_step(batch), float(batch.lengths.sum()) / 100)
                 if self.step % self.config.checkpoint_every == 0:
                     self.save()
-                if self.step % 50 == 0:
-                    spent = time.monotonic() - started
-                    row = {k: round(float(v), 4) for k, v in metrics.items()} | {"step": self.step}
-                    row |= {"times_real_time": round(seconds / spent, 1), "waited": round(waited / spent, 3)}
-                    row |= {"hours": round(self.hours, 2)}
-                    if self.step % self.config.evaluate_every == 0:
-                        row |= self.evaluate()
-                    started, seconds, waited = time.monotonic(), 0.0, 0.0
-                    with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as log:
-                        log.write(json.dumps(row) + "\n")
-                    yield row
-                else:
+                if self.step % LOG_EVERY:
                     yield {}
+                    continue
+                row = meter.row() | {"step": self.step, "hours": round(self.hours, 2)}
+                if self.step % self.config.evaluate_every == 0:
+                    row |= self.evaluate()
+                meter = _Meter()
+                with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as log:
+                    log.write(json.dumps(row) + "\n")
+                yield row
         self.save()
 
     def train_step(self, batch: SpeechBatch) -> dict[str, Tensor]:
@@ -224,3 +222,25 @@ class SpeechTrainer:
         if state["config"]["decay_steps"]:  # a finish under way goes on
             ending = {name: state["config"][name] for name in ("steps", "decay_steps")}
             self.config = self.config.model_copy(update=ending)
+
+
+class _Meter:
+    """Means of what the steps gave, and how fast they went."""
+
+    def __init__(self) -> None:
+        self.started, self.waited = time.monotonic(), 0.0
+        self._seconds, self._steps = 0.0, 0
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, metrics: dict[str, Tensor], seconds: float) -> None:
+        """Count one step over `seconds` of audio."""
+        self._steps += 1
+        self._seconds += seconds
+        for name, value in metrics.items():
+            self._sums[name] = self._sums.get(name, torch.zeros(())) + value.cpu()
+
+    def row(self) -> dict[str, float]:
+        """The means; `waited` is the share of the time in which no batch was ready."""
+        spent = time.monotonic() - self.started
+        means = {name: round(float(total) / self._steps, 4) for name, total in self._sums.items()}
+        return means | {"times_real_time": round(self._seconds / spent, 1), "waited": round(self.waited / spent, 3)}

@@ -226,11 +226,13 @@ class SpeechFeed:
     def __init__(self, prepared: Path, stores: Path, mix: SpeechMix, *, seed: int, producers: int = 1) -> None:
         context = get_context("spawn")
         self._batches: Queue[SpeechBatch] = context.Queue(maxsize=_WAITING_BATCHES)
+        self._voices = tempfile.TemporaryDirectory(prefix="noema-")
+        folders = [Path(self._voices.name) / str(number) for number in range(producers)]
         self._processes: list[BaseProcess] = [
             context.Process(
-                target=_produce, args=(self._batches, prepared, stores, mix, (seed, n)), daemon=True, name=f"speech-{n}"
+                target=_produce, args=(self._batches, prepared, stores, mix, (seed, number), folder), daemon=True
             )
-            for n in range(producers)
+            for number, folder in enumerate(folders)
         ]
 
     def __enter__(self) -> "SpeechFeed":
@@ -245,6 +247,7 @@ class SpeechFeed:
             process.terminate()
         for process in self._processes:
             process.join()
+        self._voices.cleanup()
 
     def __iter__(self) -> Iterator[SpeechBatch]:
         """Batches, for ever.
@@ -261,7 +264,7 @@ class SpeechFeed:
 
 
 def _produce(
-    batches: "Queue[SpeechBatch]", prepared: Path, stores: Path, mix: SpeechMix, seed: tuple[int, int]
+    batches: "Queue[SpeechBatch]", prepared: Path, stores: Path, mix: SpeechMix, seed: tuple[int, int], folder: Path
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle; it ends its producers
     torch.set_num_threads(1)
@@ -269,18 +272,17 @@ def _produce(
     assert parent is not None  # started as a child
     # A restart must not hear the first hour again: the seed alone does not decide.
     rng = np.random.default_rng((*seed, int.from_bytes(os.urandom(8), "big")))
-    with tempfile.TemporaryDirectory(prefix="noema-") as folder:
-        source = ExampleSource(prepared, stores, mix, int(rng.integers(2**62)), Path(folder))
-        while parent.is_alive():
-            groups = grouped(source.pool(), mix.batch_seconds)
-            for number in rng.permutation(len(groups)):
-                batch = collated(groups[number])
-                while parent.is_alive():
-                    try:
-                        batches.put(batch, timeout=5)
-                        break
-                    except queue.Full:
-                        continue
+    source = ExampleSource(prepared, stores, mix, int(rng.integers(2**62)), folder)
+    while parent.is_alive():
+        groups = grouped(source.pool(), mix.batch_seconds)
+        for number in rng.permutation(len(groups)):
+            batch = collated(groups[number])
+            while parent.is_alive():
+                try:
+                    batches.put(batch, timeout=5)
+                    break
+                except queue.Full:
+                    continue
 
 
 def _weighted(choices: tuple[tuple[str, float], ...], rng: np.random.Generator) -> str:
