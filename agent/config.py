@@ -5,6 +5,7 @@ behind this module reads YAML or the environment.
 """
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from agent.events import Task
 from agent.order import VirtualLatency
 from agent.turn import TurnOptions
 from audio.segmenter import SegmenterOptions
+from audio.vad import DEFAULT_VAD, OPERATING_POINTS, VadName
 from configs import loader
 from configs.loader import Settings
 
@@ -32,9 +34,9 @@ class SegmenterConfig(Settings):
     """None: the detector's own."""
     release_threshold: float | None = Field(default=None, gt=0, lt=1)
 
-    def options(self) -> SegmenterOptions:
-        """What the segmenter takes; times that contradict each other are refused."""
-        given = self.model_dump(exclude_none=True)
+    def options(self, detector: VadName) -> SegmenterOptions:
+        """What the segmenter takes; thresholds that are not set are those that suit the detector."""
+        given = asdict(OPERATING_POINTS[detector]) | self.model_dump(exclude_none=True)
         try:
             return SegmenterOptions(**given)
         except ValueError as error:
@@ -44,7 +46,7 @@ class SegmenterConfig(Settings):
 class VadConfig(Settings):
     """Which detector listens."""
 
-    name: Literal["webrtc", "silero"] = "silero"
+    name: VadName = DEFAULT_VAD
 
 
 class VoiceConfig(Settings):
@@ -126,7 +128,7 @@ class AgentConfig(Settings):
     ) -> TurnOptions:
         """The options of one session."""
         return TurnOptions(
-            segmenter=self.segmenter.options(),
+            segmenter=self.segmenter.options(self.vad.name),
             task=task,
             language=language,
             reply_language=reply_language,

@@ -101,7 +101,9 @@ async def _chat(args: argparse.Namespace, config: "AgentConfig") -> int:
         order = ArrivalOrder(lambda: int((time.monotonic() - began) * 16_000))
         parts, result = there.parts(), ReplayResult(config.bundle)
         typing = _Typing(order, quiet=args.json)
-        listeners: list[Listener] = [typing, TurnCollector(result, parts.metrics)]
+        listeners: list[Listener] = [typing]
+        if args.json:
+            listeners.append(TurnCollector(result, parts.metrics))
         if args.record or config.record:
             listeners.append(recorder(there, options, stack))
         await run_session(typing.source(), order, options, parts, listeners)
@@ -195,7 +197,6 @@ async def _talk(args: argparse.Namespace, config: "AgentConfig") -> int:
     from agent.loudspeaker import Loudspeaker
     from agent.opening import opened
     from agent.order import ArrivalOrder
-    from agent.replay import ReplayResult, TurnCollector
     from agent.session import run_session
     from agent.terminal import Screen
     from audio.playback import Playback
@@ -218,10 +219,10 @@ async def _talk(args: argparse.Namespace, config: "AgentConfig") -> int:
             ),
             headphones=args.headphones,
         )
-        order, parts, result = ArrivalOrder(), there.parts(), ReplayResult(config.bundle)
+        order, parts = ArrivalOrder(), there.parts()
         print(f"Listening to {language}. Ctrl-C ends.", flush=True)
         screen = stack.enter_context(Screen(parts.metrics))
-        listeners: list[Listener] = [TurnCollector(result, parts.metrics), screen]
+        listeners: list[Listener] = [screen]
         if args.record or config.record:
             listeners.append(recorder(there, options, stack))
         async with asyncio.TaskGroup() as tasks:

@@ -234,7 +234,7 @@ def _utterances(models: "Models", path: Path, language: str, config: "AgentConfi
     from audio.segmenter import Segmenter, Utterance
     from audio.vad import load_vad
 
-    vad, segmenter = load_vad(config.vad.name), Segmenter(config.segmenter.options())
+    vad, segmenter = load_vad(config.vad.name), Segmenter(config.segmenter.options(config.vad.name))
 
     def events() -> Iterator[object]:
         for frame in iter_audio_frames(path):

@@ -17,8 +17,8 @@ def test_a_copy_may_leave_things_out(tmp_path: Path) -> None:
     path.write_text("language: fra\nsegmenter:\n  hangover_ms: 600\n")
     config = load_config(path)
     assert config.language == "fra"
-    assert config.segmenter.options().hangover_ms == 600
-    assert config.segmenter.options().pre_roll_ms == 300
+    assert config.segmenter.options("silero").hangover_ms == 600
+    assert config.segmenter.options("silero").pre_roll_ms == 300
 
 
 @pytest.mark.parametrize(
@@ -42,5 +42,12 @@ def test_wrong_settings_are_refused_in_one_line(tmp_path: Path, text: str, told:
 def test_times_that_contradict_each_other_are_refused() -> None:
     config = AgentConfig.model_validate({"segmenter": {"tail_ms": 400}})
     with pytest.raises(Exception, match="tail_ms") as caught:
-        config.segmenter.options()
+        config.segmenter.options("silero")
     assert exit_code(caught.value) == 2
+
+
+def test_a_detector_brings_its_thresholds_unless_they_are_set() -> None:
+    config = AgentConfig()
+    assert config.segmenter.options("silero").threshold != config.segmenter.options("webrtc").threshold
+    mine = AgentConfig.model_validate({"segmenter": {"threshold": 0.7, "release_threshold": 0.4}})
+    assert mine.segmenter.options("silero").threshold == 0.7
