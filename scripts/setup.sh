@@ -142,6 +142,7 @@ finish() {
         wait "$child" 2>/dev/null
     fi
     [ -z "${half_made-}" ] || discard "$VENV"
+    rm -rf "$VENV".trash.*
     rm -f "$CHILD" "$LOCK"
     locked="" child="" half_made=""
     trap - INT TERM HUP

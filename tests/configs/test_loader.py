@@ -90,16 +90,12 @@ def test_an_unknown_setting_names_file_line_and_the_likely_one() -> None:
 
 
 def test_an_unknown_setting_far_from_all_lists_what_there_is() -> None:
-    assert (
-        complaint("zebra: 1\n") == "f.yaml:1: unknown setting zebra; known: detector, language, record, run"
-    )
+    assert complaint("zebra: 1\n") == "f.yaml:1: unknown setting zebra; known: detector, language, record, run"
 
 
 def test_unknown_settings_are_found_in_dataclasses_lists_and_behind_optionals() -> None:
     text = "run:\n  steps: 1\n  stages:\n    - learning_rate: 0.1\n    - learning_rat: 0.1\n"
-    assert complaint(text) == (
-        "f.yaml:5: unknown setting run.stages.1.learning_rat; did you mean learning_rate?"
-    )
+    assert complaint(text) == ("f.yaml:5: unknown setting run.stages.1.learning_rat; did you mean learning_rate?")
 
 
 def test_a_wrong_choice_names_the_likely_one() -> None:
@@ -109,9 +105,7 @@ def test_a_wrong_choice_names_the_likely_one() -> None:
 
 
 def test_a_value_out_of_range_says_the_range() -> None:
-    assert complaint("detector: {threshold: 2}\n") == (
-        "f.yaml:1: detector.threshold: should be less than 1, not 2"
-    )
+    assert complaint("detector: {threshold: 2}\n") == ("f.yaml:1: detector.threshold: should be less than 1, not 2")
 
 
 def test_a_missing_setting_points_at_the_part_that_lacks_it() -> None:
