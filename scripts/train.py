@@ -143,7 +143,7 @@ def export(config: TrainingFile, folder: Path, arguments: argparse.Namespace) ->
         space = ConceptSpace.load(bundle, arguments.device)
         engine = Engine.load(bundle, variant="base", device=arguments.device, space=space)
         table = concept_table(space, arguments.prepared, DEFAULT_RUNS / "concepts", _report)
-        build_bank(config.bank, space, engine, table, arguments.data, bundle, _report)
+        build_bank(config.bank, space, engine, table, arguments.prepared, bundle, _report)
     opened = Bundle.open(bundle)
     size = sum(size for size, _ in opened.description["files"].values())
     print(f"{bundle}: {', '.join(opened.parts)}; {size / 1e6:.1f} MB; space {opened.space_id}")

@@ -153,7 +153,7 @@ class BaseTrainer:
         self.model.normalizer.load_state_dict(fitted.state_dict())
 
     def train(self) -> Iterator[dict[str, float]]:
-        """Train for the configured epochs; yields after every step: metrics at each 100th and an epoch's end, else nothing.
+        """Train for the configured epochs; yields after each step: metrics at every 100th and at an epoch's end.
 
         Stopping the iteration is safe; call `save` to keep the steps since the last checkpoint.
         """

@@ -22,6 +22,7 @@ from lcm.space.sentences import split_sentences
 from lcm.training.data import MAX_CHARS, SPLITS, read_split, share
 
 ENCODE_CHUNK = 8_192
+_ADVICE = "python -m scripts.train configs/training/base_mini.yaml --bundle BUNDLE encodes them"
 SYMMETRIC = frozenset({"self_dialogue", "topicalchat", "xpersona"})
 """Corpora of two equals: either may stand for the agent. In the others the second speaker is a machine, or plays it."""
 
@@ -81,12 +82,10 @@ class ConceptTable:
             manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
             concepts = np.load(folder / "concepts.npy", mmap_mode="r")
         except (OSError, ValueError) as error:
-            advice = "run: python -m scripts.encode_concepts"
-            raise TrainingDataError(f"no concepts at {folder} ({error}); {advice}") from error
+            raise TrainingDataError(f"no concepts at {folder} ({error}); {_ADVICE}") from error
         if space_id is not None and manifest["space_id"] != space_id:
             raise TrainingDataError(
-                f"the concepts at {folder} are of space {manifest['space_id']}, not {space_id}; "
-                "run: python -m scripts.encode_concepts"
+                f"the concepts at {folder} are of space {manifest['space_id']}, not {space_id}; {_ADVICE}"
             )
         return cls(concepts, folder, manifest["space_id"])
 
@@ -104,6 +103,22 @@ class ConceptTable:
         with np.load(self.folder / f"documents.{split}.npz") as a:
             names = (tuple(a["corpus_names"].tolist()), tuple(a["names"].tolist()))
             return Documents(a["sentences"], a["roles"], a["last"], a["starts"], a["corpora"], *names)
+
+
+def concept_table(
+    space: ConceptSpace,
+    data: Path,
+    folder: Path,
+    report: Callable[[str], None] = lambda _: None,
+    *,
+    train_share: float = 1.0,
+) -> ConceptTable:
+    """Open the encoded sentences at `folder`; encode the splits at `data` if they are missing or of another space."""
+    try:
+        return ConceptTable.open(folder, space.space_id)
+    except TrainingDataError:
+        prepare_concepts(data, folder, space, train_share=train_share, report=report)
+        return ConceptTable.open(folder, space.space_id)
 
 
 def prepare_concepts(
