@@ -15,7 +15,7 @@ from typing import Any
 from audio.frames import FloatArray, Framer
 from audio.segmenter import Segmenter, SegmenterOptions, Utterance
 from audio.vad import load_vad
-from lcm.bundle import Bundle
+from lcm.bundle import Bundle, BundleWriter
 from lcm.errors import LcmError, TrainingDataError
 from lcm.space import ConceptSpace
 from lcm.training.data import DEFAULT_DATA, DEFAULT_PREPARED, DEFAULT_RUNS, prepare, splits_differ
@@ -32,11 +32,15 @@ def main() -> int:
     parser.add_argument("--only", default="text,speech,lcm", help="which halves to measure (%(default)s)")
     parser.add_argument("--split", default="test", choices=["dev", "test"], help="dev while developing (%(default)s)")
     parser.add_argument("--beam", type=int, default=1, help="hypotheses of the decoder's search (%(default)s)")
+    parser.add_argument("--write", action="store_true", help="also keep the figures in the bundle's bundle.json")
     parser.add_argument("--json", action="store_true", help="print nothing but the last line")
     arguments = parser.parse_args()
     report = (lambda _: None) if arguments.json else (lambda line: print(line, file=sys.stderr))
     try:
-        print(json.dumps(evaluate(arguments, report), ensure_ascii=False))
+        figures = evaluate(arguments, report)
+        if arguments.write:
+            BundleWriter(Bundle.open(arguments.bundle).folder).describe(metrics=figures)
+        print(json.dumps(figures, ensure_ascii=False))
     except LcmError as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2

@@ -1,0 +1,55 @@
+"""The model card's generated sections: every figure stands in its place, hand-written text stays."""
+
+import pytest
+
+from lcm.training.card import rendered_figures, table, with_section
+
+FIGURES = {
+    "text": {
+        "xsim_error": {"fra": 5.25},
+        "xsim_error_no_near_duplicates": {"fra": 4.5},
+        "translate": {"eng-fra": {"chrf": 44.4}, "fra-eng": {"chrf": 46.6}},
+        "autoencode": {"eng": {"exact": 61.0, "chrf": 87.7}, "fra": {"exact": 55.0, "chrf": 83.3}},
+        "noise": {"0.2": 2.5},
+        "rank": 74.0,
+        "mean_cosine": 0.03,
+    },
+    "speech": {"real": {"librispeech_eng": {"n": 48, "retrieval_error": 40.5, "ci": [30, 51], "chrf": 33.3, "wer": 71}}},
+    "lcm": {"base": {"l2": 9.9, "ca": 88.8, "hits_at_1_of_20": {"dialogue": 41.2}}},
+    "baselines": {
+        "speech": {"real/librispeech_eng": {"pocketsphinx": {"retrieval_error": 22.2}}},
+        "lcm": {"copy_last": {"hits_at_1_of_20": {"dialogue": 7.1}}},
+    },
+}
+
+
+def test_figures_stand_beside_their_baselines() -> None:
+    text = rendered_figures(FIGURES)
+    assert "| French | 5.25 | 4.5 |" in text
+    assert "| English | **87.7** | 44.4 |" in text
+    assert "| French | 46.6 | **83.3** |" in text
+    assert "| real: librispeech_eng | 48 | 40.5 [30, 51] | 33.3 | 71 | 22.2 |" in text
+    assert "| **base** | 9.9 | – | 88.8 | – | 41.2 |" in text
+    assert "| copy last | – | – | – | – | 7.1 |" in text
+
+
+def test_a_bundle_without_speech_or_lcm_has_no_such_section() -> None:
+    text = rendered_figures({"text": FIGURES["text"]})
+    assert "### Text" in text
+    assert "### Speech" not in text
+
+
+def test_a_section_is_replaced_and_the_rest_stays() -> None:
+    card = "# By hand\n<!-- figures -->\nold\n<!-- /figures -->\nend"
+    once = with_section(card, "figures", "new \\1 {x}")
+    assert once == "# By hand\n<!-- figures -->\n\nnew \\1 {x}\n\n<!-- /figures -->\nend"
+    assert with_section(once, "figures", "new \\1 {x}") == once
+
+
+def test_a_card_without_the_section_is_a_mistake() -> None:
+    with pytest.raises(AssertionError, match="no section"):
+        with_section("# By hand", "figures", "new")
+
+
+def test_tables_have_a_rule_below_the_head() -> None:
+    assert table(["a", "b"], [[1, 2.5]]) == "| a | b |\n| --- | --- |\n| 1 | 2.5 |"
