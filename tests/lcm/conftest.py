@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lcm.space import ConceptSpace
-from tests.agent.small_bundle import write_small_bundle
+from tests.small_bundle import write_small_bundle
 
 
 @pytest.fixture(scope="session")
