@@ -182,7 +182,8 @@ class _Replays:
         outputs.compare(EventComparer(read_event_lines(events), str(events), complete=is_complete(path)))
         recomputer = None
         if self._args.recompute:
-            self._config = self._config.model_copy(update={"bundle": info.bundle, "task": info.options.task})
+            bundle = self._args.bundle or info.bundle
+            self._config = self._config.model_copy(update={"bundle": bundle, "task": info.options.task})
             recomputer = Recomputer((await self._open(stack)).worker)
         start = time.perf_counter()
         await replay_session(path, speed=self._args.speed, listeners=outputs.listeners, recomputer=recomputer)

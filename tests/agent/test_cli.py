@@ -359,3 +359,13 @@ def test_a_reader_that_has_enough_is_no_error(small_bundle: Path) -> None:
     assert process.stderr.read() == ""
     assert process.wait(timeout=60) == 0
     process.stderr.close()
+
+
+@pytest.mark.slow
+def test_the_first_minute_interprets_and_converses(noema: Noema, tmp_path: Path) -> None:
+    result = noema("first-minute", "--no-chat", "--out", tmp_path, "--speed", "max")
+    assert result.code == 0
+    assert result.out.count("≈ heard") == 12
+    assert result.out.count("→ reply") >= 12
+    for scene in ("translate", "converse"):
+        assert (tmp_path / f"noema-{scene}.wav").stat().st_size > 1_000_000
