@@ -14,7 +14,7 @@ from typing import Any
 
 from audio.frames import FloatArray, Framer
 from audio.segmenter import Segmenter, SegmenterOptions, Utterance
-from audio.vad import load_vad
+from audio.vad import DEFAULT_VAD, load_vad
 from lcm.bundle import Bundle, BundleWriter
 from lcm.errors import LcmError, TrainingDataError
 from lcm.space import ConceptSpace
@@ -67,7 +67,7 @@ def evaluate(arguments: argparse.Namespace, report: Callable[[str], None]) -> di
         stores = DEFAULT_RUNS / "speech_data"
         prepare_tests(arguments.prepared, arguments.data, stores, report)
         report("speech: retrieval and words, synthetic voices and people")
-        figures["speech"] = evaluate_speech(space, arguments.prepared, stores, split=split, cut=segmented)
+        figures["speech"] = evaluate_speech(space, arguments.prepared, stores, split=split, cut=segmenting())
         report("speech: baselines")
         figures["baselines"]["speech"] = speech_baselines(space, arguments.prepared, stores, split=split)
     if "lcm" in only and "base" in bundle.parts:
@@ -80,13 +80,19 @@ def evaluate(arguments: argparse.Namespace, report: Callable[[str], None]) -> di
     return figures | {"seconds": round(time.monotonic() - started, 1)}
 
 
-def segmented(samples: FloatArray) -> FloatArray:
-    """The part of a clip that the live segmenter hands to the encoder: its longest utterance, or nothing."""
-    vad, framer, segmenter = load_vad("silero"), Framer(), Segmenter(SegmenterOptions())
-    frames = [*framer.push(samples), *framer.flush()]
-    events = [event for frame in frames for event in segmenter.push(frame, vad.probability(frame))]
-    utterances = [event.samples for event in [*events, *segmenter.flush()] if isinstance(event, Utterance)]
-    return max(utterances, key=len, default=samples[:0])
+def segmenting() -> Callable[[FloatArray], FloatArray]:
+    """What the live segmenter hands to the encoder of a clip: its longest utterance, or nothing."""
+    vad = load_vad(DEFAULT_VAD)
+
+    def cut(samples: FloatArray) -> FloatArray:
+        vad.reset()
+        framer, segmenter = Framer(), Segmenter(SegmenterOptions())
+        frames = [*framer.push(samples), *framer.flush()]
+        events = [event for frame in frames for event in segmenter.push(frame, vad.probability(frame))]
+        utterances = [event.samples for event in [*events, *segmenter.flush()] if isinstance(event, Utterance)]
+        return max(utterances, key=len, default=samples[:0])
+
+    return cut
 
 
 def _prepared(data: Path, folder: Path, report: Callable[[str], None]) -> None:

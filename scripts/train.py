@@ -118,8 +118,9 @@ def trainer_for(config: TrainingFile, folder: Path, arguments: argparse.Namespac
         stores = DEFAULT_RUNS / "speech_data"
         prepare_recordings(prepared, arguments.data, stores)
         prepare_flite(prepared, stores)
-        teacher = ConceptSpace.load(arguments.bundle, device).encode_text if arguments.bundle else None
-        speech = SpeechTrainer(config.speech, prepared, stores, folder, teacher, device)
+        space = ConceptSpace.load(arguments.bundle, device) if arguments.bundle else None
+        taught = (space.encode_text, space.space_id) if space else (None, "")
+        speech = SpeechTrainer(config.speech, prepared, stores, folder, *taught, device)
         if arguments.finish:
             speech.finish_in(arguments.finish)
         return speech

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from lcm.bundle import Bundle, BundleWriter
+from lcm.errors import TrainingDataError
 from lcm.training.data import LANGUAGES
 from lcm.training.speech import SpeechModel, SpeechTraining
 from lcm.training.text import TextModel, TextTraining
@@ -28,12 +29,21 @@ def export_text(checkpoint: Path, tokenizer: Path, folder: Path, languages: Sequ
 
 
 def export_speech(checkpoint: Path, folder: Path, languages: Sequence[str] = LANGUAGES) -> None:
-    """Write the averaged speech encoder of a run as `speech_encoder` of the bundle whose space it learnt."""
+    """Write the averaged speech encoder of a run as `speech_encoder` of the bundle whose space it learnt.
+
+    Raises:
+        TrainingDataError: it learnt phones only, or the concepts of another space.
+    """
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     config = SpeechTraining(**state["config"])
     model = SpeechModel(config)
     model.load_state_dict(state["average"], strict=False)
     bundle = Bundle.open(folder)
+    if state["space_id"] != bundle.space_id:
+        raise TrainingDataError(
+            f"{checkpoint} learnt space {state['space_id'] or '(none)'}, {folder} holds {bundle.space_id}; "
+            f"train some more with --bundle {folder}"
+        )
     writer = BundleWriter(folder)
     writer.write_part("speech_encoder", asdict(config.encoder()), model.encoder.state_dict(), bundle.space_id)
     writer.describe(languages={**bundle.languages, "speech": list(languages)})

@@ -42,7 +42,7 @@ class SpeechTrainer:
 
     def __init__(
         self, config: SpeechTraining, prepared: Path, stores: Path, run: Path, teacher: Teacher | None = None,
-        device: str = "cpu",
+        space_id: str = "", device: str = "cpu",
     ) -> None:  # fmt: skip
         """Begin or resume.
 
@@ -52,10 +52,11 @@ class SpeechTrainer:
             stores: the recordings that `lcm.training.recordings` made.
             run: checkpoints and metrics.
             teacher: the frozen text encoder; without it only the phones are learnt.
+            space_id: the teacher's space.
             device: a torch device.
         """
         self.config, self.prepared, self.stores, self.run = config, prepared, stores, run
-        self.teacher, self.device = teacher, device
+        self.teacher, self.space_id, self.device = teacher, space_id, device
         run.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
         self.model = SpeechModel(config).to(device)
@@ -206,6 +207,7 @@ class SpeechTrainer:
             "average": self.average,
             "optimisers": [o.state_dict() for o in self.optimisers],
             "position": [self.step, self.hours],
+            "space_id": self.space_id,
         }
         aside = self.run / "checkpoint.pt.new"
         torch.save(state, aside)
