@@ -119,8 +119,8 @@ def trainer_for(config: TrainingFile, folder: Path, arguments: argparse.Namespac
         prepare_recordings(prepared, arguments.data, stores)
         prepare_flite(prepared, stores)
         space = ConceptSpace.load(arguments.bundle, device) if arguments.bundle else None
-        taught = (space.encode_text, space.space_id) if space else (None, "")
-        speech = SpeechTrainer(config.speech, prepared, stores, folder, *taught, device)
+        teacher, space_id = (space.encode_text, space.space_id) if space else (None, "")
+        speech = SpeechTrainer(config.speech, prepared, stores, folder, teacher, space_id, device)
         if arguments.finish:
             speech.finish_in(arguments.finish)
         return speech
