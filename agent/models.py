@@ -4,6 +4,7 @@ Receives requests of the turn machine, gives arrays and strings. The only module
 requests and `lcm`; it loads `lcm`, and so torch, no earlier than `load`.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -59,6 +60,9 @@ class Models:
         thinker: ThinkerConfig | None = None,
     ) -> "Models":
         """Loads the space, and for `tasks` whatever their thinkers need."""
+        # oneDNN keeps compiled code for every length of utterance it has met, a thousand of them by default: with
+        # speech, no two are alike, and memory would grow for hours. Read when torch is first imported.
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
         from lcm.space import ConceptSpace
 
         space = ConceptSpace.load(bundle, device=device)
