@@ -123,7 +123,9 @@ def contrast_loss(
     first = torch.full((int(place.max()) + 1,), len(every), device=rows.device)
     first = first.scatter_reduce(0, place, torch.arange(len(every), device=rows.device), "amin")
     keys = F.normalize(torch.cat([targets[1], negatives[1]])[first], dim=1)
-    logits = F.normalize(predicted, dim=1) @ keys.T / temperature
+    with torch.autocast(predicted.device.type, dtype=torch.bfloat16):
+        logits = F.normalize(predicted, dim=1) @ keys.T
+    logits = logits.float() / temperature
     return (F.cross_entropy(logits, place[: len(rows)], reduction="none") * weights).mean()
 
 

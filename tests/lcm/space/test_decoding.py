@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from lcm.space.decoding import DecodingCancelled, DecodingOptions, decode
+from lcm.space.layers import DecoderLayer
 from lcm.space.text_decoder import TextDecoder, TextDecoderConfig
 
 EOS = 3
@@ -93,10 +94,12 @@ def test_decoding_stops_between_steps_when_cancelled(decoder: TextDecoder, conce
 
 def test_attention_to_one_key_is_its_value(decoder: TextDecoder, concepts: Tensor) -> None:
     """Multi-head cross-attention over a single key gives the constant that `ConceptAttention` computes."""
-    constant = decoder.layers[0].encoder_decoder_attn
+    layer = decoder.layers[0]
+    assert isinstance(layer, DecoderLayer)
+    constant = layer.encoder_decoder_attn
     full = torch.nn.MultiheadAttention(32, 4, kdim=24, vdim=24, batch_first=True)
     with torch.no_grad():
-        full.v_proj_weight.copy_(constant.v_proj.weight)  # type: ignore[union-attr]
+        full.v_proj_weight.copy_(constant.v_proj.weight)
         full.in_proj_bias[64:].copy_(constant.v_proj.bias)
         full.out_proj.weight.copy_(constant.output_proj.weight)
         full.out_proj.bias.copy_(constant.output_proj.bias)

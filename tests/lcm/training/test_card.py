@@ -14,7 +14,9 @@ FIGURES = {
         "rank": 74.0,
         "mean_cosine": 0.03,
     },
-    "speech": {"real": {"librispeech_eng": {"n": 48, "retrieval_error": 40.5, "ci": [30, 51], "chrf": 33.3, "wer": 71}}},
+    "speech": {
+        "real": {"librispeech_eng": {"n": 48, "retrieval_error": 40.5, "ci": [30, 51], "chrf": 33.3, "wer": 71}}
+    },
     "lcm": {"base": {"l2": 9.9, "ca": 88.8, "hits_at_1_of_20": {"dialogue": 41.2}}},
     "baselines": {
         "speech": {"real/librispeech_eng": {"pocketsphinx": {"retrieval_error": 22.2}}},
