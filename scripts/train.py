@@ -31,7 +31,7 @@ from lcm.training.base import BaseTrainer, BaseTraining, export_base
 from lcm.training.concepts import concept_table
 from lcm.training.curves import draw_curves
 from lcm.training.data import DEFAULT_DATA, DEFAULT_PREPARED, DEFAULT_RUNS
-from lcm.training.export import export_speech, export_text
+from lcm.training.export import describe_making, export_speech, export_text
 from lcm.training.recordings import prepare_flite, prepare_recordings
 from lcm.training.replies import BankBuilding, build_bank
 from lcm.training.speech import SpeechTrainer, SpeechTraining
@@ -145,6 +145,7 @@ def export(config: TrainingFile, folder: Path, arguments: argparse.Namespace) ->
         engine = Engine.load(bundle, variant="base", device=arguments.device, space=space)
         table = concept_table(space, arguments.prepared, DEFAULT_RUNS / "concepts", _report)
         build_bank(config.bank, space, engine, table, arguments.prepared, bundle, _report)
+    describe_making(bundle, arguments.data, ["python", "-m", "scripts.train", *sys.argv[1:]])
     opened = Bundle.open(bundle)
     size = sum(size for size, _ in opened.description["files"].values())
     print(f"{bundle}: {', '.join(opened.parts)}; {size / 1e6:.1f} MB; space {opened.space_id}")

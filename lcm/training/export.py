@@ -1,5 +1,6 @@
 """Export: a training checkpoint in, parts of a bundle out. Knows nothing of training itself."""
 
+import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -47,3 +48,22 @@ def export_speech(checkpoint: Path, folder: Path, languages: Sequence[str] = LAN
     writer = BundleWriter(folder)
     writer.write_part("speech_encoder", asdict(config.encoder()), model.encoder.state_dict(), bundle.space_id)
     writer.describe(languages={**bundle.languages, "speech": list(languages)})
+
+
+def describe_making(folder: Path, data: Path, command: Sequence[str]) -> None:
+    """Note in `bundle.json` what the weights were made from and how: data with licences, command and commit."""
+    rows = (data / "SOURCES.tsv").read_text(encoding="utf-8").splitlines()
+    head, *lines = (row.split("\t") for row in rows)
+    sources = [dict(zip(head, line, strict=False)) for line in lines]
+    kept = ("file", "repository", "commit", "licence")
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    writer = BundleWriter(folder)
+    training = writer.description.get("training", {"commands": []})
+    training |= {
+        "data": [{name: source[name] for name in kept} for source in sources],
+        "commit": commit.stdout.strip() or "unknown",
+        "commands": [*(c for c in training["commands"] if c != " ".join(command)), " ".join(command)],
+    }
+    writer.describe(license="CC-BY-SA-4.0", training=training)
