@@ -24,6 +24,10 @@ __all__ = ["ConceptSpace", "DecodingOptions"]
 
 BATCH = 64
 MIN_SECONDS, MAX_SECONDS = 0.1, 30.0
+SPEECH_BATCH = 16
+FRAMES_MULTIPLE = 16
+"""Feature frames are padded to a multiple. oneDNN keeps compiled code for every length it meets, and no two utterances
+are equally long: over 360 utterances memory grew by 59 MB unpadded, by 17 MB (and no further) padded"""
 
 
 class ConceptSpace:
@@ -125,9 +129,10 @@ class ConceptSpace:
         assert self._speech_encoder is not None  # otherwise the bundle lists no speech language
         features = [fbank(_checked(waveform, sample_rate)) for waveform in waveforms]
         out = torch.empty(len(features), self.dim)
-        for batch in _length_sorted([len(f) for f in features], 16):
+        for batch in _length_sorted([len(f) for f in features], SPEECH_BATCH):
             lengths = torch.tensor([len(features[i]) for i in batch])
-            padded = torch.nn.utils.rnn.pad_sequence([features[i] for i in batch], batch_first=True)
+            padded = torch.nn.utils.rnn.pad_sequence([features[i] for i in batch], batch_first=True)  # [B, F, 80]
+            padded = torch.nn.functional.pad(padded, (0, 0, 0, -padded.shape[1] % FRAMES_MULTIPLE))
             out[batch] = self._speech_encoder(padded.to(self.device), lengths.to(self.device)).float().cpu()
         return out
 

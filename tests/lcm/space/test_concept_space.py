@@ -6,6 +6,7 @@ import torch
 
 from lcm.errors import AudioInputError, LanguageError, TextError
 from lcm.space import ConceptSpace
+from lcm.space.fbank import fbank
 
 SENTENCES = ["Go!", "The cat is hungry.", "Where is the station, and when does the next train leave?", "Good morning."]
 
@@ -46,6 +47,18 @@ def test_speech_becomes_one_concept_a_waveform_at_any_rate(small_space: ConceptS
     torch.testing.assert_close(concepts, alone, atol=1e-4, rtol=0)
     telephone = small_space.encode_speech([tone(2.0, 8_000)], sample_rate=8_000, language="eng")
     assert torch.nn.functional.cosine_similarity(telephone, concepts[1:2]).item() > 0.9
+
+
+def test_padding_speech_changes_no_concept(small_space: ConceptSpace) -> None:
+    encoder = small_space._speech_encoder
+    assert encoder is not None
+    for frames in (33, 47, 48, 49):
+        waveform = tone(frames / 100 + 0.015)
+        features = fbank(waveform)
+        assert len(features) == frames
+        with torch.inference_mode():
+            unpadded = encoder(features[None], torch.tensor([frames]))
+        torch.testing.assert_close(small_space.encode_speech([waveform]), unpadded, atol=1e-4, rtol=0)
 
 
 def test_numpy_waveforms_are_taken(small_space: ConceptSpace) -> None:
