@@ -16,7 +16,7 @@ import numpy as np
 from agent import events, inputs
 from agent.events import DomainEvent, FloatArray, ReplyAudio
 from agent.inputs import AudioInput, Input, Voiced
-from agent.pcm16 import to_pcm16
+from audio.frames import to_pcm16
 
 _INPUTS: dict[str, type[Input]] = {
     cls.__name__: cls

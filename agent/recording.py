@@ -37,9 +37,8 @@ from agent.input_log import (
     unpacked_probabilities,
 )
 from agent.inputs import AudioInput, Input, Voiced
-from agent.pcm16 import from_pcm16, to_pcm16
 from agent.turn import VOICE_RATE, TurnOptions
-from audio.frames import FRAME_SAMPLES, SAMPLE_RATE
+from audio.frames import FRAME_SAMPLES, SAMPLE_RATE, from_pcm16, to_pcm16
 from audio.segmenter import SegmenterOptions
 
 FORMAT = 1

@@ -22,10 +22,9 @@ from agent.inputs import AudioInput, Input
 from agent.metrics import Metrics
 from agent.model_worker import ModelWorker
 from agent.order import InputOrder
-from agent.pcm16 import on_grid
 from agent.stages import Stages
 from agent.turn import TurnMachine, TurnOptions
-from audio.frames import FRAME_SAMPLES, AudioFrame
+from audio.frames import FRAME_SAMPLES, AudioFrame, on_grid
 from audio.vad import VoiceActivityDetector
 from audio.voice import Voice
 

@@ -35,8 +35,8 @@ from agent.inputs import (
 from agent.metrics import Metrics
 from agent.model_worker import Job, ModelWorker
 from agent.models import EncodedText
-from agent.pcm16 import on_grid
 from agent.thinkers import ThoughtPart
+from audio.frames import on_grid
 from audio.voice import Voice
 
 VOICE_BLOCK = 2400

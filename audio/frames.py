@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray: TypeAlias = NDArray[np.float32]
+PcmArray: TypeAlias = NDArray[np.int16]
 
 SAMPLE_RATE = 16_000
 """Hertz, everywhere between the source and the model."""
@@ -63,12 +64,17 @@ class Framer:
         return frame
 
 
-def to_pcm16(samples: FloatArray) -> NDArray[np.int16]:
-    """Float samples as 16-bit integers; what lies outside -1..1 is clipped."""
-    pcm: NDArray[np.int16] = np.rint(np.clip(samples, -1.0, 1.0) * 32767.0).astype(np.int16)
+def to_pcm16(samples: FloatArray) -> PcmArray:
+    """Samples in -1..1 as 16-bit integers, the inverse of `from_pcm16`; what lies outside is clipped."""
+    pcm: PcmArray = np.clip(np.rint(samples * np.float32(32768.0)), -32768, 32767).astype(np.int16)
     return pcm
 
 
-def from_pcm16(pcm: NDArray[np.int16]) -> FloatArray:
-    """16-bit integers as float samples in -1..1."""
+def from_pcm16(pcm: PcmArray) -> FloatArray:
+    """16-bit integers as samples in -1..1: `to_pcm16(from_pcm16(x)) == x` for every one of them."""
     return pcm.astype(np.float32) / np.float32(32768.0)
+
+
+def on_grid(samples: FloatArray) -> FloatArray:
+    """The nearest samples that 16 bits can hold: what is decided on them, a recording can repeat exactly."""
+    return from_pcm16(to_pcm16(samples))

@@ -15,7 +15,6 @@ from agent.input_log import (
     quantized_probability,
 )
 from agent.inputs import Encoded, Thought, TypedText
-from agent.pcm16 import from_pcm16, on_grid, to_pcm16
 
 
 def test_a_concept_survives_bit_for_bit() -> None:
@@ -50,13 +49,6 @@ def test_a_damaged_line_says_so(line: str) -> None:
 def test_a_line_that_is_no_input_says_so(line: str) -> None:
     with pytest.raises(LogFormatError):
         input_from(parse_line(line))
-
-
-def test_every_sixteen_bit_sample_survives() -> None:
-    pcm = np.arange(-32768, 32768).astype(np.int16)
-    assert np.array_equal(to_pcm16(from_pcm16(pcm)), pcm)
-    loud = np.array([-2.0, 2.0, 0.999999], dtype=np.float32)
-    assert np.array_equal(on_grid(on_grid(loud)), on_grid(loud))
 
 
 def test_every_probability_survives() -> None:

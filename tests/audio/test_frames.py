@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audio.frames import FRAME_SAMPLES, AudioFrame, Framer, from_pcm16, to_pcm16
+from audio.frames import FRAME_SAMPLES, AudioFrame, Framer, from_pcm16, on_grid, to_pcm16
 from tests.audio.signals import joined, noise
 
 
@@ -36,8 +36,13 @@ def test_frames_survive_a_caller_that_reuses_its_buffer() -> None:
     assert second.samples[:10].all()
 
 
-def test_pcm16_clips_and_returns_what_it_was_given() -> None:
-    samples = np.array([-2.0, -1.0, -0.25, 0.0, 0.25, 1.0, 2.0], dtype=np.float32)
-    pcm = to_pcm16(samples)
-    assert pcm.tolist() == [-32767, -32767, -8192, 0, 8192, 32767, 32767]
-    assert np.abs(from_pcm16(pcm) - samples.clip(-1, 1)).max() < 1e-4
+def test_every_sixteen_bit_sample_survives() -> None:
+    pcm = np.arange(-32768, 32768).astype(np.int16)
+    assert np.array_equal(to_pcm16(from_pcm16(pcm)), pcm)
+
+
+def test_what_lies_outside_is_clipped_and_the_grid_is_reached_in_one_step() -> None:
+    samples = np.array([-2.0, -1.0, -0.25, 0.0, 0.25, 0.999999, 1.0, 2.0], dtype=np.float32)
+    assert to_pcm16(samples).tolist() == [-32768, -32768, -8192, 0, 8192, 32767, 32767, 32767]
+    assert np.abs(on_grid(samples) - samples.clip(-1, 1)).max() < 1e-4
+    assert np.array_equal(on_grid(on_grid(samples)), on_grid(samples))
