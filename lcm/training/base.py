@@ -98,35 +98,37 @@ def losses(
     weights = weights / weights.mean()
     squares = (model.normalizer(predicted) - model.normalizer(targets)).square().mean(dim=1)
     distance = (squares * weights).mean()
-    rows = windows.sentences[:, 1:][known]
-    contrast = contrast_loss(predicted, (rows, targets), negatives, weights, config.temperature)
+    rows, of_window = windows.sentences[:, 1:][known], known.nonzero()[:, 0]
+    logits, wanted = contrast_logits(predicted, (rows, targets), negatives, of_window)
+    contrast = (F.cross_entropy(logits / config.temperature, wanted, reduction="none") * weights).mean()
     heard_last = windows.sentences[:, :-1] >= 0
     stopping = F.binary_cross_entropy_with_logits(stop[heard_last], windows.last[heard_last])
     total = config.distance_weight * distance + config.contrast_weight * contrast + config.stop_weight * stopping
     return {"loss": total, "distance": distance, "contrast": contrast, "stop": stopping}
 
 
-def contrast_loss(
-    predicted: Tensor,
-    targets: tuple[Tensor, Tensor],
-    negatives: tuple[Tensor, Tensor],
-    weights: Tensor,
-    temperature: float,
-) -> Tensor:
-    """InfoNCE by cosine of predictions [M, C] to their targets among all targets and `negatives`.
+def contrast_logits(
+    predicted: Tensor, targets: tuple[Tensor, Tensor], negatives: tuple[Tensor, Tensor], of_window: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Cosines [M, K] of predictions [M, C] to every distinct sentence among them all, and the right one [M].
 
-    Both are rows and concepts; a sentence that occurs several times counts once, and is never its own negative.
+    Targets and negatives are rows and concepts. Other sentences of one's own window count as neither right nor wrong:
+    as wrong ones they would teach the prediction to stay away from its subject.
     """
-    rows = targets[0]
-    every = torch.cat([rows, negatives[0]])
+    every = torch.cat([targets[0], negatives[0]])
     _, place = every.unique(return_inverse=True)
-    first = torch.full((int(place.max()) + 1,), len(every), device=rows.device)
-    first = first.scatter_reduce(0, place, torch.arange(len(every), device=rows.device), "amin")
+    count = int(place.max()) + 1
+    first = torch.full((count,), len(every), device=every.device)
+    first = first.scatter_reduce(0, place, torch.arange(len(every), device=every.device), "amin")
     keys = F.normalize(torch.cat([targets[1], negatives[1]])[first], dim=1)
     with torch.autocast(predicted.device.type, dtype=torch.bfloat16):
-        logits = F.normalize(predicted, dim=1) @ keys.T
-    logits = logits.float() / temperature
-    return (F.cross_entropy(logits, place[: len(rows)], reduction="none") * weights).mean()
+        logits = (F.normalize(predicted, dim=1) @ keys.T).float()
+    wanted = place[: len(predicted)]
+    beside = torch.zeros(int(of_window.max()) + 1, count, dtype=torch.bool, device=every.device)
+    beside[of_window, wanted] = True
+    ignored = beside[of_window]
+    ignored[torch.arange(len(predicted), device=every.device), wanted] = False
+    return logits.masked_fill(ignored, float("-inf")), wanted
 
 
 class BaseTrainer:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from lcm.bundle import BundleWriter
 from lcm.engine import Engine
 from lcm.errors import TrainingDataError
-from lcm.training.base import BaseTrainer, BaseTraining, contrast_loss, export_base, reply_rows
+from lcm.training.base import BaseTrainer, BaseTraining, contrast_logits, export_base, reply_rows
 from lcm.training.base_batches import PADDING, WindowPlan, epoch_windows, planned, windows_of
 from lcm.training.concepts import ConceptTable
 from lcm.training.evaluate_lcm import answers, concept_figures, hit_figures, lcm_baselines, predictions
@@ -101,14 +101,17 @@ def test_a_window_is_padded_on_the_right_and_swaps_its_speakers(concepts: Path) 
     assert bool(windows.starts_reply[0].all())
 
 
-def test_the_contrast_is_infonce_over_distinct_sentences() -> None:
+def test_the_contrast_is_among_distinct_sentences_of_other_windows() -> None:
     generator = torch.Generator().manual_seed(0)
     table = torch.randn(6, DIM, generator=generator)
     predicted = torch.randn(3, DIM, generator=generator)
-    rows, others = torch.tensor([1, 4, 1]), torch.tensor([4, 5, 1])
-    loss = contrast_loss(predicted, (rows, table[rows]), (others, table[others]), torch.ones(3), 0.1)
-    logits = F.normalize(predicted, dim=1) @ F.normalize(table[[1, 4, 5]], dim=1).T / 0.1
-    torch.testing.assert_close(loss, F.cross_entropy(logits, torch.tensor([0, 1, 0])), rtol=0.02, atol=0)
+    rows, others, of_window = torch.tensor([1, 4, 1]), torch.tensor([5, 1, 5]), torch.tensor([0, 0, 1])
+    logits, wanted = contrast_logits(predicted, (rows, table[rows]), (others, table[others]), of_window)
+    assert wanted.tolist() == [0, 1, 0], "of the distinct sentences 1, 4 and 5"
+    expected = F.normalize(predicted, dim=1) @ F.normalize(table[[1, 4, 5]], dim=1).T
+    hidden = torch.tensor([[False, True, False], [True, False, False], [False, False, False]])
+    torch.testing.assert_close(logits[~hidden], expected[~hidden], rtol=0, atol=0.01)
+    assert bool((logits[hidden] == float("-inf")).all()), "what was said beside it in the same window"
 
 
 def test_first_sentences_of_replies_cross_no_dialogue(concepts: Path) -> None:
