@@ -17,7 +17,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from audio.frames import FRAME_MS, FRAME_SAMPLES, SAMPLE_RATE, AudioFrame, FloatArray
+from audio.frames import FRAME_MS, FRAME_SAMPLES, SAMPLE_RATE, AudioFrame, FloatArray, to_pcm16
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,11 @@ class SegmenterOptions:
             raise ValueError("times must satisfy 0 <= tail_ms <= soft_pause_ms <= hangover_ms")
         if self.pre_roll_ms < 0 or self.min_speech_ms < 0 or self.soft_pause_ms <= 0:
             raise ValueError("pre_roll_ms and min_speech_ms must not be negative, soft_pause_ms must be positive")
-        if not FRAME_MS <= self.cut_window_ms <= self.cut_search_ms - 2 * FRAME_MS:
-            raise ValueError(f"cut_window_ms must lie between {FRAME_MS} ms and cut_search_ms - {2 * FRAME_MS} ms")
+        # A cut comes a tail before the maximum: the window must fit into what has been searched by then.
+        if not FRAME_MS <= self.cut_window_ms <= self.cut_search_ms - self.tail_ms - 2 * FRAME_MS:
+            raise ValueError(
+                f"cut_window_ms must lie between {FRAME_MS} ms and cut_search_ms - tail_ms - {2 * FRAME_MS} ms"
+            )
         # An onset, confirmed as late as can be, must fit; and so must what is left after a cut.
         onset_ms = self.pre_roll_ms + self.min_speech_ms + self.soft_pause_ms
         rest_ms = self.cut_search_ms + self.hangover_ms + self.tail_ms
@@ -107,8 +110,9 @@ class _Held:
     """A frame that an utterance may still need."""
 
     frame: AudioFrame
-    loudness: float
-    """Energy, scaled down where the detector hears no speech: a pause loses against a soft consonant"""
+    loudness: int
+    """Energy, scaled down where the detector hears no speech: a pause loses against a soft consonant. An integer,
+    because sums of floats depend on the machine, and with them which of two quiet places is the quieter"""
 
 
 class Segmenter:
@@ -156,8 +160,7 @@ class Segmenter:
         elif frame.start_sample != self._now:
             raise ValueError(f"frame begins at sample {frame.start_sample}, expected {self._now}: frames must follow")
         self._now = frame.end_sample
-        loudness = float(np.mean(np.square(frame.samples))) * (0.1 + probability)
-        self._held.append(_Held(frame, loudness))
+        self._held.append(_Held(frame, _loudness(frame.samples, probability)))
         self._voiced = probability >= (self.options.release_threshold if self._voiced else self.options.threshold)
         events = self._on_speech(frame) if self._voiced else self._on_silence(self._now)
         self._forget()
@@ -233,7 +236,7 @@ class Segmenter:
             held for held in self._held if earliest <= held.frame.start_sample and held.frame.end_sample <= latest
         ]
         width = max(1, self.options.cut_window_ms // FRAME_MS)
-        loudness = np.convolve([held.loudness for held in places], np.ones(width), mode="valid")
+        loudness = np.convolve([held.loudness for held in places], np.ones(width, dtype=np.int64), mode="valid")
         quietest = len(loudness) - 1 - int(np.argmin(loudness[::-1]))
         return places[quietest].frame.start_sample + width * FRAME_SAMPLES // 2
 
@@ -257,6 +260,11 @@ class Segmenter:
         keep = self._start if self._start is not None else max((self._now or 0) - self._pre_roll, self._floor)
         while self._held and self._held[0].frame.end_sample <= keep:
             self._held.popleft()
+
+
+def _loudness(samples: FloatArray, probability: float) -> int:
+    energy = int(np.square(to_pcm16(samples), dtype=np.int64).sum())  # 39 bits
+    return energy * round(1000 * (0.1 + probability))
 
 
 def _samples(milliseconds: int) -> int:

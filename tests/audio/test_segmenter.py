@@ -151,6 +151,15 @@ def test_an_over_long_utterance_is_cut_in_its_quietest_pause() -> None:
     assert 6.5 <= cut.end_sample / 16_000 <= 6.7
 
 
+def test_of_equally_loud_places_the_cut_takes_the_latest_on_every_machine() -> None:
+    rng = np.random.default_rng(0)
+    sound = rng.normal(0, 0.1, FRAME_SAMPLES).astype(np.float32)
+    # The same samples in other orders: sums of floats would differ in their last digits.
+    frames = [AudioFrame(rng.permutation(sound), index * FRAME_SAMPLES) for index in range(600)]
+    cut, _rest = utterances(segment([1.0] * 600, SegmenterOptions(), frames))
+    assert cut.end_sample == cut.at_sample - 5 * FRAME_SAMPLES // 2  # the middle of the last 100 ms
+
+
 def test_of_two_equal_sounds_the_cut_takes_the_one_not_heard_as_speech() -> None:
     probabilities = [1.0] * 320 + [0.55] * 10 + [1.0] * 200
     frames = [AudioFrame(np.full(FRAME_SAMPLES, 0.1, np.float32), i * FRAME_SAMPLES) for i in range(530)]
@@ -258,6 +267,7 @@ def test_a_frame_that_does_not_follow_is_refused() -> None:
         {"release_threshold": 0.0},
         {"max_utterance_ms": 3000},
         {"cut_window_ms": 5000},
+        {"cut_window_ms": 2400},
         {"soft_pause_ms": 0, "tail_ms": 0},
         {"pre_roll_ms": -1},
     ],
