@@ -66,8 +66,8 @@ class OpenAiConfig(Settings):
     timeout_s: PositiveFloat = 30.0
 
     def key(self) -> str | None:
-        """The key, from the environment."""
-        return os.environ.get(self.key_variable) or None
+        """The key, from the environment; without the line end that a file of it leaves, which no header may hold."""
+        return os.environ.get(self.key_variable, "").strip() or None
 
 
 class ThinkerConfig(Settings):

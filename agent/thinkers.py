@@ -10,11 +10,14 @@ Each `think` is a generator: the caller runs it step by step, lets others in bet
 waits any more. Knows nothing of threads, sessions or sound.
 """
 
+import http.client
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -31,10 +34,11 @@ if TYPE_CHECKING:
     from lcm.reply_bank import ReplyBank
 
 ThinkerName = Literal["retrieve", "lcm", "translate", "transcribe", "openai"]
-THINKERS: tuple[ThinkerName, ...] = ("retrieve", "lcm", "translate", "transcribe", "openai")
 _REPEAT_COSINE = 0.9
 _REMEMBERED = 16
 _STOP_PROBABILITY = 0.5
+_MAX_ANSWER_BYTES = 1_000_000
+_MAX_ANSWER_SENTENCES = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,10 +146,10 @@ class OpenAiThinker:
         self._timeout_s = timeout_s
 
     def think(self, request: Think) -> Iterator[ThoughtPart]:
-        """The endpoint's answer, sentence by sentence."""
+        """The endpoint's answer, sentence by sentence; of one that does not end, the first of them."""
         from lcm.space.sentences import split_sentences
 
-        for sentence in split_sentences(self._ask(request)):
+        for sentence in islice(split_sentences(self._ask(request), request.reply_language), _MAX_ANSWER_SENTENCES):
             yield ThoughtPart(None, sentence)
 
     def _ask(self, request: Think) -> str:
@@ -166,12 +170,24 @@ class OpenAiThinker:
         call = urllib.request.Request(self._url, data=body, headers=headers)
         try:
             with urllib.request.urlopen(call, timeout=self._timeout_s) as answer:
-                content = json.load(answer)["choices"][0]["message"]["content"]
+                content = json.loads(self._read(answer))["choices"][0]["message"]["content"]
         except urllib.error.HTTPError as error:
             raise ThinkerError(f"{self._url} answered {error.code} {error.reason}; check model and key") from error
-        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError, TypeError) as error:
             raise ThinkerError(f"{self._url} gave no answer ({error}); check thinker.openai in the settings") from error
         return str(content or "")
+
+    def _read(self, answer: http.client.HTTPResponse) -> bytes:
+        """The whole answer. The socket's own timeout starts anew with every byte, so the time is kept here."""
+        deadline = time.monotonic() + self._timeout_s
+        content = bytearray()
+        while piece := answer.read1(65_536):
+            content += piece
+            if len(content) > _MAX_ANSWER_BYTES:
+                raise ValueError(f"more than {_MAX_ANSWER_BYTES} bytes")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not complete after {self._timeout_s:g} s")
+        return bytes(content)
 
 
 def concept_context(entries: Sequence[ContextEntry]) -> tuple[list[FloatArray], list[int]]:

@@ -118,7 +118,25 @@ def test_an_endpoint_reads_the_words_and_its_sentences_come_one_by_one(small_bun
     assert Endpoint.asked[-1]["messages"][-1] == {"role": "user", "content": "What time is it?"}
 
 
-@pytest.mark.parametrize("answer", [(500, b""), (200, b"not json"), (200, b'{"choices": []}')])
+def test_an_endpoint_that_does_not_stop_is_cut_to_what_can_be_said(small_bundle: Path, endpoint: str) -> None:
+    content = {"choices": [{"message": {"content": "It is late. " * 1000}}]}
+    Endpoint.answer = (200, json.dumps(content).encode())
+    parts = list(openai(small_bundle, endpoint).thinker("converse").think(think(Conversation(8), 1)))
+    assert [part.text for part in parts] == ["It is late."] * 32
+
+
+def test_a_key_read_from_a_file_loses_its_line_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret\n")
+    assert OpenAiConfig().key() == "secret"
+    monkeypatch.setenv("OPENAI_API_KEY", " ")
+    assert OpenAiConfig().key() is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [(500, b""), (200, b"not json"), (200, b'{"choices": []}'), (200, b" " * 1_000_001)],
+    ids=["error", "no json", "no choice", "endless"],
+)
 def test_an_endpoint_that_fails_says_what_to_do(small_bundle: Path, endpoint: str, answer: tuple[int, bytes]) -> None:
     Endpoint.answer = answer
     models = openai(small_bundle, endpoint)
