@@ -2,7 +2,8 @@
 
 Receives requests from the event loop, gives their answers back to it; `batching` decides what runs next. The
 loop never calls torch; the thread never touches the loop but through `call_soon_threadsafe`. A job nobody
-waits for any more is dropped before it runs, and between its steps. Knows nothing of turns.
+waits for any more is dropped before it runs, and between its steps. A thinker that waits for a network keeps
+neither waiting: its jobs have threads of their own. Knows nothing of turns.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agent.batching import Waiting, next_batch, to_shed
-from agent.channel import Channel
+from agent.channel import Channel, ChannelClosed
 from agent.errors import Overloaded
 from agent.inputs import Decode, EncodeSpeech, EncodeText, ModelRequest, Think
 
@@ -32,7 +33,7 @@ class Answer:
     value: Any
     """EncodeSpeech → [1, D]; EncodeText → EncodedText; Think → ThoughtPart; Decode → str."""
     milliseconds: float
-    """Time on the model's thread."""
+    """Time it took to make, waiting in line not counted."""
 
 
 class Job:
@@ -62,11 +63,17 @@ class Job:
 
     def deliver(self, answer: Answer | None, failure: BaseException | None = None) -> None:
         """On the loop: one more answer, or None for the end."""
-        if answer is not None and not self._answers.closed:
-            self._answers.send_nowait(answer)
+        if self._answers.closed:
+            return
         if answer is None:
             self.failure = failure
             self._answers.close()
+            return
+        try:
+            self._answers.send_nowait(answer)
+        except ChannelClosed:  # full: it closed itself
+            self.failure = Overloaded("answers came faster than they were taken; give less text at a time")
+            self.cancelled = True
 
     async def answers(self) -> AsyncIterator[Answer]:
         """The answers as they come; a failed job raises its error after them."""
@@ -117,6 +124,10 @@ class ModelWorker:
         with self._changed:
             self._last += 1
             job = Job(self._last, session, request)
+            if isinstance(request, Think) and not self.models.thinker(request.task).uses_model:
+                # A daemon: nobody waits for a server that does not answer, not even the exit.
+                threading.Thread(target=self._think_aside, args=(job, request), name="noema-aside", daemon=True).start()
+                return job
             self._line[job.number] = job
             for number in to_shed([j.waiting() for j in self._line.values()], _LINE):
                 self.shed += 1
@@ -190,6 +201,18 @@ class ModelWorker:
             cancelled=lambda: all(job.cancelled for job in batch),
         )
         return [None] * len(batch) if texts is None else list(texts)
+
+    def _think_aside(self, job: Job, request: Think) -> None:
+        steps = self.models.think(request)
+        failure: Exception | None = None
+        try:
+            start = time.perf_counter()
+            while not job.cancelled and (value := next(steps, None)) is not None:
+                self._tell(job.deliver, Answer(value, (time.perf_counter() - start) * 1000))
+                start = time.perf_counter()
+        except Exception as error:  # noqa: BLE001 - handed to whoever waits for the answers
+            failure = error
+        self._tell(job.deliver, None, failure)
 
     def _line_up_again(self, job: Job) -> None:
         with self._changed:

@@ -1,6 +1,6 @@
 """Session: the whole flow of one conversation, as one function you can read aloud.
 
-    listen → segment → (decide) → understand → think → speak → send
+    listen → segment → (decide) → understand → think → decode → speak → send
 
 Receives a source of frames, an order of inputs, the shared model worker and a voice; gives every input and
 every event to its listeners, in order. What any of it means is decided by the turn machine, without I/O.
@@ -74,6 +74,7 @@ async def run_session(
             tasks.create_task(_decide(machine, order, stages, sent, parts.metrics), name="decide")
             tasks.create_task(stages.understand(), name="understand")
             tasks.create_task(stages.think(), name="think")
+            tasks.create_task(stages.decode(), name="decode")
             tasks.create_task(stages.speak(), name="speak")
             tasks.create_task(_send(sent, listeners), name="send")
     except BaseExceptionGroup as group:

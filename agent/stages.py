@@ -5,12 +5,11 @@ work under way for it stops at the next step: between steps by the worker, betwe
 failure becomes a result too, so no turn ever waits for an answer that will not come.
 """
 
-import asyncio
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing
-from typing import Any
+from contextlib import aclosing, contextmanager
 
 import numpy as np
 
@@ -35,7 +34,6 @@ from agent.inputs import (
 from agent.metrics import Metrics
 from agent.model_worker import Job, ModelWorker
 from agent.models import EncodedText
-from agent.thinkers import ThoughtPart
 from audio.frames import on_grid
 from audio.voice import Voice
 
@@ -54,7 +52,8 @@ class Work:
     def __init__(self) -> None:
         self.understand: Channel[EncodeSpeech | EncodeText | Decode] = Channel(_REQUESTS, "block")
         self.think: Channel[Think] = Channel(_REQUESTS, "block")
-        self.speak: Channel[Decode | Speak] = Channel(_REQUESTS, "block")
+        self.decode: Channel[Decode] = Channel(_REQUESTS, "block")
+        self.speak: Channel[Speak] = Channel(_REQUESTS, "block")
         self._cancelled: OrderedDict[int, None] = OrderedDict()
         self._jobs: dict[int, Job] = {}
 
@@ -65,7 +64,9 @@ class Work:
                 self.understand.send_nowait(request)
             case Think():
                 self.think.send_nowait(request)
-            case Decode() | Speak():
+            case Decode():
+                self.decode.send_nowait(request)
+            case Speak():
                 self.speak.send_nowait(request)
             case _:
                 self._cancel(request.turn)
@@ -92,12 +93,12 @@ class Work:
 
     def close(self) -> None:
         """No more requests."""
-        for channel in (self.understand, self.think, self.speak):
+        for channel in (self.understand, self.think, self.decode, self.speak):
             channel.close()
 
 
 class Stages:
-    """understand, think and speak for one session."""
+    """understand, think, decode and speak for one session."""
 
     def __init__(
         self, session: int, worker: ModelWorker, voice: Voice | None, metrics: Metrics, deliver: Deliver
@@ -112,7 +113,7 @@ class Stages:
     async def understand(self) -> None:
         """Utterances and typed text → concepts; concepts → what was heard."""
         async for request in self.work.understand:
-            handle = self._hear_back if isinstance(request, Decode) else self._encode
+            handle = self._decode if isinstance(request, Decode) else self._encode
             await self._guarded(request, "understand", handle)
 
     async def think(self) -> None:
@@ -120,11 +121,15 @@ class Stages:
         async for request in self.work.think:
             await self._guarded(request, "think", self._think)
 
+    async def decode(self) -> None:
+        """Concepts → sentences of the reply, while those before are spoken."""
+        async for request in self.work.decode:
+            await self._guarded(request, "decode", self._decode)
+
     async def speak(self) -> None:
-        """Concepts → sentences; sentences → sound."""
+        """Sentences → sound."""
         async for request in self.work.speak:
-            handle = self._say_in_words if isinstance(request, Decode) else self._say_aloud
-            await self._guarded(request, "speak", handle)
+            await self._guarded(request, "speak", self._speak)
 
     async def _guarded(self, request: ModelRequest | Speak, stage: str, handle: Callable[..., Awaitable[None]]) -> None:
         if not self.work.wanted(request.turn):
@@ -137,72 +142,51 @@ class Stages:
             await self._deliver(WorkFailed(0, request.request, request.turn, stage, one_line(error)))
 
     async def _encode(self, request: EncodeSpeech | EncodeText) -> None:
-        async for value, milliseconds in self._answers(request):
-            self._metrics.add(request.turn, "encode", milliseconds)
-            concepts = value.concepts if isinstance(value, EncodedText) else value
-            texts = value.texts if isinstance(value, EncodedText) else None
-            result = Encoded(0, request.request, request.turn, request.piece, concepts, texts)
-            await self._deliver(result)
+        with self._job(request) as job:
+            async for answer in job.answers():
+                self._metrics.add(request.turn, "encode", answer.milliseconds)
+                typed = isinstance(answer.value, EncodedText)
+                concepts, texts = (answer.value.concepts, answer.value.texts) if typed else (answer.value, None)
+                await self._deliver(Encoded(0, request.request, request.turn, request.piece, concepts, texts))
 
     async def _think(self, request: Think) -> None:
-        first = True
-        async for part, milliseconds in self._thoughts(request):
-            if first:
-                self._metrics.add(request.turn, "think", milliseconds)
-                first = False
-            await self._deliver(Thought(0, request.request, request.turn, part.concept, part.text, last=False))
+        with self._job(request) as job:
+            async for answer in job.answers():
+                self._metrics.add(request.turn, "think", answer.milliseconds)
+                part = answer.value
+                await self._deliver(Thought(0, request.request, request.turn, part.concept, part.text, last=False))
         if self.work.wanted(request.turn):
             await self._deliver(Thought(0, request.request, request.turn, None, None, last=True))
 
-    async def _thoughts(self, request: Think) -> AsyncIterator[tuple[ThoughtPart, float]]:
-        thinker = self._worker.models.thinker(request.task)
-        if thinker.uses_model:
-            async for part, milliseconds in self._answers(request):
-                yield part, milliseconds
-            return
-        steps: Iterator[ThoughtPart] = thinker.think(request)
-        while self.work.wanted(request.turn):
-            start = asyncio.get_running_loop().time()
-            # A network's answer is awaited off the loop and off the model's thread.
-            step = await asyncio.to_thread(next, steps, None)
-            if step is None:
-                return
-            yield step, (asyncio.get_running_loop().time() - start) * 1000
+    async def _decode(self, request: Decode) -> None:
+        with self._job(request) as job:
+            async for answer in job.answers():
+                if request.index is not None:  # hearing back is no part of the reply's latency
+                    self._metrics.add(request.turn, "decode", answer.milliseconds)
+                await self._deliver(Decoded(0, request.request, request.turn, request.index, answer.value))
 
-    async def _hear_back(self, request: Decode) -> None:
-        async for text, _ in self._answers(request):
-            await self._deliver(Decoded(0, request.request, request.turn, None, text))
-
-    async def _say_in_words(self, request: Decode) -> None:
-        async for text, milliseconds in self._answers(request):
-            self._metrics.add(request.turn, "decode", milliseconds)
-            await self._deliver(Decoded(0, request.request, request.turn, request.index, text))
-
-    async def _say_aloud(self, request: Speak) -> None:
+    async def _speak(self, request: Speak) -> None:
         assert self._voice is not None, "a session without a voice asks for no speech"
-        start = asyncio.get_running_loop().time()
-        first = True
+        start = time.perf_counter()
         async with aclosing(self._voice.speak(request.text, request.language)) as chunks:
             async for block in _blocks(chunks):
                 if not self.work.wanted(request.turn):
                     return
-                if first:
-                    spent = (asyncio.get_running_loop().time() - start) * 1000
-                    self._metrics.add(request.turn, "voice", spent)
-                    self._metrics.first_audio(request.turn)
-                    first = False
+                self._metrics.add(request.turn, "voice", (time.perf_counter() - start) * 1000)
+                self._metrics.first_audio(request.turn)
                 await self._voiced(request, block, last=False)
         await self._voiced(request, np.zeros(0, np.float32), last=True)
 
     async def _voiced(self, request: Speak, samples: FloatArray, *, last: bool) -> None:
         await self._deliver(Voiced(0, request.request, request.turn, request.index, samples, last))
 
-    async def _answers(self, request: ModelRequest) -> AsyncIterator[tuple[Any, float]]:
+    @contextmanager
+    def _job(self, request: ModelRequest) -> Iterator[Job]:
+        """A job in the model's line, for as long as somebody waits for its answers."""
         job = self._worker.submit(self._session, request)
         self.work.started(job)
         try:
-            async for answer in job.answers():
-                yield answer.value, answer.milliseconds
+            yield job
         finally:
             self.work.over(job)
 

@@ -1,6 +1,7 @@
 """The model worker, with the real modules of a small bundle."""
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -8,10 +9,10 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from agent.config import ThinkerConfig
-from agent.errors import TextInputError, exit_code
+from agent.config import OpenAiConfig, ThinkerConfig
+from agent.errors import Overloaded, TextInputError, exit_code
 from agent.inputs import Decode, EncodeSpeech, EncodeText, ModelRequest, Think
-from agent.model_worker import ModelWorker
+from agent.model_worker import Answer, ModelWorker
 from agent.models import EncodedText, Models
 from agent.turn import TurnMachine, TurnOptions
 from tests.small_bundle import DIM
@@ -74,6 +75,26 @@ async def test_thinking_lets_others_in_between_steps(worker: ModelWorker) -> Non
     machine.conversation.user_said(1, np.ones((1, DIM), np.float32), ("Hello.",), "eng")
     thoughts = await answers(worker, Think(1, 1, machine.conversation.view(), "converse", "eng"))
     assert 1 <= len(thoughts) <= 4
+
+
+async def test_a_server_that_does_not_answer_keeps_nobody_waiting(small_bundle: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings = OpenAiConfig(base_url=f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_s=60)
+        thinker = ThinkerConfig(name="openai", openai=settings)
+        models = Models.load(str(small_bundle), device="cpu", tasks=("converse",), thinker=thinker)
+        async with ModelWorker(lambda: models) as worker, asyncio.timeout(30):
+            job = worker.submit(0, Think(1, 1, (), "converse", "eng"))
+            assert len(await answers(worker, EncodeText(2, 1, 0, "Hello.", "eng"))) == 1
+            job.cancel()
+            assert [answer async for answer in job.answers()] == []
+
+
+async def test_answers_nobody_takes_are_bounded_and_their_loss_is_told(worker: ModelWorker) -> None:
+    job = worker.submit(0, EncodeText(1, 1, 0, "Hello.", "eng"))
+    for _ in range(10_000):
+        job.deliver(Answer("word", 0.0))
+    with pytest.raises(Overloaded):
+        [answer async for answer in job.answers()]
 
 
 async def test_a_bundle_that_is_missing_is_told_when_the_worker_starts() -> None:

@@ -4,17 +4,19 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import pytest_asyncio
 
-from agent.config import AgentConfig, ThinkerConfig
+from agent.config import AgentConfig, ThinkerConfig, VoiceConfig
 from agent.errors import Difference, RecordingError
-from agent.events import DomainEvent, Warned
+from agent.events import DomainEvent, ReplyAudio, Warned
 from agent.input_log import event_line
 from agent.inputs import Input, TypedText
 from agent.opening import Opened, opened
+from agent.order import VirtualLatency
 from agent.recording import (
     SessionRecorder,
     finalise_unfinished,
@@ -50,6 +52,9 @@ class Lines:
     async def on_event(self, event: DomainEvent) -> None:
         self.lines.append(event_line(event))
         self.events.append(event)
+
+    def of(self, kind: type) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
 
 
 @pytest_asyncio.fixture
@@ -217,7 +222,7 @@ async def test_cancelling_a_replay_leaves_nothing_running(there: Opened, recordi
     with pytest.raises(asyncio.CancelledError):
         await task
     names = {running.get_name() for running in asyncio.all_tasks()}
-    assert not names & {"listen", "segment", "decide", "understand", "think", "speak", "send", "loop-lag"}
+    assert not names & {"listen", "segment", "decide", "understand", "think", "decode", "speak", "send", "loop-lag"}
 
 
 @pytest.mark.parametrize(
@@ -253,3 +258,24 @@ async def test_typed_text_and_speech_mix_in_one_session(there: Opened, recording
     assert {turn.paraphrase for turn in result.turns} == {True, False}
     places = [event.at_sample for event in lines.events]
     assert places == sorted(places)
+
+
+async def test_a_reply_of_several_long_sentences_ends_however_long_the_voice_is_to_take(
+    there: Opened, recording: Path
+) -> None:
+    """The order waits for the words of one sentence while the voice waits to hand over the sound of another."""
+    spoken = Lines()
+    config = there.config.model_copy(update={"voice": VoiceConfig(rate_wpm=80)})
+    async with opened(config, ["translate"], spoken=True) as slow, asyncio.timeout(60):
+        await replay_file(
+            recording,
+            speed=None,
+            options=options(slow, task="translate"),
+            latency=VirtualLatency(voice_ms=5000),
+            parts=slow.parts(),
+            listeners=[spoken],
+            result=ReplayResult("small"),
+            script=[TypedText(0, "Where is the station now? " * 12)],
+        )
+    longest = max(sum(e.turn == 1 and e.index == index for e in spoken.of(ReplyAudio)) for index in range(12))
+    assert longest > 64, "else nothing ever had to wait"
