@@ -42,6 +42,7 @@ from audio.frames import FRAME_SAMPLES, SAMPLE_RATE, from_pcm16, to_pcm16
 from audio.segmenter import SegmenterOptions
 
 FORMAT = 1
+_LOCK = "recording.lock"
 _ROW_FRAMES = 50
 _BLOCK = 65_536
 _SOUNDS = {"audio": SAMPLE_RATE, "reply": VOICE_RATE}
@@ -103,7 +104,7 @@ class SessionRecorder:
         self._row_start = 0
         self._reply_samples = 0
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (folder / "recording.lock").open("wb")
+        self._lock = (folder / _LOCK).open("wb")
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         text = json.dumps(info.as_json(), indent=1, ensure_ascii=False) + "\n"
         (folder / "session.json").write_text(text, encoding="utf-8")
@@ -124,8 +125,9 @@ class SessionRecorder:
 
         def write() -> None:
             self._end_row()
-            self._write("events.jsonl", (event_line(event) + "\n").encode())
-            self._flush()
+            self._files["inputs.jsonl"].flush()
+            self._files["events.jsonl"].write((event_line(event) + "\n").encode())
+            self._files["events.jsonl"].flush()
 
         self._guarded(write)
 
@@ -133,12 +135,13 @@ class SessionRecorder:
         """Ends the recording and finalises it."""
         self._guarded(self._end_row)
         self._close_files()
-        self._lock.close()
         try:
-            finalise(self.folder)
+            finalise(self.folder)  # with the lock still held: no other start finalises it as well
         except OSError as error:
             reason = one_line(error)
             self._warn(f"the recording stays unfinished ({reason}); the next start tries again")
+        finally:
+            self._lock.close()
 
     def abandon(self) -> None:
         """Stops where it stands, as a crash would: what is on disk waits to be finalised."""
@@ -150,30 +153,29 @@ class SessionRecorder:
             if not self._row:
                 self._row_start = item.start_sample
             self._row.append(probability_byte(item.probability))
-            self._write("audio.pcm", to_pcm16(item.samples).astype("<i2").tobytes())
+            self._files["audio.pcm"].write(to_pcm16(item.samples).astype("<i2").tobytes())
             if len(self._row) >= _ROW_FRAMES:
                 self._end_row()
-                self._flush()
+                self._files["inputs.jsonl"].flush()
             return
         self._end_row()
         offset = self._reply_samples
         if isinstance(item, Voiced):
-            self._write("reply.pcm", to_pcm16(item.samples).astype("<i2").tobytes())
+            self._files["reply.pcm"].write(to_pcm16(item.samples).astype("<i2").tobytes())
             self._reply_samples += len(item.samples)
-        self._write("inputs.jsonl", (input_line(item, offset) + "\n").encode())
+        self._write_input_line(input_line(item, offset))
 
     def _end_row(self) -> None:
         if self._row:
             row, self._row = bytes(self._row), bytearray()
-            self._write("inputs.jsonl", (audio_line(self._row_start, row) + "\n").encode())
+            self._write_input_line(audio_line(self._row_start, row))
 
-    def _write(self, name: str, content: bytes) -> None:
-        self._files[name].write(content)
-
-    def _flush(self) -> None:
-        # Sound before the lines that refer to it: a torn log never points beyond its sound.
-        for name in ("audio.pcm", "reply.pcm", "inputs.jsonl", "events.jsonl"):
+    def _write_input_line(self, line: str) -> None:
+        # Sound before the line that refers to it, which may reach the disk from here on: a torn log never points
+        # beyond its sound.
+        for name in ("audio.pcm", "reply.pcm"):
             self._files[name].flush()
+        self._files["inputs.jsonl"].write((line + "\n").encode())
 
     def _guarded(self, action: Callable[[], None]) -> None:
         if not self._files:
@@ -202,21 +204,27 @@ def finalise(folder: Path) -> None:
             raw.unlink()
     for name in ("inputs.jsonl", "events.jsonl"):
         _cut_torn_line(folder / name)
-    (folder / "recording.lock").unlink(missing_ok=True)
+    (folder / _LOCK).unlink(missing_ok=True)
 
 
 def finalise_unfinished(root: Path) -> list[Path]:
-    """Finalises what a crash or a full disk left behind, but nothing that another process still records."""
-    finalised: list[Path] = []
-    for lock in sorted(root.glob("*/recording.lock")):
-        try:
-            with lock.open("rb") as held:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                finalise(lock.parent)
-            finalised.append(lock.parent)
-        except OSError as error:
-            _log.debug("%s is not finalised: %s", lock.parent, error)
-    return finalised
+    """Finalises every session that a crash or a full disk left behind."""
+    folders = [lock.parent for lock in sorted(root.glob(f"*/{_LOCK}"))]
+    return [folder for folder in folders if finalise_abandoned(folder)]
+
+
+def finalise_abandoned(folder: Path) -> bool:
+    """Finalises one session if it needs it, but not while another process still records it."""
+    try:
+        with (folder / _LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            finalise(folder)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        _log.debug("%s is not finalised: %s", folder, error)
+        return False
+    return True
 
 
 def read_info(folder: Path) -> SessionInfo:
@@ -234,7 +242,7 @@ def read_info(folder: Path) -> SessionInfo:
         options = content.pop("options")
         segmenter = SegmenterOptions(**options.pop("segmenter"))
         return SessionInfo(options=TurnOptions(segmenter=segmenter, **options), **content)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RecordingError(f"{path}: damaged ({error})") from error
 
 
@@ -243,7 +251,7 @@ def read_inputs(folder: Path) -> Iterator[Input]:
     audio, reply = _Sound(folder, "audio"), _Sound(folder, "reply")
     path = folder / "inputs.jsonl"
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8", errors="replace") as lines:
             for number, line in enumerate(lines, start=1):
                 try:
                     content = parse_line(line)
@@ -275,14 +283,17 @@ def is_complete(folder: Path) -> bool:
     last = ""
     for last in read_event_lines(folder / "events.jsonl"):  # noqa: B007 - the last line is what is wanted
         pass
-    return bool(last) and parse_line(last)["type"] == SessionEnded.__name__
+    try:
+        return bool(parse_line(last)["type"] == SessionEnded.__name__)
+    except LogFormatError:  # torn, or no line at all
+        return False
 
 
 def _frames(content: dict[str, Any], audio: "_Sound") -> Iterator[AudioInput]:
     start = int(content["start_sample"])
     for number, byte in enumerate(unpacked_probabilities(content)):
-        samples = audio.read_next(start + number * FRAME_SAMPLES)
-        yield AudioInput(start + number * FRAME_SAMPLES, samples, probability_from_byte(byte))
+        place = start + number * FRAME_SAMPLES
+        yield AudioInput(place, audio.read_frame(place), probability_from_byte(byte))
 
 
 class _Sound:
@@ -293,7 +304,8 @@ class _Sound:
 
         flac, raw = folder / f"{name}.flac", folder / f"{name}.pcm"
         self._file: Any = None
-        self._first: int | None = None
+        self._first = 0
+        self._next: int | None = None
         try:
             if flac.exists():
                 self._file = soundfile.SoundFile(flac)
@@ -304,21 +316,29 @@ class _Sound:
         except soundfile.LibsndfileError as error:
             raise RecordingError(f"{flac}: damaged ({error.error_string})") from error
 
-    def read_next(self, start_sample: int) -> FloatArray:
+    def read_frame(self, start_sample: int) -> FloatArray:
         """The next frame; the first one tells where the clock began."""
-        if self._first is None:
-            self._first = start_sample
+        if self._next is None:
+            self._next = self._first = start_sample
+        if start_sample != self._next:
+            raise LogFormatError(f"a frame at sample {start_sample}, where {self._next} should follow")
+        self._next += FRAME_SAMPLES
         return self.read(start_sample - self._first, FRAME_SAMPLES)
 
     def read(self, offset: int, length: int) -> FloatArray:
-        """Samples at a place; what is missing raises `EOFError`."""
+        """Samples at a place; what is missing or damaged raises `EOFError`."""
+        import soundfile
+
         if length == 0:
             return np.zeros(0, dtype=np.float32)
         if self._file is None:
             raise EOFError("its sound is missing")
-        if self._file.tell() != offset:
-            self._file.seek(min(offset, self._file.frames))
-        pcm = self._file.read(length, dtype="int16")
+        try:
+            if self._file.tell() != offset:
+                self._file.seek(min(offset, self._file.frames))
+            pcm = self._file.read(length, dtype="int16")
+        except soundfile.LibsndfileError as error:
+            raise EOFError(f"its sound is damaged ({error.error_string})") from error
         if len(pcm) < length:
             raise EOFError("its sound ends too early")
         return from_pcm16(pcm)

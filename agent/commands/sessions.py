@@ -98,12 +98,13 @@ def run_delete(args: argparse.Namespace) -> int:
 
 
 def _folder(name: str) -> Path:
-    from agent.recording import sessions_folder
+    from agent.recording import finalise_abandoned, sessions_folder
 
     root = sessions_folder()
     folder = root / name
     if name in {"", ".", ".."} or Path(name).name != name or not (folder / "session.json").is_file():
         raise RecordingError(f"no session '{name}' in {root}; see `noema sessions list`")
+    finalise_abandoned(folder)
     return folder
 
 

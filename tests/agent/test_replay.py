@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+import shutil
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from agent.config import AgentConfig, ThinkerConfig, VoiceConfig
 from agent.errors import Difference, RecordingError
 from agent.events import DomainEvent, ReplyAudio, Warned
 from agent.input_log import event_line
-from agent.inputs import Input, TypedText
+from agent.inputs import AudioInput, Input, PlaybackPosition, TypedText
 from agent.opening import Opened, opened
 from agent.order import VirtualLatency
 from agent.recording import (
     SessionRecorder,
+    finalise_abandoned,
     finalise_unfinished,
     is_complete,
     new_session_info,
@@ -188,15 +190,57 @@ async def test_a_session_being_recorded_is_left_alone(there: Opened, recording: 
     assert read_info(tmp_path / "running").options.reply_language == "fra"
 
 
-async def test_a_damaged_session_says_where(there: Opened, recording: Path, tmp_path: Path) -> None:
-    _, recorder = await record(there, recording, tmp_path / "session")
-    recorder.close()
-    log = tmp_path / "session" / "inputs.jsonl"
-    log.write_text("nonsense\n" + log.read_text())
-    with pytest.raises(RecordingError, match="line 1"):
-        list(read_inputs(tmp_path / "session"))
+async def test_a_log_never_points_beyond_its_sound_wherever_it_is_torn(there: Opened, tmp_path: Path) -> None:
+    info = new_session_info(options(there), "small", "space", "silero")
+    recorder = SessionRecorder(tmp_path / "torn", info, pytest.fail)
+    for number in range(400):  # positions end each row early, and no event is there to flush anything
+        await recorder.on_input(AudioInput(number * 320, np.zeros(320, np.float32), 0.0))
+        await recorder.on_input(PlaybackPosition((number + 1) * 320, number))
+        logged = (tmp_path / "torn" / "inputs.jsonl").read_bytes().count(b'"Audio"')
+        assert logged * 640 <= (tmp_path / "torn" / "audio.pcm").stat().st_size
+    assert logged > 0, "else nothing has been torn"
+    recorder.abandon()
+
+
+def test_what_was_broken_off_is_finalised_before_it_is_read(tmp_path: Path) -> None:
+    folder = copied(tmp_path)
+    (folder / "recording.lock").touch()
+    (folder / "audio.pcm").write_bytes(b"\0" * 640)
+    log = folder / "events.jsonl"
+    log.write_text(log.read_text() + '{"type":"Hea')
+    assert not is_complete(folder)
+    assert finalise_abandoned(folder)
+    assert is_complete(folder)
+    assert not finalise_abandoned(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "told"),
+    [
+        ("inputs.jsonl", lambda content: b"nonsense\n" + content, "line 1: not a line"),
+        ("inputs.jsonl", lambda content: b"\xff\xfe\n" + content, "line 1: not a line"),
+        ("inputs.jsonl", lambda content: content.replace(b'"start_sample":11520', b'"start_sample":777'), "follow"),
+        ("audio.flac", lambda content: content[: len(content) // 2] + b"\x55" * 3000, "its sound"),
+        ("session.json", lambda content: b'{"format": 1, "options": 5}', "session.json: damaged"),
+        ("session.json", lambda content: b'{"format": 99}', "another version"),
+    ],
+)
+def test_a_damaged_session_says_where(tmp_path: Path, name: str, damage: Callable[[bytes], bytes], told: str) -> None:
+    path = copied(tmp_path) / name
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(RecordingError, match=told):
+        read_info(path.parent), list(read_inputs(path.parent))
+
+
+def test_a_folder_that_is_no_session_says_so(tmp_path: Path) -> None:
     with pytest.raises(RecordingError, match="not a recorded session"):
         read_info(tmp_path)
+
+
+def copied(tmp_path: Path) -> Path:
+    """A recorded session that may be damaged."""
+    source = Path(__file__).parents[1] / "recordings" / "first_words"
+    return Path(shutil.copytree(source, tmp_path / "session"))
 
 
 async def test_a_stage_that_fails_is_a_warning_and_the_session_goes_on(there: Opened, recording: Path) -> None:
