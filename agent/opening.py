@@ -10,6 +10,7 @@ from agent.metrics import Metrics
 from agent.model_worker import ModelWorker
 from agent.models import Models
 from agent.session import Parts
+from agent.turn import TurnOptions
 from audio.vad import load_vad
 from audio.voice import Voice, VoiceOptions
 
@@ -25,6 +26,17 @@ class Opened:
     def parts(self, session: int = 0) -> Parts:
         """Parts of one session: the shared ones, a detector and measurements of its own."""
         return Parts(self.worker, load_vad(self.config.vad.name), self.voice, Metrics(), session)
+
+    def turn_options(self, language: str, reply_language: str | None, task: Task | None = None) -> TurnOptions:
+        """The options of one session: what the settings say, and what its thinker and its voice ask for."""
+        task = task or self.config.task
+        return self.config.turn_options(
+            task=task,
+            language=language,
+            reply_language=reply_language,
+            spoken_reply=self.voice is not None,
+            words_first=self.worker.models.thinker(task).words_first,
+        )
 
     def check_languages(self, language: str, reply_language: str | None, *, speech: bool) -> tuple[str, str | None]:
         """The languages of a session as the bundle names them, or an error that lists those it knows."""

@@ -69,11 +69,10 @@ async def _measure(config: AgentConfig, args: argparse.Namespace) -> dict[str, A
 
 async def _replay(there: Opened, path: Path, to: str | None) -> tuple[ReplayResult, dict[str, list[float]]]:
     config, parts, result = there.config, there.parts(), ReplayResult(there.config.bundle)
-    options = config.turn_options(task=config.task, language=config.language, reply_language=to, spoken_reply=True)
     await replay_file(
         path,
         speed=None,
-        options=options,
+        options=there.turn_options(config.language, to),
         latency=config.virtual_latency.latency(),
         parts=parts,
         listeners=[TurnCollector(result, parts.metrics)],

@@ -90,13 +90,7 @@ async def _chat(args: argparse.Namespace, config: "AgentConfig") -> int:
     async with AsyncExitStack() as stack:
         there = await stack.enter_async_context(opened(config, [config.task], spoken=False))
         language, to = there.check_languages(config.language, args.to, speech=False)
-        options = config.turn_options(
-            task=config.task,
-            language=language,
-            reply_language=to,
-            spoken_reply=False,
-            words_first=there.worker.models.thinker(config.task).words_first,
-        )
+        options = there.turn_options(language, to)
         began = time.monotonic()
         order = ArrivalOrder(lambda: int((time.monotonic() - began) * 16_000))
         parts, result = there.parts(), ReplayResult(config.bundle)
@@ -209,16 +203,7 @@ async def _talk(args: argparse.Namespace, config: "AgentConfig") -> int:
         playback = await stack.enter_async_context(Playback(_device(args.output))) if spoken else None
         there = await stack.enter_async_context(opened(config, [config.task], spoken=spoken))
         language, to = there.check_languages(config.language, args.to, speech=True)
-        options = _duplex(
-            config.turn_options(
-                task=config.task,
-                language=language,
-                reply_language=to,
-                spoken_reply=spoken,
-                words_first=there.worker.models.thinker(config.task).words_first,
-            ),
-            headphones=args.headphones,
-        )
+        options = _duplex(there.turn_options(language, to), headphones=args.headphones)
         order, parts = ArrivalOrder(), there.parts()
         print(f"Listening to {language}. Ctrl-C ends.", flush=True)
         screen = stack.enter_context(Screen(parts.metrics))

@@ -20,6 +20,7 @@ from agent.errors import OK, UsageError, exit_code, first_known, one_line
 
 if TYPE_CHECKING:
     from agent.config import AgentConfig
+    from agent.events import Task
     from agent.metrics import Metrics
     from agent.opening import Opened
     from agent.replay import EventComparer, ReplayResult, ReplayTurn
@@ -92,7 +93,7 @@ class _Replays:
     def __init__(self, args: argparse.Namespace, config: "AgentConfig") -> None:
         self._args = args
         self._config = config
-        self._opened: Opened | None = None
+        self._opened: dict[tuple[str, Task], Opened] = {}
         self._names: set[str] = set()
 
     async def run(self) -> int:
@@ -132,28 +133,24 @@ class _Replays:
         self._names.add(name)
         return name
 
-    async def _open(self, stack: AsyncExitStack) -> "Opened":
+    async def _open(self, config: "AgentConfig", stack: AsyncExitStack) -> "Opened":
         from agent.opening import opened
 
-        if self._opened is None:
-            spoken = not self._args.text and self._config.task != "transcribe"
-            self._opened = await stack.enter_async_context(opened(self._config, [self._config.task], spoken=spoken))
-        return self._opened
+        there = self._opened.get((config.bundle, config.task))
+        if there is None:
+            spoken = not self._args.text and config.task != "transcribe"
+            there = await stack.enter_async_context(opened(config, [config.task], spoken=spoken))
+            self._opened[config.bundle, config.task] = there
+        return there
 
     async def _file(self, path: Path, outputs: "_Outputs", stack: AsyncExitStack, closing: AsyncExitStack) -> None:
         from agent.replay import replay_file
 
         if self._args.recompute:
             raise UsageError(f"{path}: --recompute needs a recorded session; make one with --record")
-        config, there = self._config, await self._open(stack)
+        config, there = self._config, await self._open(self._config, stack)
         language, to = there.check_languages(config.language, self._args.to, speech=True)
-        options = config.turn_options(
-            task=config.task,
-            language=language,
-            reply_language=to,
-            spoken_reply=there.voice is not None,
-            words_first=there.worker.models.thinker(config.task).words_first,
-        )
+        options = there.turn_options(language, to)
         parts = there.parts()
         outputs.follow(config.bundle, parts.metrics)
         if self._args.record:
@@ -172,19 +169,20 @@ class _Replays:
         import time
 
         from agent.metrics import Metrics
-        from agent.recording import is_complete, read_event_lines, read_info
+        from agent.recording import finalise_abandoned, is_complete, read_event_lines, read_info
         from agent.replay import EventComparer, Recomputer, replay_session
 
         if self._args.to or self._args.language or self._args.task or self._args.text:
             raise UsageError(f"{path}: a recorded session keeps its languages and task; leave those options out")
+        finalise_abandoned(path)
         info, events = read_info(path), path / "events.jsonl"
         outputs.follow(info.bundle, Metrics())
         outputs.compare(EventComparer(read_event_lines(events), str(events), complete=is_complete(path)))
         recomputer = None
         if self._args.recompute:
             bundle = self._args.bundle or info.bundle
-            self._config = self._config.model_copy(update={"bundle": bundle, "task": info.options.task})
-            recomputer = Recomputer((await self._open(stack)).worker)
+            config = self._config.model_copy(update={"bundle": bundle, "task": info.options.task})
+            recomputer = Recomputer((await self._open(config, stack)).worker)
         start = time.perf_counter()
         await replay_session(path, speed=self._args.speed, listeners=outputs.listeners, recomputer=recomputer)
         outputs.result.wall_ms = (time.perf_counter() - start) * 1000

@@ -118,6 +118,14 @@ def test_a_recorded_session_replays_and_recomputes(noema: Noema, recording: Path
     assert not session.exists()
 
 
+def test_sessions_of_different_tasks_recompute_in_one_go(noema: Noema, recording: Path, tmp_path: Path) -> None:
+    assert noema("replay", recording, "--record", "--text").code == 0
+    assert noema("replay", recording, "--record", "--text", "--task", "translate", "--to", "fra").code == 0
+    result = noema("replay", *sorted((tmp_path / "sessions").iterdir()), "--recompute")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.count("lowest cosine 1.0") == 2
+
+
 def test_a_report_is_one_file_without_links(noema: Noema, recording: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.html"
     assert noema("replay", recording, "--report", report).code == 0
