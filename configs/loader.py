@@ -104,6 +104,8 @@ def _read_yaml(text: str, source: str) -> tuple[dict[Any, Any], dict[Place, int]
             return {}, {}
         lines = dict(_lines(node, source))
         content = loader.construct_document(node)
+    except RecursionError as error:
+        raise ConfigError(f"{source}: an alias that holds itself, or far too many levels") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{source}:{line}: not YAML: {error.problem}") from error
@@ -120,6 +122,8 @@ def _lines(node: yaml.Node, source: str, place: Place = ()) -> Iterable[tuple[Pl
         seen: set[str] = set()
         for key, value in node.value:
             line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise ConfigError(f"{source}:{line}: the name of a setting must be a word")
             if key.value in seen:
                 raise ConfigError(f"{source}:{line}: {_spell((*place, key.value))} is set twice")
             seen.add(key.value)

@@ -129,6 +129,8 @@ def test_a_setting_given_twice_is_refused() -> None:
         ("just words\n", "f.yaml:1: expected settings, one `name: value` a line"),
         ("a: !!python/object:os.system x\n", "f.yaml:1: not YAML: could not determine a constructor"),
         ("a: 1\n---\nb: 2\n", "f.yaml:2: not YAML: but found another document"),
+        ("a: 1\n? [b, c]\n: 2\n", "f.yaml:2: the name of a setting must be a word"),
+        ("a: &x [*x]\n", "f.yaml: an alias that holds itself"),
     ],
 )
 def test_what_is_not_settings_at_all(text: str, message: str) -> None:
