@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _LINE = 256
 _MAX_BATCH = 8
-_ANSWERS = 256
+_ANSWERS = 1024
 
 
 @dataclass(frozen=True, slots=True)

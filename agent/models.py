@@ -21,7 +21,6 @@ from agent.thinkers import (
     OpenAiThinker,
     RetrieveThinker,
     Thinker,
-    ThinkerName,
     ThoughtPart,
     to_array,
 )
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
     from lcm.space import ConceptSpace
 
 MAX_TEXT_CHARS = 100_000
+MAX_SENTENCES = 1000
+"""In one turn; what waits between the stages has room for them"""
 _TEXT_BATCH = 32
 
 
@@ -65,6 +66,7 @@ class Models:
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
         from lcm.space import ConceptSpace
 
+        _check_device(device)
         space = ConceptSpace.load(bundle, device=device)
         settings = thinker or ThinkerConfig()
         thinkers = {task: _thinker_for(task, bundle, space, device, settings) for task in tasks}
@@ -85,7 +87,7 @@ class Models:
 
     def encode_text(self, request: EncodeText) -> EncodedText:
         """Text → its sentences and one concept each."""
-        return self.encode_sentences(sentences_of(request.text), request.language)
+        return self.encode_sentences(sentences_of(request.text, request.language), request.language)
 
     def encode_sentences(self, texts: Sequence[str], language: str) -> EncodedText:
         """Sentences → one concept each, in batches."""
@@ -132,34 +134,41 @@ class Models:
         return code
 
 
-def sentences_of(text: str) -> list[str]:
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.zeros(1, device=None if device == "auto" else device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(f"the device '{device}' cannot be used here; choose auto, cpu, cuda or mps") from error
+
+
+def sentences_of(text: str, language: str) -> list[str]:
     """The sentences of a text; a text that holds none, or far too many, is an error."""
     from lcm.space.sentences import split_sentences
 
     if len(text) > MAX_TEXT_CHARS:
-        raise TextInputError(f"the text has {len(text)} characters; give at most {MAX_TEXT_CHARS} at a time, or a file")
-    sentences = split_sentences(text)
+        raise TextInputError(f"the text has {len(text)} characters; give at most {MAX_TEXT_CHARS} at a time")
+    sentences = split_sentences(text, language)
+    if len(sentences) > MAX_SENTENCES:
+        raise TextInputError(
+            f"the text has {len(sentences)} sentences; give at most {MAX_SENTENCES} at a time, or a file"
+        )
     if not sentences:
         raise TextInputError("the text is empty once white space and control characters are gone; type some words")
     return sentences
 
 
-def thinker_name(task: Task, settings: ThinkerConfig) -> ThinkerName:
-    """Which thinker does a task."""
-    return task if task != "converse" else settings.name
-
-
 def _thinker_for(task: Task, bundle: str, space: "ConceptSpace", device: str, settings: ThinkerConfig) -> Thinker:
-    name = thinker_name(task, settings)
-    if name in {"translate", "transcribe"}:
+    if task != "converse":
         return EchoThinker()
-    if name == "openai":
+    if settings.name == "openai":
         chat = settings.openai
         return OpenAiThinker(chat.base_url, chat.model, chat.key(), chat.timeout_s)
     from lcm.engine import Engine
 
     engine = Engine.load(bundle, variant=settings.variant, device=device, space=space)
-    if name == "lcm":
+    if settings.name == "lcm":
         return LcmThinker(engine, settings.max_concepts)
     from lcm.reply_bank import ReplyBank
 

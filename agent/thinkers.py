@@ -18,7 +18,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from lcm.engine import Engine
     from lcm.reply_bank import ReplyBank
 
-ThinkerName = Literal["retrieve", "lcm", "translate", "transcribe", "openai"]
 _REPEAT_COSINE = 0.9
 _REMEMBERED = 16
 _STOP_PROBABILITY = 0.5

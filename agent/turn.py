@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from agent.context import Conversation
+from agent.context import ROLE_AGENT, ROLE_USER, Conversation
 from agent.events import (
     DomainEvent,
     FloatArray,
@@ -39,6 +39,7 @@ from agent.events import (
 from agent.inputs import (
     AudioInput,
     CancelTurn,
+    ContextEntry,
     Decode,
     Decoded,
     Encoded,
@@ -321,7 +322,12 @@ class TurnMachine:
 
     def _think(self, turn: _Turn, step: Step) -> None:
         turn.thinking = "asked"
-        context = self.conversation.view()
+        if turn.task == "converse":
+            context = self.conversation.view()
+        else:  # only this turn, and all of it: the conversation forgets what exceeds its bound
+            context = tuple(
+                ContextEntry(turn.number, ROLE_USER, concept, None, turn.language) for concept in turn.concepts()
+            )
         step.requests.append(Think(self._next_request(), turn.number, context, turn.task, turn.reply_language))
 
     def _take_thought(self, turn: _Turn, item: Thought, step: Step) -> None:
@@ -410,7 +416,7 @@ class TurnMachine:
             spans = [(s.start_sample, s.end_sample) for s in turn.sentences if s.end_sample]
             return sum(self._heard >= (start + end) / 2 for start, end in spans)
         missed = sum(self._heard < (start + end) / 2 for owner, _, start, end in self._unheard if owner == number)
-        said = sum(e.turn == number and e.role == 1 for e in self.conversation.view())
+        said = sum(e.turn == number and e.role == ROLE_AGENT for e in self.conversation.view())
         return said - missed
 
     def _end(self, turn: _Turn, status: TurnEnd, step: Step) -> None:

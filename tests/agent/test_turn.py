@@ -263,6 +263,18 @@ def test_the_context_is_bounded() -> None:
     assert talk.of(Think)[-1].context[-1].text == "Sentence 9."
 
 
+def test_an_interpreter_loses_nothing_of_a_turn_longer_than_the_context() -> None:
+    talk = Conversation(task="translate", max_context_sentences=6)
+    talk.answers = False
+    talk.push(TypedText(0, "Many sentences."))
+    [request] = talk.of(EncodeText)
+    concepts = np.arange(20 * DIM, dtype=np.float32).reshape(20, DIM)
+    talk.push(Encoded(0, request.request, request.turn, 0, concepts, tuple("abcdefghijklmnopqrst")))
+    [think] = talk.of(Think)
+    assert np.array_equal(np.stack([entry.concept for entry in think.context]), concepts)
+    assert len(talk.machine.conversation) == 6
+
+
 def test_silence_ends_a_session_without_turns() -> None:
     talk = Conversation()
     talk.sound(2.0, speech=False)
