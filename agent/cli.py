@@ -4,6 +4,7 @@ Light on purpose: torch, pydantic and rich are imported by the subcommands when 
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `noema`."""
+    _open_streams()
     args = build_parser().parse_args(argv)
     try:
         code: int = args.run(args)
@@ -50,6 +52,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the boundary to the user
         return _report(first_known(error))
     return code
+
+
+def _open_streams() -> None:
+    """A closed stream is an empty one, and input that is no UTF-8 is read all the same."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - as long as the process
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
 
 
 def _report(error: BaseException) -> int:

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from agent.commands.options import (
@@ -20,7 +20,7 @@ from agent.commands.options import (
     warn,
 )
 from agent.commands.recorder import recorder
-from agent.errors import OK
+from agent.errors import OK, TextInputError
 
 if TYPE_CHECKING:
     from agent.config import AgentConfig
@@ -157,22 +157,19 @@ class _Typing:
 @asynccontextmanager
 async def _typed_lines() -> AsyncIterator[AsyncIterator[str]]:
     """Lines of stdin. Read by a daemon thread, so that Ctrl-C never waits for someone to press Return."""
-    from agent.channel import Channel
+    from agent.channel import Channel, ChannelClosed
+    from agent.models import MAX_TEXT_CHARS
 
-    loop = asyncio.get_running_loop()
+    loop, descriptor = asyncio.get_running_loop(), sys.stdin.fileno()
     pieces: Channel[bytes] = Channel(16, "block")
 
     def read() -> None:
-        while True:
-            # os.read, not sys.stdin: a thread inside the latter would hold a lock that the exit needs.
-            piece = os.read(sys.stdin.fileno(), 65_536)
-            try:
-                if not piece:
-                    loop.call_soon_threadsafe(pieces.close)
-                    return
+        # os.read, not sys.stdin: a thread inside the latter would hold a lock that the exit needs.
+        with suppress(OSError, RuntimeError, ChannelClosed, asyncio.CancelledError):  # nobody reads any more
+            while piece := os.read(descriptor, 65_536):
                 asyncio.run_coroutine_threadsafe(pieces.send(piece), loop).result()
-            except (RuntimeError, asyncio.CancelledError):
-                return
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(pieces.close)
 
     async def lines() -> AsyncIterator[str]:
         rest = b""
@@ -180,11 +177,16 @@ async def _typed_lines() -> AsyncIterator[AsyncIterator[str]]:
             *whole, rest = (rest + piece).split(b"\n")
             for line in whole:
                 yield line.decode(errors="replace")
+            if len(rest) > 4 * MAX_TEXT_CHARS:
+                raise TextInputError(f"a line has more than {MAX_TEXT_CHARS} characters; split it")
         if rest:
             yield rest.decode(errors="replace")
 
     threading.Thread(target=read, name="noema-stdin", daemon=True).start()
-    yield lines()
+    try:
+        yield lines()
+    finally:
+        pieces.close()
 
 
 async def _talk(args: argparse.Namespace, config: "AgentConfig") -> int:

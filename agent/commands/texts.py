@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from agent.commands.options import add_json_option, add_model_options, print_json, settings, subparser
 from agent.errors import OK, TextInputError, UsageError
@@ -190,7 +190,7 @@ def _items(models: "Models", inputs: Sequence[str], language: str, config: "Agen
 
 def _items_of(models: "Models", text: str | None, language: str, config: "AgentConfig") -> Iterator[_Item]:
     if text is None:
-        yield from _lines(models, (line.rstrip("\n") for line in sys.stdin), language)
+        yield from _lines(models, _read_lines(sys.stdin), language)
         return
     path = _as_file(text)
     if path is None:
@@ -199,32 +199,34 @@ def _items_of(models: "Models", text: str | None, language: str, config: "AgentC
         yield from _lines(models, iter([text]), language)
     elif _is_text(path):
         with path.open(encoding="utf-8", errors="replace") as file:
-            yield from _lines(models, (line.rstrip("\n") for line in file), language)
+            yield from _lines(models, _read_lines(file), language)
     else:
         yield from _utterances(models, path, language, config)
 
 
+def _read_lines(file: TextIO) -> Iterator[str]:
+    """Its lines; of one that does not end, no more than what is refused as too long."""
+    from agent.models import MAX_TEXT_CHARS
+
+    while line := file.readline(MAX_TEXT_CHARS + 2):
+        yield line.rstrip("\n")
+
+
 def _lines(models: "Models", lines: Iterator[str], language: str) -> Iterator[_Item]:
     """Text line by line; the model sees many lines at once."""
+    from agent.models import MAX_TEXT_CHARS
     from lcm.space.sentences import split_sentences
 
     while batch := list(islice(lines, _LINES_AT_ONCE)):
-        for line in batch:
-            _check_length(line)
-        sentences = [tuple(split_sentences(line)) for line in batch]
+        if any(len(line) > MAX_TEXT_CHARS for line in batch):
+            raise TextInputError(f"a line has more than {MAX_TEXT_CHARS} characters; split it")
+        sentences = [tuple(split_sentences(line, language)) for line in batch]
         flat = [sentence for parts in sentences for sentence in parts]
         concepts = models.encode_sentences(flat, language).concepts
         start = 0
         for line, parts in zip(batch, sentences, strict=True):
             yield _Item(line, parts, concepts[start : start + len(parts)])
             start += len(parts)
-
-
-def _check_length(line: str) -> None:
-    from agent.models import MAX_TEXT_CHARS
-
-    if len(line) > MAX_TEXT_CHARS:
-        raise TextInputError(f"a line has {len(line)} characters; split it, at most {MAX_TEXT_CHARS} are taken")
 
 
 def _utterances(models: "Models", path: Path, language: str, config: "AgentConfig") -> Iterator[_Item]:

@@ -57,7 +57,7 @@ def noema(
         if bundle is not None and words[0] not in {"sessions"}:
             words += ["--bundle", str(bundle), "--device", "cpu"]
         given = tmp_path / "stdin"
-        given.write_text(stdin or "")
+        given.write_bytes((stdin or "").encode("utf-8", "surrogateescape"))
         capsys.readouterr()
         with given.open() as typed, monkeypatch.context() as patch:
             patch.setattr(sys, "stdin", typed)
@@ -271,6 +271,27 @@ def test_long_text_emoji_and_control_characters(noema: Noema) -> None:
     assert long.code == 0
     assert noema("translate", "🙂🙃 \x07👨‍👩‍👧", "--to", "fra").code == 0
     noema("translate", "a" * 100_001, "--to", "fra").fails(2, "characters")
+
+
+def test_input_that_is_no_text_or_has_no_end_or_is_closed(noema: Noema, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert noema("translate", "--to", "fra", stdin="caf\udce9 noir\n").code == 0
+    noema("decode", "--language", "fra", stdin="\udcff\udcfe").fails(2, "not concepts")
+    noema("translate", "--to", "fra", stdin="a" * 1_000_000).fails(2, "a line has more than")
+    noema("chat", "--json", stdin="a" * 1_000_000).fails(2, "a line has more than")
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["decode", "--language", "fra", "--config", "/nowhere"]) == 2
+    sys.stdin.close()  # the empty stream that took its place
+
+
+def test_a_text_of_more_sentences_than_a_turn_holds(noema: Noema) -> None:
+    result = noema("chat", "--json", "--task", "translate", "--to", "fra", stdin="Go! " * 1001)
+    assert "give at most 1000" in result.err
+    turn = noema("chat", "--json", "--task", "translate", "--to", "fra", stdin="Go! " * 100).json["turns"][0]  # type: ignore[index]
+    assert turn["heard"].count("Go!") == 100
+
+
+def test_a_device_that_is_not_there(noema: Noema) -> None:
+    noema("translate", "Hello.", "--to", "fra", "--device", "foo", bundle=None).fails(2, "choose auto, cpu")
 
 
 def test_output_that_cannot_be_written(noema: Noema, recording: Path, tmp_path: Path) -> None:
