@@ -6,7 +6,9 @@ starts anew after each. Knows nothing of turns.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
+from agent.channel import ChannelClosed
 from agent.events import DomainEvent, ReplyAudio, ReplyTruncated
 from agent.inputs import Input, PlaybackPosition
 from audio.playback import Playback
@@ -37,12 +39,13 @@ class Loudspeaker:
             self._first = None
 
     async def report(self, command: Callable[[Input], Awaitable[None]]) -> None:
-        """Tells the machine what has been heard, until cancelled."""
-        while True:
-            await asyncio.sleep(_POLL_S)
-            if self._first is None:
-                continue
-            heard = self._first + self._playback.heard_samples
-            if heard != self._reported:
-                self._reported = heard
-                await command(PlaybackPosition(0, heard))
+        """Tells the machine what has been heard, until cancelled or nobody listens any more."""
+        with suppress(ChannelClosed):
+            while True:
+                await asyncio.sleep(_POLL_S)
+                if self._first is None:
+                    continue
+                heard = self._first + self._playback.heard_samples
+                if heard != self._reported:
+                    self._reported = heard
+                    await command(PlaybackPosition(0, heard))

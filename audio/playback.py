@@ -47,6 +47,8 @@ class Playback:
         """Samples in the queue, at the device's rate, like all counts in here"""
         self._given = 0
         """Samples handed to the device"""
+        self._written = 0
+        """Samples written, at `PLAYBACK_RATE`"""
         self._blocks: deque[_Block] = deque()
         self._rate = PLAYBACK_RATE
         self._resampler = StreamResampler(PLAYBACK_RATE, PLAYBACK_RATE)
@@ -109,13 +111,17 @@ class Playback:
                 raise DeviceError(f"more than {MAX_QUEUED_SECONDS:.0f} s wait to be played; await drain() first")
             self._queue.append(resampled.copy())
             self._queued += len(resampled)
+            self._written += len(samples)
 
     @property
     def heard_samples(self) -> int:
         """How much has left the loudspeaker, as far as the device tells its latency."""
         now = self._stream.time if self._stream is not None else None
         with self._lock:
-            return self._heard(now) * PLAYBACK_RATE // self._rate
+            heard = self._heard(now)
+            if heard == self._given + self._queued:
+                return self._written  # all of it: what the resampler holds back is a few milliseconds of nothing
+            return heard * PLAYBACK_RATE // self._rate
 
     @property
     def playing(self) -> bool:
@@ -131,7 +137,7 @@ class Playback:
         with self._lock:
             self._queue.clear()
             self._blocks.clear()
-            self._queued = self._given = 0
+            self._queued = self._given = self._written = 0
         self._resampler = StreamResampler(PLAYBACK_RATE, self._rate)
         return heard
 

@@ -212,12 +212,14 @@ async def _talk(args: argparse.Namespace, config: "AgentConfig") -> int:
         listeners: list[Listener] = [screen]
         if args.record or config.record:
             listeners.append(recorder(there, options, stack))
-        async with asyncio.TaskGroup() as tasks:
-            if playback is not None:
-                loudspeaker = Loudspeaker(playback)
-                listeners.append(loudspeaker)
-                tasks.create_task(loudspeaker.report(order.command), name="playback-position")
+        if playback is None:
             await run_session(microphone.frames(), order, options, parts, listeners)
+            return OK
+        loudspeaker = Loudspeaker(playback)
+        async with asyncio.TaskGroup() as tasks:
+            report = tasks.create_task(loudspeaker.report(order.command), name="playback-position")
+            await run_session(microphone.frames(), order, options, parts, [*listeners, loudspeaker])
+            report.cancel()
     return OK
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from audio.errors import AudioFileError, DeviceError
 from audio.files import iter_audio_frames, write_audio
 from audio.frames import AudioFrame, FloatArray
 from audio.playback import PLAYBACK_RATE, Playback
-from audio.resample import resample
+from audio.resample import StreamResampler, resample
 from audio.source import Microphone, file_source, microphone_source
 from tests.audio.signals import joined, noise, tone
 from tests.audio.waiting import until
@@ -73,6 +74,24 @@ async def test_what_is_played_is_heard_by_the_microphone_and_counted(sound_devic
     # By pieces: on a busy machine the server may stumble once, which shifts all that follows.
     pieces = [_best_correlation(recorded, piece) for piece in np.split(expected, 8)]
     assert np.median(pieces) > 0.9
+
+
+@pytest.mark.parametrize("device_rate", [24_000, 44_100, 48_000])
+def test_all_that_was_written_is_heard_in_the_end_at_any_rate_of_the_device(device_rate: int) -> None:
+    """Driven as PortAudio drives it: no sound server refuses 24 kHz, while bare hardware does."""
+    playback = Playback()
+    playback._rate = device_rate
+    playback._resampler = StreamResampler(PLAYBACK_RATE, device_rate)
+    clock = SimpleNamespace(time=0.0)
+    playback._stream = clock
+    out = np.empty((device_rate // 100, 1), dtype=np.float32)
+    for _ in range(3):
+        playback.write(tone(0.1, PLAYBACK_RATE))
+    for _ in range(100):
+        playback._on_block(out, len(out), SimpleNamespace(outputBufferDacTime=clock.time, currentTime=clock.time), None)
+        assert playback.heard_samples < 3 * PLAYBACK_RATE // 10 or not playback.playing
+        clock.time += 0.01
+    assert playback.heard_samples == 3 * PLAYBACK_RATE // 10
 
 
 async def test_clear_stops_the_sound_and_says_what_was_heard(sound_devices: None) -> None:
