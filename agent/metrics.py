@@ -4,6 +4,7 @@ The only place where wall time counts. Nothing measured here ever reaches an eve
 """
 
 import asyncio
+import math
 import resource
 import sys
 import time
@@ -18,11 +19,10 @@ _TURNS = 64
 
 
 def percentile(values: list[float], share: float) -> float | None:
-    """The value below which `share` (0..1) of the values lie, by nearest rank; None for no values."""
+    """The smallest value that `share` (0..1) of the values do not exceed: nearest rank. None for no values."""
     if not values:
         return None
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 @dataclass(slots=True)

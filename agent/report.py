@@ -46,7 +46,6 @@ class _Envelope:
             pairs = zip(self.values[::2], [*self.values[1::2], 0.0], strict=False)
             self.values = [max(a, b) for a, b in pairs]
             self.frames_each *= 2
-            self._count = len(self.values) * self.frames_each
 
 
 class ReportCollector:
