@@ -13,27 +13,11 @@ from typing import Any, get_args
 
 import numpy as np
 
-from agent import events, inputs
 from agent.events import DomainEvent, FloatArray, ReplyAudio
 from agent.inputs import AudioInput, Input, Voiced
 from audio.frames import to_pcm16
 
-_INPUTS: dict[str, type[Input]] = {
-    cls.__name__: cls
-    for cls in (
-        inputs.InputEnded,
-        inputs.TypedText,
-        inputs.SettingsChanged,
-        inputs.PlaybackPosition,
-        inputs.Interrupted,
-        inputs.Encoded,
-        inputs.Thought,
-        inputs.Decoded,
-        inputs.Voiced,
-        inputs.WorkFailed,
-    )
-}
-_EVENTS = {cls.__name__ for cls in get_args(events.DomainEvent)}
+_INPUTS: dict[str, type[Input]] = {cls.__name__: cls for cls in get_args(Input) if cls is not AudioInput}
 _PROBABILITY_STEPS = 255
 
 
@@ -122,11 +106,6 @@ def event_line(event: DomainEvent) -> str:
         else:
             content[entry.name] = value
     return _line(content)
-
-
-def is_event(kind: str) -> bool:
-    """Whether a line of this type is an event."""
-    return kind in _EVENTS
 
 
 def _value(value: Any) -> Any:
