@@ -9,6 +9,7 @@ Receives frames, results and commands; gives inputs. Knows nothing of what they 
 
 import heapq
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -106,8 +107,9 @@ class ArrivalOrder:
         await self._inputs.send(InputEnded(self._clock()))
 
     async def result(self, item: Result) -> None:
-        """Takes a result."""
-        await self._inputs.send(item)
+        """Takes a result; one that comes when the session is over is dropped."""
+        with suppress(ChannelClosed):
+            await self._inputs.send(item)
 
     def requested(self, request: Request, at_sample: int) -> None:
         """Nothing to note: results come when they come."""
@@ -152,12 +154,9 @@ class VirtualOrder:
     async def result(self, item: Result) -> None:
         """Keeps a result until its time has come; one of a cancelled turn is dropped."""
         channel = self._results.get(item.request)
-        if channel is None or channel.closed:
-            return
-        try:
-            await channel.send(item)
-        except ChannelClosed:
-            return
+        if channel is not None:
+            with suppress(ChannelClosed):
+                await channel.send(item)
 
     def requested(self, request: Request, at_sample: int) -> None:
         """Sets the time at which the (first) result of a request takes effect."""
