@@ -29,7 +29,8 @@ class SegmenterConfig(Settings):
     soft_pause_ms: PositiveInt = 160
     hangover_ms: PositiveInt = 480
     tail_ms: NonNegativeInt = 160
-    max_utterance_ms: PositiveInt = 8000
+    max_utterance_ms: int = Field(default=8000, gt=0, le=30_000)
+    """No speech encoder takes more than 30 s."""
     threshold: float | None = Field(default=None, gt=0, lt=1)
     """None: the detector's own."""
     release_threshold: float | None = Field(default=None, gt=0, lt=1)

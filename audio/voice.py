@@ -59,6 +59,7 @@ class VoiceOptions:
         ):
             if not low <= value <= high:
                 raise VoiceError(f"the voice's {name} must lie between {low} and {high}, not {value}")
+        espeak_voice("eng", self.variant)  # refuses an unknown one now, rather than with every sentence
 
 
 class Voice:

@@ -194,6 +194,8 @@ async def test_what_is_unknown_names_what_is_known(voice: Voice) -> None:
         await voice.synthesize("Hello", "eng", variant="f9")
     with pytest.raises(VoiceError, match="rate_wpm must lie between 80 and 450"):
         await voice.synthesize("Hello", "eng", rate_wpm=9000)
+    with pytest.raises(VoiceError, match="no variant 'f9'"):
+        VoiceOptions(variant="f9")
 
 
 def test_names_that_fail_silently_are_not_used() -> None:
