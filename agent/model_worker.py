@@ -169,7 +169,7 @@ class ModelWorker:
     def _serve(self, batch: list[Job]) -> None:
         start = time.perf_counter()
         try:
-            values = self._step(batch)
+            answered = list(zip(batch, self._step(batch), strict=True))
         except Exception as error:  # noqa: BLE001 - the boundary between jobs: one must not stop the others
             if len(batch) > 1:
                 for job in batch:
@@ -178,7 +178,7 @@ class ModelWorker:
                 self._tell(batch[0].deliver, None, error)
             return
         spent = (time.perf_counter() - start) * 1000
-        for job, value in zip(batch, values, strict=True):
+        for job, value in answered:
             if value is not None:
                 self._tell(job.deliver, Answer(value, spent))
             if value is not None and job.steps is not None:
