@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from audio.files import write_audio
+from audio.frames import SAMPLE_RATE, FloatArray
 from audio.resample import resample
 from audio.voice import VOICE_RATE, Voice
 
 FOLDER = Path(__file__).parents[1] / "agent" / "samples"
-SAMPLE_RATE = 16_000
 LEAD_S = 0.6
 GAP_S = 3.2
 """Room for an interpreter before the next one speaks."""
@@ -65,7 +65,7 @@ async def make() -> None:
                 }
             )
     FOLDER.mkdir(exist_ok=True)
-    sound = np.concatenate(parts).astype(np.float32)
+    sound = np.concatenate(parts)
     write_audio(FOLDER / "first_words.opus", sound, SAMPLE_RATE)
     notes = {"made_by": "python -m scripts.make_sample", "voice": "espeak-ng", "segments": segments}
     text = json.dumps(notes, indent=1, ensure_ascii=False) + "\n"
@@ -73,8 +73,8 @@ async def make() -> None:
     print(f"{len(sound) / SAMPLE_RATE:.1f} s in {FOLDER / 'first_words.opus'}")
 
 
-def _quiet(rng: np.random.Generator, seconds: float) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-    return rng.normal(0.0, 0.0008, int(seconds * SAMPLE_RATE))
+def _quiet(rng: np.random.Generator, seconds: float) -> FloatArray:
+    return rng.normal(0.0, 0.0008, int(seconds * SAMPLE_RATE)).astype(np.float32)
 
 
 if __name__ == "__main__":
