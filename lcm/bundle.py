@@ -8,13 +8,13 @@ names the space it was made for, and one made for another space is refused: its 
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -25,6 +25,26 @@ FORMAT = 1
 SHARD_BYTES = 16 * 1024 * 1024
 SPACE_PART = "text_encoder"
 BUNDLES = Path(__file__).parent / "bundles"
+
+FileName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+"""A file of the bundle's own folder: a bundle from elsewhere shall not name others"""
+
+
+class _PartEntry(BaseModel):
+    space_id: str
+    config: dict[str, Any]
+    shards: list[FileName]
+    sidecars: list[FileName]
+
+
+class _Description(BaseModel):
+    """What `bundle.json` must hold; more is allowed."""
+
+    name: str
+    space_id: str
+    languages: dict[str, list[str]]
+    parts: dict[FileName, _PartEntry]
+    files: dict[FileName, tuple[int, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +77,11 @@ class Part:
 
     def sidecar(self, name: str) -> bytes:
         """A file that belongs to the part, for example the sentences of a reply bank."""
+        path = self.folder / f"{self.name}.{name}"
         try:
-            return (self.folder / f"{self.name}.{name}").read_bytes()
+            return path.read_bytes()
         except OSError as error:
-            raise BundleError(f"{self.folder / name} cannot be read ({error.strerror}); {_REPAIR}") from error
+            raise BundleError(f"{path} cannot be read ({error.strerror}); {_REPAIR}") from error
 
 
 _REPAIR = "restore the bundle (git checkout -- lcm/bundles) or name another with --bundle"
@@ -90,7 +111,7 @@ class Bundle:
         folder = _folder(bundle)
         try:
             description = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
-            format_, _, _ = description["format"], description["space_id"], description["parts"]
+            format_ = description["format"]
         except FileNotFoundError as error:
             raise BundleError(f"no bundle at {folder} (no bundle.json); choose one of: {_known()}") from error
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -99,6 +120,12 @@ class Bundle:
             raise BundleError(
                 f"{folder} has bundle format {format_}, this Noema reads {FORMAT}; update Noema (git pull)"
             )
+        try:
+            _Description.model_validate(description)
+        except ValidationError as error:
+            first = error.errors()[0]
+            what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            raise BundleError(f"{folder / 'bundle.json'} cannot be used ({what}); {_REPAIR}") from error
         opened = cls(folder, description)
         opened._check_files(verify=verify)
         return opened
@@ -130,7 +157,11 @@ class Bundle:
         return self.folder / "tokenizer.model"
 
     def _check_files(self, *, verify: bool) -> None:
-        for name, (size, digest) in self.description["files"].items():
+        files = self.description["files"]
+        named = {"tokenizer.model", *(s for part in self.description["parts"].values() for s in part["shards"])}
+        if unlisted := sorted(named - files.keys()):
+            raise BundleError(f"{self.folder / 'bundle.json'} does not list {', '.join(unlisted)}; {_REPAIR}")
+        for name, (size, digest) in files.items():
             path = self.folder / name
             actual = path.stat().st_size if path.is_file() else None
             if actual is None:
@@ -140,7 +171,10 @@ class Bundle:
 
 
 class BundleWriter:
-    """Adds or replaces parts of a bundle folder; `bundle.json` is replaced last, so a crash leaves the old bundle."""
+    """Adds or replaces parts of a bundle folder, file by file, `bundle.json` last.
+
+    A crash half-way leaves files that `bundle.json` does not describe: `Bundle.open` with `verify` finds them.
+    """
 
     def __init__(self, folder: Path, name: str | None = None) -> None:
         self.folder = folder
@@ -224,13 +258,6 @@ class BundleWriter:
         self.description["files"] = dict(sorted(self.description["files"].items()))
         text = json.dumps(self.description, indent=1, ensure_ascii=False) + "\n"
         _replace(self.folder / "bundle.json", text.encode())
-
-
-def copy_bundle(source: Bundle, folder: Path) -> None:
-    """Copy the files that belong to the bundle, nothing else."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in (*source.description["files"], "bundle.json"):
-        shutil.copyfile(source.folder / file, folder / file)
 
 
 def _shards(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
