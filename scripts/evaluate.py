@@ -12,34 +12,39 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from agent.config import load_config
 from audio.frames import FloatArray, Framer
-from audio.segmenter import Segmenter, SegmenterOptions, Utterance
-from audio.vad import DEFAULT_VAD, load_vad
+from audio.segmenter import Segmenter, Utterance
+from audio.vad import load_vad
 from lcm.bundle import Bundle, BundleWriter
 from lcm.errors import LcmError, TrainingDataError
 from lcm.space import ConceptSpace
 from lcm.training.data import DEFAULT_DATA, DEFAULT_PREPARED, DEFAULT_RUNS, prepare, splits_differ
 
+HALVES = ("text", "speech", "lcm")
+
 
 def main() -> int:
-    """Exit code 0; 2 when the bundle or the data cannot be used."""
+    """Exit code 0; 2 when the options, the bundle or the data cannot be used."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", default="mini", help="name or folder (%(default)s)")
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="raw training data (%(default)s)")
     parser.add_argument(
         "--prepared", type=Path, default=DEFAULT_PREPARED, help="its splits, made if missing (%(default)s)"
     )
-    parser.add_argument("--only", default="text,speech,lcm", help="which halves to measure (%(default)s)")
+    parser.add_argument("--only", type=_halves, default=HALVES, help=f"which to measure ({','.join(HALVES)})")
     parser.add_argument("--split", default="test", choices=["dev", "test"], help="dev while developing (%(default)s)")
     parser.add_argument("--beam", type=int, default=1, help="hypotheses of the decoder's search (%(default)s)")
-    parser.add_argument("--write", action="store_true", help="also keep the figures in the bundle's bundle.json")
+    parser.add_argument("--write", action="store_true", help="also keep the test figures in bundle.json")
     parser.add_argument("--json", action="store_true", help="print nothing but the last line")
     arguments = parser.parse_args()
+    if arguments.write and arguments.split != "test":
+        parser.error("--write keeps what is reported, and that is the test split's; leave out --split dev")
     report = (lambda _: None) if arguments.json else (lambda line: print(line, file=sys.stderr))
     try:
         figures = evaluate(arguments, report)
         if arguments.write:
-            BundleWriter(Bundle.open(arguments.bundle).folder).describe(metrics=figures)
+            keep(Bundle.open(arguments.bundle), figures)
         print(json.dumps(figures, ensure_ascii=False))
     except LcmError as error:
         print(f"evaluate: {error}", file=sys.stderr)
@@ -53,7 +58,7 @@ def evaluate(arguments: argparse.Namespace, report: Callable[[str], None]) -> di
     _prepared(arguments.data, arguments.prepared, report)
     bundle = Bundle.open(arguments.bundle)
     space = ConceptSpace.load(arguments.bundle)
-    only, split = set(arguments.only.split(",")), arguments.split
+    only, split = arguments.only, arguments.split
     figures: dict[str, Any] = {"bundle": bundle.name, "space_id": bundle.space_id, "split": split, "baselines": {}}
     if "text" in only:
         from lcm.training.evaluate_text import evaluate_text, text_baselines
@@ -80,19 +85,35 @@ def evaluate(arguments: argparse.Namespace, report: Callable[[str], None]) -> di
     return figures | {"seconds": round(time.monotonic() - started, 1)}
 
 
+def keep(bundle: Bundle, figures: dict[str, Any]) -> None:
+    """Write the figures to `bundle.json`, beside those of the halves that this run left out."""
+    known = bundle.description.get("metrics", {})
+    if known.get("space_id") == bundle.space_id:
+        figures = known | figures | {"baselines": known.get("baselines", {}) | figures["baselines"]}
+    BundleWriter(bundle.folder).describe(metrics=figures)
+
+
 def segmenting() -> Callable[[FloatArray], FloatArray]:
-    """What the live segmenter hands to the encoder of a clip: its longest utterance, or nothing."""
-    vad = load_vad(DEFAULT_VAD)
+    """What the live segmenter, as it is set by default, hands to the encoder of a clip: the longest utterance."""
+    config = load_config(None)
+    vad, options = load_vad(config.vad.name), config.segmenter.options(config.vad.name)
 
     def cut(samples: FloatArray) -> FloatArray:
         vad.reset()
-        framer, segmenter = Framer(), Segmenter(SegmenterOptions())
+        framer, segmenter = Framer(), Segmenter(options)
         frames = [*framer.push(samples), *framer.flush()]
         events = [event for frame in frames for event in segmenter.push(frame, vad.probability(frame))]
         utterances = [event.samples for event in [*events, *segmenter.flush()] if isinstance(event, Utterance)]
         return max(utterances, key=len, default=samples[:0])
 
     return cut
+
+
+def _halves(text: str) -> tuple[str, ...]:
+    chosen = tuple(text.split(","))
+    if unknown := [half for half in chosen if half not in HALVES]:
+        raise argparse.ArgumentTypeError(f"no half is called {unknown[0]!r}; choose of {', '.join(HALVES)}")
+    return chosen
 
 
 def _prepared(data: Path, folder: Path, report: Callable[[str], None]) -> None:
