@@ -4,7 +4,8 @@ Candidates are 1,000 held-out sentences a language, unique on both sides, drawn 
 directions (xsim, Artetxe & Schwenk 2019). chrF and BLEU are sacrebleu's. Knows nothing of how the space was trained.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,13 @@ class HeldOut:
 
 def evaluate_text(space: ConceptSpace, prepared: Path, *, split: str = "test", beam: int = 1) -> dict[str, Any]:
     """Every text figure, in per cent; chrF and BLEU in points. Sentences of at most 12 words unless named `_all`."""
-    english = [tag for tag in space.languages["text"] if tag != "eng"]
-    direct = {x: HeldOut(("eng", x), held_out_pairs(prepared, ("eng", x), CANDIDATES, split)) for x in english}
+    others = [tag for tag in space.languages["text"] if tag != "eng"]
+    direct = {x: HeldOut(("eng", x), held_out_pairs(prepared, ("eng", x), CANDIDATES, split)) for x in others}
     between = [
-        HeldOut((x, y), held_out_pairs(prepared, (x, y), CANDIDATES, split)) for x in english for y in english if x < y
+        HeldOut((x, y), held_out_pairs(prepared, (x, y), CANDIDATES, split)) for x in others for y in others if x < y
     ]
-    near = near_duplicates([t for h in direct.values() for t in h.side("eng")], prepared)
+    asked = {text for held_out in direct.values() for text in held_out.side("eng")}
+    near = near_duplicates(asked, prepared)
     figures: dict[str, Any] = {"xsim_error": {}, "xsim_error_no_near_duplicates": {}, "translate": {}, "autoencode": {}}
     for language, held_out in direct.items():
         a, b = (space.encode_text(held_out.side(tag), tag) for tag in held_out.languages)
@@ -53,13 +55,13 @@ def evaluate_text(space: ConceptSpace, prepared: Path, *, split: str = "test", b
         for source, target in (held_out.languages, held_out.languages[::-1]):
             figures["translate"][f"{source}-{target}"] = translation(space, held_out, source, target, beam)
     for language in space.languages["text"]:
-        texts = (direct.get(language) or direct[english[0]]).side(language)
+        texts = (direct.get(language) or direct[others[0]]).side(language)
         figures["autoencode"][language] = autoencoding(space, texts, language, beam)
-    sentences = direct[english[0]].side("eng")
+    sentences = direct[others[0]].side("eng")
     concepts = space.encode_text(sentences, "eng")
     figures["noise"] = {"0.2": _noise_loss(space, concepts, sentences, beam)}
     figures |= {k: round(v, 3) for k, v in spread(concepts).items()}
-    figures["near_duplicates"] = round(100 * len(near) / sum(len(h.pairs) for h in direct.values()), 1)
+    figures["near_duplicates"] = round(100 * len(near) / len(asked), 1)
     return figures
 
 
@@ -80,11 +82,11 @@ def translation(space: ConceptSpace, held_out: HeldOut, source: str, target: str
     """chrF and BLEU of one direction, short sentences and all."""
     texts, references = held_out.side(source), held_out.side(target)
     written = space.decode_text(space.encode_text(texts, source), target, beam=beam)
-    near_hypotheses, near_references = short(written, references, by=texts)
+    short_written, short_references = short(written, references, by=texts)
     return {
-        "n": len(near_references),
-        "chrf": round(chrf(near_hypotheses, near_references), 1),
-        "bleu": round(sacrebleu.corpus_bleu(near_hypotheses, [near_references]).score, 1),
+        "n": len(short_references),
+        "chrf": round(chrf(short_written, short_references), 1),
+        "bleu": round(sacrebleu.corpus_bleu(short_written, [short_references]).score, 1),
         "chrf_all": round(chrf(written, references), 1),
     }
 
@@ -92,12 +94,12 @@ def translation(space: ConceptSpace, held_out: HeldOut, source: str, target: str
 def autoencoding(space: ConceptSpace, texts: list[str], language: str, beam: int) -> dict[str, float]:
     """How often a sentence comes back to the letter (`exact`: case and punctuation aside), and its chrF."""
     written = space.decode_text(space.encode_text(texts, language), language, beam=beam)
-    near_written, near_texts = short(written, texts)
-    same = [key(a) == key(b) for a, b in zip(near_written, near_texts, strict=True)]
+    short_written, short_texts = short(written, texts)
+    same = [key(a) == key(b) for a, b in zip(short_written, short_texts, strict=True)]
     return {
-        "n": len(near_texts),
+        "n": len(short_texts),
         "exact": round(100 * float(np.mean(same)), 1),
-        "chrf": round(chrf(near_written, near_texts), 1),
+        "chrf": round(chrf(short_written, short_texts), 1),
         "chrf_all": round(chrf(written, texts), 1),
     }
 
@@ -120,8 +122,8 @@ def short(a: Sequence[str], b: Sequence[str], *, by: Sequence[str] | None = None
     return [a[i] for i in kept], [b[i] for i in kept]
 
 
-def near_duplicates(texts: list[str], prepared: Path) -> set[str]:
-    """Those of the English `texts` that differ from a training sentence in one word at most («Tom» for «Mary»)."""
+def near_duplicates(texts: Iterable[str], prepared: Path) -> set[str]:
+    """Those of the English `texts` that are a training sentence but for one word («Tom» for «Mary»)."""
 
     def masked(text: str) -> list[int]:
         words = key(text).split()
@@ -132,11 +134,11 @@ def near_duplicates(texts: list[str], prepared: Path) -> set[str]:
         for h in masked(text):
             by_hash.setdefault(h, set()).add(text)
     found: set[str] = set()
-    for pair in read_split(prepared, "parallel.train"):
-        if pair["languages"][0] == "eng":
-            for h in masked(pair["texts"][0]):
-                if h in by_hash:
-                    found |= by_hash[h]
+    parallel = (p["texts"][0] for p in read_split(prepared, "parallel.train") if p["languages"][0] == "eng")
+    singles = (row["text"] for row in read_split(prepared, "sentences.train") if row["language"] == "eng")
+    for text in itertools.chain(parallel, singles):
+        for h in masked(text):
+            found |= by_hash.get(h, set())
     return found
 
 
