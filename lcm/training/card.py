@@ -4,6 +4,7 @@ Knows nothing of how anything was measured. The card holds two generated section
 `<!-- examples -->` marks; everything else in it is written by hand.
 """
 
+import itertools
 import random
 import re
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lcm.space import ConceptSpace
+from lcm.space.sentences import split_sentences
 from lcm.training.evaluate_text import SHORT_WORDS, chrf
 from lcm.training.text_batches import held_out_pairs
 
@@ -45,11 +47,11 @@ def rendered_figures(figures: dict[str, Any]) -> str:
 
 
 def _text_tables(text: dict[str, Any], baselines: dict[str, Any]) -> str:
-    trigrams = baselines.get("character_trigrams_xsim_error", {})
+    trigrams, chance = baselines.get("character_trigrams_xsim_error", {}), baselines.get("chance_xsim_error", "–")
     retrieval = table(
         ["English ↔", "xsim error", "without near-duplicates", "character trigrams", "chance"],
         [
-            [NAMES[x], error, text["xsim_error_no_near_duplicates"][x], trigrams.get(x, "–"), 99.9]
+            [NAMES[x], error, text["xsim_error_no_near_duplicates"][x], trigrams.get(x, "–"), chance]
             for x, error in text["xsim_error"].items()
         ],
     )
@@ -112,6 +114,14 @@ def _lcm_table(lcm: dict[str, Any], baselines: dict[str, Any]) -> str:
     return table(["", "ℓ2", "ℓ2-r", "CA", "PAR", "hits@1 of 20: dialogue", "SGD", "story"], rows)
 
 
+def translated(space: ConceptSpace, texts: Sequence[str], source: str, target: str) -> list[str]:
+    """As `noema translate` does it: sentence by sentence, for a concept holds one."""
+    parts = [split_sentences(text, source) for text in texts]
+    flat = [sentence for sentences in parts for sentence in sentences]
+    written = iter(space.decode_text(space.encode_text(flat, source), target))
+    return [" ".join(itertools.islice(written, len(sentences))) for sentences in parts]
+
+
 def rendered_examples(space: ConceptSpace, prepared: Path) -> str:
     """200 held-out short sentences a direction through the space: chrF of each, 20 drawn by lot."""
     scores, drawn = [], []
@@ -123,7 +133,7 @@ def rendered_examples(space: ConceptSpace, prepared: Path) -> str:
                 p for p in held_out_pairs(prepared, (source, target), 1_000, "test") if len(p[0].split()) <= SHORT_WORDS
             ]
             texts, references = zip(*pairs[:SENTENCES], strict=True)
-            written = space.decode_text(space.encode_text(texts, source), target)
+            written = translated(space, texts, source, target)
             scores.append([f"{source} → {target}", len(texts), round(chrf(written, references), 1)])
             drawn += [(f"{source} → {target}", *row) for row in zip(texts, written, references, strict=True)]
     examples = random.Random(0).sample(drawn, SHOWN)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from lcm.training.card import rendered_figures, table, with_section
+from lcm.space import ConceptSpace
+from lcm.training.card import rendered_figures, table, translated, with_section
 
 FIGURES = {
     "text": {
@@ -55,3 +56,8 @@ def test_a_card_without_the_section_is_a_mistake() -> None:
 
 def test_tables_have_a_rule_below_the_head() -> None:
     assert table(["a", "b"], [[1, 2.5]]) == "| a | b |\n| --- | --- |\n| 1 | 2.5 |"
+
+
+def test_examples_are_translated_a_sentence_at_a_time(small_space: ConceptSpace) -> None:
+    alone = small_space.decode_text(small_space.encode_text(["Wait.", "Go on."], "eng"), "fra")
+    assert translated(small_space, ["Wait. Go on.", "Wait."], "eng", "fra") == [" ".join(alone), alone[0]]
