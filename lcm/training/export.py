@@ -11,7 +11,7 @@ from lcm.bundle import Bundle, BundleWriter
 from lcm.errors import TrainingDataError
 from lcm.training.data import LANGUAGES
 from lcm.training.speech import SpeechModel, SpeechTraining
-from lcm.training.text import TextModel, TextTraining
+from lcm.training.text import TextModel, TextTraining, load_average
 
 
 def export_text(checkpoint: Path, tokenizer: Path, folder: Path, languages: Sequence[str] = LANGUAGES) -> str:
@@ -19,7 +19,7 @@ def export_text(checkpoint: Path, tokenizer: Path, folder: Path, languages: Sequ
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     config = TextTraining(**state["config"])
     model = TextModel(config)
-    model.load_state_dict(state["average"], strict=False)
+    load_average(model, state["average"])
     writer = BundleWriter(folder)
     space_id = writer.write_space(
         tokenizer.read_bytes(), list(languages), asdict(config.encoder()), model.encoder.state_dict()
@@ -38,7 +38,7 @@ def export_speech(checkpoint: Path, folder: Path, languages: Sequence[str] = LAN
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     config = SpeechTraining(**state["config"])
     model = SpeechModel(config)
-    model.load_state_dict(state["average"], strict=False)
+    model.load_state_dict(state["average"])
     bundle = Bundle.open(folder)
     if state["space_id"] != bundle.space_id:
         raise TrainingDataError(
@@ -51,18 +51,24 @@ def export_speech(checkpoint: Path, folder: Path, languages: Sequence[str] = LAN
 
 
 def describe_making(folder: Path, data: Path, command: Sequence[str]) -> None:
-    """Note in `bundle.json` what the weights were made from and how: data with licences, command and commit."""
-    rows = (data / "SOURCES.tsv").read_text(encoding="utf-8").splitlines()
-    head, *lines = (row.split("\t") for row in rows)
-    sources = [dict(zip(head, line, strict=False)) for line in lines]
+    """Note in `bundle.json` what the weights were made from and how: data with licences, command and commit.
+
+    Raises:
+        TrainingDataError: the data does not say where it comes from.
+    """
     kept = ("file", "repository", "commit", "licence")
+    try:
+        head, *lines = (row.split("\t") for row in (data / "SOURCES.tsv").read_text(encoding="utf-8").splitlines())
+        sources = [{name: line[head.index(name)] for name in kept} for line in lines]
+    except (OSError, ValueError, IndexError) as error:
+        raise TrainingDataError(f"{data / 'SOURCES.tsv'} must list {', '.join(kept)} of all data ({error})") from error
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
     )
     writer = BundleWriter(folder)
     training = writer.description.get("training", {"commands": []})
     training |= {
-        "data": [{name: source[name] for name in kept} for source in sources],
+        "data": sources,
         "commit": commit.stdout.strip() or "unknown",
         "commands": [*(c for c in training["commands"] if c != " ".join(command)), " ".join(command)],
     }

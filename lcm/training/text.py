@@ -8,7 +8,7 @@ the concept), a symmetric InfoNCE between translations, and their MSE [SONAR §5
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from lcm.space.text_decoder import TextDecoder, TextDecoderConfig
 from lcm.space.text_encoder import TextEncoder, TextEncoderConfig
 from lcm.space.tokenizer import PAD, Tokenizer
 from lcm.training.cross_entropy import linear_cross_entropy
+from lcm.training.data import LANGUAGES
 from lcm.training.muon import Muon
 from lcm.training.text_batches import TextBatch, TextCorpus, TextMix, held_out_pairs, iterate, padded, train_tokenizer
 
@@ -82,6 +83,11 @@ class TextModel(nn.Module):
         self.decoder = TextDecoder(config.decoder(), embed=self.encoder.embed)
 
 
+def load_average(model: TextModel, average: Mapping[str, Tensor]) -> None:
+    """Load averaged parameters, all of them; what encoder and decoder share is averaged once."""
+    model.load_state_dict({**average, "decoder.embed.weight": average["encoder.embed.weight"]})
+
+
 def losses(model: TextModel, batch: TextBatch, config: TextTraining) -> dict[str, Tensor]:
     """The terms of the loss and their sum under `loss`."""
     pairs = len(batch.sources) // 2
@@ -131,7 +137,7 @@ class TextTrainer:
         run.mkdir(parents=True, exist_ok=True)
         tokenizer_path = data / "tokenizer.model"
         self.tokenizer = (
-            Tokenizer.from_file(tokenizer_path, ("eng", "fra", "spa", "deu"))
+            Tokenizer.from_file(tokenizer_path, LANGUAGES)
             if tokenizer_path.exists()
             else train_tokenizer(data, config.vocab_size)
         )
@@ -214,8 +220,7 @@ class TextTrainer:
     def averaged(self) -> TextModel:
         """A model with the averaged weights."""
         model = TextModel(self.config)
-        model.load_state_dict(self.average, strict=False)
-        model.decoder.embed = model.encoder.embed
+        load_average(model, self.average)
         return model.eval()
 
     @torch.no_grad()
