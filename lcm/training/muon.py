@@ -49,8 +49,11 @@ class Muon(Optimizer):
     def _update(self, parameters: list[Tensor], lr: float, momentum: float, weight_decay: float) -> None:
         updates = []
         for parameter in parameters:
-            buffer = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
             assert parameter.grad is not None  # chosen for it
+            state = self.state[parameter]
+            if not state:
+                state["momentum"] = torch.zeros_like(parameter)
+            buffer = state["momentum"]
             buffer.lerp_(parameter.grad, 1 - momentum)
             updates.append(parameter.grad.lerp(buffer, momentum))
         rows, columns = parameters[0].shape
