@@ -5,7 +5,8 @@ and `manifest.json` with their SHA-256. Knows nothing of tokens or models.
 
 Leaks that a naive split has, and what is done about each:
 - Tatoeba links many translations: split by connected component over normalised text, all language pairs at once.
-- Transcripts of every recording leave every text set, whatever the recording's own split.
+- Transcripts of every recording leave the parallel sets, whatever the recording's own split; those of held-out
+  recordings leave the sentences too.
 - Held-out sentences leave the sentence lists, dialogues' and stories' sentences used for text training.
 - Dialogues are split by dialogue, stories by book, speech by speaker *and* sentence.
 """
@@ -315,8 +316,8 @@ def _write_jsonl(path: Path, rows: Iterable[Any]) -> dict[str, Any]:
     return {"sha256": digest.hexdigest(), "rows": count}
 
 
-def read_split(folder: Path, name: str) -> Iterator[Any]:
-    """Rows of one prepared file, for example `dialogues.train`.
+def split_path(folder: Path, name: str) -> Path:
+    """One prepared file, for example `dialogues.train`.
 
     Raises:
         TrainingDataError: it has not been prepared.
@@ -324,6 +325,11 @@ def read_split(folder: Path, name: str) -> Iterator[Any]:
     path = folder / f"{name}.jsonl"
     if not path.exists():
         raise TrainingDataError(f"{path} is missing; run: python -m scripts.prepare_data --data DIR --out {folder}")
-    with path.open(encoding="utf-8") as lines:
+    return path
+
+
+def read_split(folder: Path, name: str) -> Iterator[Any]:
+    """Rows of one prepared file; raises as `split_path` does."""
+    with split_path(folder, name).open(encoding="utf-8") as lines:
         for line in lines:
             yield json.loads(line)

@@ -5,6 +5,7 @@ A single sentence becomes a pair with its own transcript form, so that one train
 The batches of a chunk depend on the seed and the chunk's number alone: a resumed run sees the same ones.
 """
 
+import hashlib
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lcm.space.tokenizer import PAD, Tokenizer
-from lcm.training.data import LANGUAGES, read_split, share
+from lcm.training.data import LANGUAGES, read_split, share, split_path
 
 CHUNK = 40_000  # sentence pairs planned at once
 
@@ -111,9 +112,11 @@ class TextCorpus:
 
     @classmethod
     def load(cls, folder: Path, tokenizer: Tokenizer) -> "TextCorpus":
-        """Tokenise the training split; kept beside it in `tokens.npz` for the next start."""
-        cache = folder / "tokens.npz"
+        """Tokenise the training split; kept beside it for the next start, under the hash of what it was made from."""
+        cache = folder / f"tokens.{_made_from(folder, tokenizer)}.npz"
         if not cache.exists():
+            for stale in folder.glob("tokens*.npz"):
+                stale.unlink()
             _tokenise(folder, tokenizer, cache)
         with np.load(cache) as arrays:
             return cls(
@@ -124,6 +127,14 @@ class TextCorpus:
                 arrays["pairs"],
                 arrays["singles"],
             )
+
+
+def _made_from(folder: Path, tokenizer: Tokenizer) -> str:
+    digest = hashlib.sha256(tokenizer.model)
+    for name in ("parallel.train", "sentences.train"):
+        with split_path(folder, name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
 
 
 def _tokenise(folder: Path, tokenizer: Tokenizer, cache: Path) -> None:
@@ -140,12 +151,14 @@ def _tokenise(folder: Path, tokenizer: Tokenizer, cache: Path) -> None:
     written = Tokens.of(tokenizer.encode(text) for _, text in index)
     spoken = Tokens.of(tokenizer.encode(transcript(text)) for _, text in index)
     names = list(tokenizer.languages)
+    aside = cache.with_name(f".{cache.name}")
     np.savez(
-        cache,
+        aside,
         written=written.ids, written_starts=written.starts, spoken=spoken.ids, spoken_starts=spoken.starts,
         languages=np.array([names.index(language) for language, _ in index]),
         pairs=np.array(pairs, dtype=np.int64), singles=np.array(singles, dtype=np.int64),
     )  # fmt: skip
+    aside.replace(cache)
 
 
 def batches(

@@ -1,6 +1,7 @@
 """Training of the text space: its losses, its batches, and resuming as if it had never stopped."""
 
 import json
+import shutil
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from lcm.training.cross_entropy import linear_cross_entropy
 from lcm.training.export import export_text
 from lcm.training.muon import Muon, orthogonalise
 from lcm.training.text import TextTrainer, TextTraining, info_nce, spread, xsim_error
-from lcm.training.text_batches import TextMix, batches, transcript
+from lcm.training.text_batches import TextCorpus, TextMix, batches, transcript
 
 CONFIG = TextTraining(
     vocab_size=380, dim=32, encoder_layers=1, decoder_layers=1, heads=2, ffn_dim=64, concept_dim=48,
@@ -102,6 +103,17 @@ def test_the_batches_of_a_chunk_depend_on_its_number_and_the_seed_alone(prepared
 
     assert torch.equal(first(0, 3), first(0, 3))
     assert first(0, 3).shape != first(0, 4).shape or not torch.equal(first(0, 3), first(0, 4))
+
+
+def test_other_sentences_are_tokenised_anew(prepared: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(prepared, tmp_path / "prepared"))
+    tokenizer = TextTrainer(CONFIG, folder, tmp_path / "run").tokenizer
+    before = TextCorpus.load(folder, tokenizer)
+    with (folder / "sentences.train.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"language": "eng", "text": "The fish sees 1."}\n')
+    after = TextCorpus.load(folder, tokenizer)
+    assert len(after.singles) == len(before.singles) + 1
+    assert len(list(folder.glob("*.npz"))) == 1
 
 
 def test_a_transcript_is_what_a_recogniser_would_write() -> None:
