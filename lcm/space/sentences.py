@@ -38,7 +38,8 @@ def split_sentences(text: str, language: str = "eng", *, max_chars: int = MAX_CH
 def _sentences(text: str, *, ordinals: bool) -> Iterator[str]:
     start = 0
     for match in _BOUNDARY.finditer(text):
-        if match.group()[0] == "." and _goes_on(text[start : match.start()], text[match.end() :], ordinals=ordinals):
+        following = text[match.end() : match.end() + 1]
+        if match.group()[0] == "." and _goes_on(text[start : match.start()], following, ordinals=ordinals):
             continue
         yield text[start : match.end()]
         start = match.end()
