@@ -60,7 +60,7 @@ def augmented(
 
 
 def coloured_noises(rng: np.random.Generator, seconds: int = 30) -> list[FloatArray]:
-    """White, pink and brown noise, and speech-shaped hums between them."""
+    """Noise that falls by 0, 2, 4 and 6 dB an octave: from hiss to rumble."""
     count = seconds * SAMPLE_RATE
     spectrum = np.fft.rfft(_white(count, rng))
     hertz = np.fft.rfftfreq(count, 1 / SAMPLE_RATE).clip(20)

@@ -4,19 +4,17 @@ Knows nothing of data or losses.
 """
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import nn
 
+from configs.loader import Settings
 from lcm.space.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from lcm.training.muon import Muon
 from lcm.training.phones import LABELS
 from lcm.training.speech_batches import SpeechMix
 
 
-class SpeechTraining(BaseModel):
+class SpeechTraining(Settings):
     """Everything about a run: sizes, data, loss, optimiser, length."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     dim: int = 256
     layers: int = 6
