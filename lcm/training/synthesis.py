@@ -65,14 +65,9 @@ class Espeak:
 
         folder = data or Path(espeakng_loader.get_data_path())
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())
-        started_in = Path.cwd()
-        os.chdir(folder.parent)  # it keeps the path in 160 bytes: relative, then, while it loads
-        try:
-            rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, str(folder.parent).encode(), _DO_NOT_EXIT)
-        finally:
-            os.chdir(started_in)
-        if rate != ESPEAK_RATE:
-            raise TrainingDataError(f"espeak-ng does not start from {folder}; reinstall espeakng-loader")
+        if self._library.espeak_Initialize(_SYNCHRONOUS, 0, os.fsencode(folder.parent), _DO_NOT_EXIT) != ESPEAK_RATE:
+            advice = "reinstall espeakng-loader, or move it: espeak-ng takes no path over 140 bytes"
+            raise TrainingDataError(f"espeak-ng does not start from {folder}; {advice}")
         self._library.espeak_TextToPhonemes.restype = ctypes.c_char_p
         self._chunks: list[bytes] = []
         self._callback = _CALLBACK(self._keep)
