@@ -96,6 +96,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.export:
         export(config, folder, arguments)
         return 0
+    if arguments.finish and not (config.text or config.speech):
+        raise ConfigError(f"{arguments.config}: --finish is for text and speech; the others end by themselves")
     trainer = trainer_for(config, folder, arguments)
     try:
         train(trainer)
