@@ -1,0 +1,13 @@
+"""How a bundle is made and measured. Nothing here is needed to run one.
+
+Data         `data` raw corpora → frozen splits; `recordings` audio → stores; `synthesis`, `phones`, `augment` training
+             speech; `concepts` every sentence of dialogues and stories, encoded once
+Text space   `text` the run; `text_batches`; `cross_entropy`
+Speech       `speech` the run; `speech_model`, `speech_losses`, `speech_batches`
+Base-LCM     `base` the run; `base_batches`
+Reply bank   `replies` builds it; `reply_texts` which sentences it may hold
+Measuring    `evaluate_text`, `evaluate_speech`; `evaluate_lcm` on `reply_items`, beside `lcm_baselines`
+All of them  `muon` the optimiser; `curves`; `export` checkpoint → bundle; `card` figures → docs/MODEL_CARD.md
+
+`scripts/train.py`, `scripts/evaluate.py` and `scripts/model_card.py` are the ways in.
+"""
