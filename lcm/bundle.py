@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -85,6 +86,17 @@ class Part:
 
 
 _REPAIR = "restore the bundle (git checkout -- lcm/bundles) or name another with --bundle"
+
+
+@contextmanager
+def fitting(part: Part) -> Iterator[None]:
+    """Turn what torch says where a part's settings or weights do not fit this code's modules into a `BundleError`."""
+    try:
+        yield
+    except (TypeError, ValueError, RuntimeError) as error:
+        what = " ".join(str(error).split())[:200]
+        advice = "update Noema (git pull), or restore the bundle"
+        raise BundleError(f"{part.name!r} of {part.folder} does not fit this Noema ({what}); {advice}") from error
 
 
 class Bundle:

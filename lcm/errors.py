@@ -21,9 +21,13 @@ class AudioInputError(LcmError):
     """A waveform that cannot become a concept: empty, not finite, or the wrong shape."""
 
 
+class ComputeDeviceError(LcmError):
+    """This machine cannot compute on the device that was asked for."""
+
+
 class TrainingDataError(LcmError):
     """Training data is missing, or differs from what the splits were made from."""
 
 
 class ContextError(LcmError):
-    """Concepts or roles that cannot be continued: none, not finite, or of the wrong shape."""
+    """Concepts or roles that cannot be used: none, not finite, or of the wrong shape."""

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lcm.bundle import Bundle
-from lcm.errors import AudioInputError, LanguageError, TextError
+from lcm.bundle import Bundle, fitting
+from lcm.errors import AudioInputError, ComputeDeviceError, ContextError, LanguageError, TextError
 from lcm.space.decoding import DecodingOptions, decode
 from lcm.space.fbank import SAMPLE_RATE, fbank
 from lcm.space.sentences import clean
@@ -55,21 +55,26 @@ class ConceptSpace:
             device: `auto` (CUDA, else MPS, else CPU) or any torch device.
 
         Raises:
-            BundleError: missing, damaged, or its parts belong to different spaces.
+            BundleError: missing, damaged, its parts belong to different spaces, or do not fit this Noema.
+            ComputeDeviceError: no such device here.
         """
         bundle, where = Bundle.open(name), chosen_device(device)
-        encoder_part = bundle.part("text_encoder")
-        encoder = TextEncoder(TextEncoderConfig(**encoder_part.config))
-        encoder.load_state_dict(encoder_part.tensors())
         decoder, speech = None, None
+        part = bundle.part("text_encoder")
+        with fitting(part):
+            encoder = TextEncoder(TextEncoderConfig(**part.config))
+            encoder.load_state_dict(part.tensors())
         if "text_decoder" in bundle.parts:
             part = bundle.part("text_decoder")
-            decoder = TextDecoder(TextDecoderConfig(**part.config), embed=encoder.embed)
-            decoder.load_state_dict({**part.tensors(), "embed.weight": encoder.embed.weight.detach()})
+            with fitting(part):
+                decoder = TextDecoder(TextDecoderConfig(**part.config), embed=encoder.embed)
+                decoder.load_state_dict({**part.tensors(), "embed.weight": encoder.embed.weight.detach()})
             decoder.to(where).eval()
         if "speech_encoder" in bundle.parts:
             part = bundle.part("speech_encoder")
-            speech = speech_encoder_from_part(part.config, part.tensors()).to(where).eval()
+            with fitting(part):
+                speech = speech_encoder_from_part(part.config, part.tensors())
+            speech.to(where)
         tokenizer = Tokenizer.from_file(bundle.tokenizer_path(), bundle.languages["text"])
         return cls(bundle, tokenizer, encoder.to(where).eval(), decoder, speech, where)
 
@@ -90,9 +95,11 @@ class ConceptSpace:
             [B, C] float32 on the CPU.
 
         Raises:
-            TextError: a text is empty, or nothing is left of it without control characters.
+            TextError: a text is empty, nothing is left of it without control characters, or `texts` is one text.
             LanguageError: a language that the bundle does not hold.
         """
+        if isinstance(texts, str):
+            raise TextError("give a list of sentences, not one text: each letter would become a sentence")
         languages = self._languages(language, len(texts), "text")
         limit = self._text_encoder.config.max_tokens
         rows = [
@@ -159,9 +166,12 @@ class ConceptSpace:
             cancelled: asked between two steps.
 
         Raises:
+            ContextError: the concepts are not finite, or not of this space's width.
             LanguageError: a language that the bundle does not hold.
             DecodingCancelled: `cancelled()` answered true.
         """
+        if concepts.ndim != 2 or concepts.shape[1] != self.dim or not bool(concepts.isfinite().all()):
+            raise ContextError(f"give finite concepts, [B, {self.dim}], not {tuple(concepts.shape)}")
         languages = self._languages(language, len(concepts), "text")
         if self._text_decoder is None:
             raise LanguageError(f"bundle {self.bundle.name!r} has no text decoder; choose another with --bundle")
@@ -191,12 +201,19 @@ class ConceptSpace:
 
 
 def chosen_device(device: str) -> torch.device:
-    """`auto` → CUDA, else MPS, else CPU."""
-    if device != "auto":
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """`auto` → CUDA, else MPS, else CPU.
+
+    Raises:
+        ComputeDeviceError: torch knows no such device, or cannot use it here.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        what = str(error).splitlines()[0]
+        raise ComputeDeviceError(f"cannot compute on {device!r} ({what}); choose auto, cpu, cuda or mps") from error
+    return torch.device(device)
 
 
 def _required(text: str) -> str:

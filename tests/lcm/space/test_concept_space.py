@@ -1,10 +1,15 @@
 """The concept space keeps its contract: shapes, languages, batches, bad input."""
 
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from lcm.errors import AudioInputError, LanguageError, TextError
+from lcm.errors import AudioInputError, BundleError, ComputeDeviceError, ContextError, LanguageError, TextError
 from lcm.space import ConceptSpace
 from lcm.space.fbank import fbank
 
@@ -116,3 +121,33 @@ def test_waveforms_that_cannot_become_a_concept_say_why(
 ) -> None:
     with pytest.raises(AudioInputError, match=message):
         small_space.encode_speech([waveform])
+
+
+def test_one_text_is_not_taken_for_a_list_of_letters(small_space: ConceptSpace) -> None:
+    with pytest.raises(TextError, match="a list of sentences"):
+        small_space.encode_text("Hello.", language="eng")
+
+
+@pytest.mark.parametrize("spoil", [lambda c: c[:, :-1], lambda c: c[0], lambda c: c * float("nan")])
+def test_concepts_that_are_none_of_this_space_are_refused(
+    small_space: ConceptSpace, spoil: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    with pytest.raises(ContextError, match=rf"give finite concepts, \[B, {small_space.dim}\]"):
+        small_space.decode_text(spoil(small_space.encode_text(["Hello."], "eng")), "fra")
+
+
+@pytest.mark.parametrize("change", [{"layers": 9}, {"not_yet_known": 1}])
+def test_a_part_this_code_cannot_build_is_one_line(small_bundle: Path, tmp_path: Path, change: dict[str, int]) -> None:
+    folder = Path(shutil.copytree(small_bundle, tmp_path / "bundle"))
+    description = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+    description["parts"]["text_decoder"]["config"] |= change
+    (folder / "bundle.json").write_text(json.dumps(description), encoding="utf-8")
+    with pytest.raises(BundleError, match=r"'text_decoder' of .* does not fit this Noema") as caught:
+        ConceptSpace.load(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("device", ["nonsense", "cuda:99"])
+def test_a_device_that_is_not_there_is_one_line(small_bundle: Path, device: str) -> None:
+    with pytest.raises(ComputeDeviceError, match="choose auto"):
+        ConceptSpace.load(small_bundle, device=device)
