@@ -8,7 +8,7 @@ from torch import nn
 
 from configs.loader import Settings
 from lcm.space.speech_encoder import SpeechEncoder, SpeechEncoderConfig
-from lcm.training.muon import Muon
+from lcm.training.muon import muon_and_adamw
 from lcm.training.phones import LABELS
 from lcm.training.speech_batches import SpeechMix
 
@@ -85,11 +85,5 @@ class SpeechModel(nn.Module):
 
 def optimisers(model: SpeechModel, config: SpeechTraining) -> list[torch.optim.Optimizer]:
     """Muon for the layers' matrices, AdamW for everything else."""
-    named = list(model.named_parameters())
-    matrices = [p for n, p in named if ".layers." in n and p.ndim == 2 and "relative_bias" not in n]
-    chosen = {id(p) for p in matrices}
-    others = [p for _, p in named if id(p) not in chosen]
-    return [
-        Muon(matrices, lr=config.matrix_lr, weight_decay=config.weight_decay),
-        torch.optim.AdamW(others, lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True),
-    ]
+    rates = {"matrix_lr": config.matrix_lr, "lr": config.lr, "weight_decay": config.weight_decay}
+    return muon_and_adamw(model, lambda name: ".layers." in name and "relative_bias" not in name, **rates)

@@ -22,7 +22,7 @@ from lcm.space.text_encoder import TextEncoder, TextEncoderConfig
 from lcm.space.tokenizer import PAD, Tokenizer
 from lcm.training.cross_entropy import linear_cross_entropy
 from lcm.training.data import LANGUAGES
-from lcm.training.muon import Muon
+from lcm.training.muon import muon_and_adamw
 from lcm.training.text_batches import TextBatch, TextCorpus, TextMix, held_out_pairs, iterate, padded, train_tokenizer
 
 LOG_EVERY = 50
@@ -119,14 +119,8 @@ def info_nce(a: Tensor, b: Tensor, groups: Tensor, temperature: float) -> Tensor
 
 def optimisers(model: nn.Module, config: TextTraining) -> list[torch.optim.Optimizer]:
     """Muon for the layers' matrices, AdamW for everything else."""
-    named = list(model.named_parameters())
-    matrices = [p for n, p in named if ".layers." in n and p.ndim == 2]
-    chosen = {id(p) for p in matrices}
-    others = [p for _, p in named if id(p) not in chosen]
-    return [
-        Muon(matrices, lr=config.matrix_lr, weight_decay=config.weight_decay),
-        torch.optim.AdamW(others, lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True),
-    ]
+    rates = {"matrix_lr": config.matrix_lr, "lr": config.lr, "weight_decay": config.weight_decay}
+    return muon_and_adamw(model, lambda name: ".layers." in name, **rates)
 
 
 class TextTrainer:
