@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lcm.bundle import Bundle
+from lcm.bundle import Bundle, fitting
 from lcm.errors import BundleError, ContextError
 from lcm.models.base_lcm import ROLE_AGENT, ROLE_NARRATOR, ROLE_USER, ROLES, BaseLcm, BaseLcmConfig, Turns
 from lcm.models.state import LcmState
@@ -79,8 +79,9 @@ class Engine:
             )
         part = bundle.part(variant)
         kind, config = VARIANTS[variant]
-        model = kind(config(**part.config))
-        model.load_state_dict(part.tensors())
+        with fitting(part):
+            model = kind(config(**part.config))
+            model.load_state_dict(part.tensors())
         return cls(model, chosen_device(device))
 
     @torch.inference_mode()

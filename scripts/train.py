@@ -27,11 +27,11 @@ from lcm.bundle import Bundle
 from lcm.engine import Engine
 from lcm.errors import LcmError
 from lcm.space import ConceptSpace
-from lcm.training.base import BaseTrainer, BaseTraining, export_base
+from lcm.training.base import BaseTrainer, BaseTraining
 from lcm.training.concepts import concept_table
 from lcm.training.curves import draw_curves
 from lcm.training.data import DEFAULT_DATA, DEFAULT_PREPARED, DEFAULT_RUNS
-from lcm.training.export import describe_making, export_speech, export_text
+from lcm.training.export import describe_making, export_base, export_speech, export_text
 from lcm.training.recordings import prepare_flite, prepare_recordings
 from lcm.training.replies import BankBuilding, build_bank
 from lcm.training.speech import SpeechTrainer, SpeechTraining

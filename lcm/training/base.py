@@ -7,18 +7,17 @@ a bank of training replies (the `retrieve` thinker and hits@1 go by cosine), and
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from lcm.bundle import BundleWriter
+from configs.loader import Settings
 from lcm.engine import Engine
+from lcm.errors import TrainingDataError
 from lcm.models.base_lcm import BaseLcm, BaseLcmConfig
 from lcm.models.normalizer import Normalizer
 from lcm.training.base_batches import WindowPlan, Windows, iterate, planned
@@ -31,10 +30,8 @@ NORMALIZER_SAMPLE = 50_000
 LOG_EVERY = 100
 
 
-class BaseTraining(BaseModel):
+class BaseTraining(Settings):
     """Everything about a run: sizes, loss, optimiser, length."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     dim: int = 256
     layers: int = 5
@@ -236,6 +233,11 @@ class BaseTrainer:
 
     def _resume(self) -> None:
         state = torch.load(self.run / "checkpoint.pt", map_location=self.device, weights_only=True)
+        if state["space_id"] != self.table.space_id:
+            raise TrainingDataError(
+                f"{self.run} learnt space {state['space_id']}, the concepts are of {self.table.space_id}; "
+                "give another --run, or remove it"
+            )
         self.model.load_state_dict(state["model"])
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
@@ -259,10 +261,3 @@ def optimisers(model: nn.Module, config: BaseTraining) -> list[torch.optim.Optim
         Muon(matrices, lr=config.matrix_lr, weight_decay=config.weight_decay),
         torch.optim.AdamW(others, lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True),
     ]
-
-
-def export_base(checkpoint: Path, folder: Path) -> None:
-    """Write a run's model as the part `base` of a bundle folder."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    config = BaseTraining(**state["config"]).model(state["concept_dim"])
-    BundleWriter(folder).write_part("base", asdict(config), state["model"], state["space_id"])

@@ -1,14 +1,16 @@
 """Export: a training checkpoint in, parts of a bundle out. Knows nothing of training itself."""
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from lcm.bundle import Bundle, BundleWriter
 from lcm.errors import TrainingDataError
+from lcm.training.base import BaseTraining
 from lcm.training.data import LANGUAGES
 from lcm.training.speech import SpeechModel, SpeechTraining
 from lcm.training.text import TextModel, TextTraining, load_average
@@ -16,7 +18,7 @@ from lcm.training.text import TextModel, TextTraining, load_average
 
 def export_text(checkpoint: Path, tokenizer: Path, folder: Path, languages: Sequence[str] = LANGUAGES) -> str:
     """Write the averaged text weights of a run as `text_encoder` and `text_decoder`; returns the `space_id`."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = _loaded(checkpoint)
     config = TextTraining(**state["config"])
     model = TextModel(config)
     load_average(model, state["average"])
@@ -35,19 +37,43 @@ def export_speech(checkpoint: Path, folder: Path, languages: Sequence[str] = LAN
     Raises:
         TrainingDataError: it learnt phones only, or the concepts of another space.
     """
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = _loaded(checkpoint)
     config = SpeechTraining(**state["config"])
     model = SpeechModel(config)
     model.load_state_dict(state["average"])
+    bundle = _of_its_space(folder, state, checkpoint)
+    writer = BundleWriter(folder)
+    writer.write_part("speech_encoder", asdict(config.encoder()), model.encoder.state_dict(), bundle.space_id)
+    writer.describe(languages={**bundle.languages, "speech": list(languages)})
+
+
+def export_base(checkpoint: Path, folder: Path) -> None:
+    """Write a run's Base-LCM, with its normaliser and stop head, as `base` of the bundle whose space it learnt.
+
+    Raises:
+        TrainingDataError: it learnt the concepts of another space.
+    """
+    state = _loaded(checkpoint)
+    bundle = _of_its_space(folder, state, checkpoint)
+    config = BaseTraining(**state["config"]).model(state["concept_dim"])
+    BundleWriter(folder).write_part("base", asdict(config), state["model"], bundle.space_id)
+
+
+def _loaded(checkpoint: Path) -> dict[str, Any]:
+    if not checkpoint.exists():
+        raise TrainingDataError(f"{checkpoint} is missing; train before you export, or name the run with --run")
+    state: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    return state
+
+
+def _of_its_space(folder: Path, state: Mapping[str, Any], checkpoint: Path) -> Bundle:
     bundle = Bundle.open(folder)
     if state["space_id"] != bundle.space_id:
         raise TrainingDataError(
             f"{checkpoint} learnt space {state['space_id'] or '(none)'}, {folder} holds {bundle.space_id}; "
-            f"train some more with --bundle {folder}"
+            f"train with --bundle {folder}"
         )
-    writer = BundleWriter(folder)
-    writer.write_part("speech_encoder", asdict(config.encoder()), model.encoder.state_dict(), bundle.space_id)
-    writer.describe(languages={**bundle.languages, "speech": list(languages)})
+    return bundle
 
 
 def describe_making(folder: Path, data: Path, command: Sequence[str]) -> None:

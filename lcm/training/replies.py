@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from configs.loader import Settings
 from lcm.bundle import BundleWriter
 from lcm.engine import Engine
 from lcm.reply_bank import PART, TEXTS, packed
@@ -30,10 +30,8 @@ NEIGHBOURS = 10
 _CHUNK = 512
 
 
-class BankBuilding(BaseModel):
+class BankBuilding(Settings):
     """What the bank holds."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: int = 3_500
     contexts: int = 8_000

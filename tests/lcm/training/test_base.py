@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from lcm.bundle import BundleWriter
 from lcm.engine import Engine
 from lcm.errors import TrainingDataError
-from lcm.training.base import BaseTrainer, BaseTraining, contrast_logits, export_base, reply_rows
+from lcm.training.base import BaseTrainer, BaseTraining, contrast_logits, reply_rows
 from lcm.training.base_batches import PADDING, WindowPlan, epoch_windows, planned, windows_of
 from lcm.training.concepts import ConceptTable
 from lcm.training.evaluate_lcm import answers, concept_figures, hit_figures, lcm_baselines, predictions
+from lcm.training.export import export_base
 from lcm.training.reply_items import reply_items
 from tests.lcm.training.conversations import DIALOGUES, DIM, TURNS, write_concepts
 
