@@ -50,7 +50,7 @@ def write_small_bundle(folder: Path) -> Path:
     weights = {key: value for key, value in decoder.state_dict().items() if key != "embed.weight"}
     writer.write_part("text_decoder", asdict(decoder_config), weights, space_id)
     speech_config = SpeechEncoderConfig(
-        dim=32, layers=1, heads=2, ffn_dim=64, pooler_heads=2, pooler_ffn_dim=32, concept_dim=DIM, dropout=0.0
+        dim=32, layers=1, heads=2, ffn_dim=64, reader_layers=1, reader_ffn_dim=32, concept_dim=DIM, dropout=0.0
     )
     speech = SpeechEncoder(speech_config)
     writer.write_part("speech_encoder", asdict(speech_config), speech.state_dict(), space_id)

@@ -1,9 +1,12 @@
 """Speech encoder: filter banks in, concepts out, in the space of the text encoder that taught it.
 
-SONAR's arrangement [SONAR §4.2]: a front end, conformers, then an attention pooler of post-norm decoder layers whose
-one query becomes the concept. Knows nothing of waveforms, languages or training.
+Conformers hear phones, a CTC head names them, and a reader built as the text encoder is makes a concept of what was
+named [phones as tokens: Gaido et al. 2021, arXiv 2102.01578]. SONAR pools the conformers' frames straight into a
+concept [SONAR §4.2]; that takes far more speech than is at hand here, while the reader can also learn from phonemised
+text (docs/LOG.md). Knows nothing of waveforms, languages or training.
 
-Shapes: B batch, F frames of 10 ms, T frames of 40 ms, D model width, C concept width.
+Shapes: B batch, F frames of 10 ms, T frames of 40 ms, L heard phones, P phones and blank, D model width, C concept
+width.
 """
 
 from collections.abc import Mapping
@@ -15,9 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lcm.space.conformer import ConformerLayer, convolved
-from lcm.space.layers import ConceptAttention, FeedForward
+from lcm.space.layers import EncoderLayer, sinusoidal_positions
+from lcm.space.text_encoder import AttentionPooling, key_bias
 
 SUBSAMPLING = 4
+BLANK = 0
+MOST_PHONES = 1_024
+"""More than there are frames in an utterance of 40 s"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +33,17 @@ class SpeechEncoderConfig:
 
     mel_bins: int = 80
     dim: int = 256
-    layers: int = 6
+    layers: int = 4
     heads: int = 4
     ffn_dim: int = 704
     kernel: int = 15
     reach: int = 64
     """Frames of 40 ms between which attention still tells distances apart"""
-    pooler_layers: int = 2
-    pooler_heads: int = 8
-    pooler_ffn_dim: int = 512
+    phones: int = 73
+    """With the blank"""
+    reader_layers: int = 4
+    reader_ffn_dim: int = 1_024
+    pooling_queries: int = 2
     concept_dim: int = 512
     dropout: float = 0.0
 
@@ -43,9 +52,9 @@ class SpeechEncoderConfig:
 class SpeechFrames:
     """What the conformers make of a batch of utterances."""
 
-    layers: list[Tensor]  # of each conformer [B, T, D]
+    hidden: Tensor  # [B, T, D]
+    phones: Tensor  # [B, T, P] logits
     lengths: Tensor  # [B] valid frames
-    hidden_keys: Tensor | None  # [B, 1, 1, T], −inf where there is no frame; None if all are valid
 
 
 class Subsampling(nn.Module):
@@ -66,72 +75,35 @@ class Subsampling(nn.Module):
         return self.layer_norm(convolved(x, self.conv2)), (lengths + 1) // 2
 
 
-class QueryAttention(nn.Module):
-    """Multi-head attention of one query to all frames.
+class PhoneReader(nn.Module):
+    """Phones [B, L, D] → concepts [B, C]: the text encoder's layers over phones instead of pieces of words."""
 
-    Keys and values are never formed for every frame: (W_k x)·q = x·(W_kᵀ q), and the weighted sum of W_v x is W_v of
-    the weighted sum. A bias of the keys would add the same to every score, so there is none.
-    """
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.q_proj = nn.Linear(dim, dim)
-        self.k_proj = nn.Linear(dim, dim, bias=False)
-        self.v_proj = nn.Linear(dim, dim)
-        self.output_proj = nn.Linear(dim, dim)
-
-    def forward(self, query: Tensor, frames: Tensor, hidden_keys: Tensor | None) -> Tensor:
-        """[B, D] reads [B, T, D] → [B, D]; `hidden_keys` [B, 1, T] is −inf where there is no frame."""
-        q = self.q_proj(query).unflatten(1, (self.heads, -1))  # [B, H, D / H]
-        by_head = self.k_proj.weight.unflatten(0, (self.heads, -1))  # [H, D / H, D]
-        scores = torch.einsum("bhe,hed->bhd", q, by_head) @ frames.mT  # [B, H, T]
-        scores = scores.float() * q.shape[-1] ** -0.5
-        scores = scores if hidden_keys is None else scores + hidden_keys
-        pooled = scores.softmax(dim=2).to(frames.dtype) @ frames  # [B, H, D]
-        by_head = self.v_proj.weight.unflatten(0, (self.heads, -1))
-        values = torch.einsum("bhd,hed->bhe", pooled, by_head).flatten(1) + self.v_proj.bias
-        return self.output_proj(values)
-
-
-class PoolerLayer(nn.Module):
-    """Post-norm decoder layer over a sequence of one: self-attention to one key is its value projection."""
-
-    def __init__(self, dim: int, heads: int, ffn_dim: int) -> None:
-        super().__init__()
-        self.self_attn = ConceptAttention(dim, dim)
-        self.self_attn_layer_norm = nn.LayerNorm(dim)
-        self.encoder_decoder_attn = QueryAttention(dim, heads)
-        self.encoder_decoder_attn_layer_norm = nn.LayerNorm(dim)
-        self.ffn = FeedForward(dim, ffn_dim)
-        self.ffn_layer_norm = nn.LayerNorm(dim)
-
-    def forward(self, query: Tensor, frames: Tensor, hidden_keys: Tensor | None) -> Tensor:
-        """[B, D] reads [B, T, D] → [B, D]."""
-        query = self.self_attn_layer_norm(query + self.self_attn(query)[:, 0])
-        read = self.encoder_decoder_attn(query, frames, hidden_keys)
-        query = self.encoder_decoder_attn_layer_norm(query + read)
-        return self.ffn_layer_norm(query + self.ffn(query))
-
-
-class AttentionPooler(nn.Module):
-    """One learned query through decoder layers; LayerNorm without affine, as the mini text encoder ends."""
+    positions: Tensor
 
     def __init__(self, config: SpeechEncoderConfig) -> None:
         super().__init__()
-        self.query = nn.Parameter(torch.randn(config.dim))
+        self.embed = nn.Embedding(config.phones, config.dim)
+        nn.init.normal_(self.embed.weight)
+        self.register_buffer("positions", sinusoidal_positions(MOST_PHONES, config.dim), persistent=False)
         self.layers = nn.ModuleList(
-            PoolerLayer(config.dim, config.pooler_heads, config.pooler_ffn_dim) for _ in range(config.pooler_layers)
+            EncoderLayer(config.dim, config.heads, config.reader_ffn_dim, config.dropout)
+            for _ in range(config.reader_layers)
         )
-        self.projection_out = nn.Linear(config.dim, config.concept_dim)
-        self.norm = nn.LayerNorm(config.concept_dim, elementwise_affine=False)
+        self.layer_norm = nn.LayerNorm(config.dim)
+        self.pooler = AttentionPooling(config.dim, config.pooling_queries, config.concept_dim)
 
-    def forward(self, frames: Tensor, hidden_keys: Tensor | None) -> Tensor:
-        """[B, T, D], `hidden_keys` [B, 1, T] → [B, C] float32."""
-        query = self.query.expand(len(frames), -1).to(frames.dtype)
+    def embedded(self, posteriors: Tensor) -> Tensor:
+        """[B, L, P] probabilities → [B, L, D]: the expected embedding."""
+        return posteriors @ self.embed.weight
+
+    def forward(self, phones: Tensor, lengths: Tensor) -> Tensor:
+        """[B, L, D] and [B] → [B, C] float32."""
+        x = phones + self.positions[: phones.shape[1]].to(phones.dtype)
+        padding = torch.arange(phones.shape[1], device=lengths.device) >= lengths[:, None]
+        hidden_keys = key_bias(padding) if bool(padding.any()) else None
         for layer in self.layers:
-            query = layer(query, frames, hidden_keys)
-        return self.norm(self.projection_out(query).float())
+            x = layer(x, hidden_keys)
+        return self.pooler(self.layer_norm(x), None if hidden_keys is None else padding)
 
 
 class SpeechEncoder(nn.Module):
@@ -145,29 +117,51 @@ class SpeechEncoder(nn.Module):
             ConformerLayer(config.dim, config.heads, config.ffn_dim, config.kernel, config.reach, config.dropout)
             for _ in range(config.layers)
         )
-        self.pooler = AttentionPooler(config)
+        self.phone_head = nn.Linear(config.dim, config.phones)
+        self.detail = nn.Linear(config.dim, config.dim)
+        nn.init.zeros_(self.detail.weight)  # the reader begins with phones alone
+        nn.init.zeros_(self.detail.bias)
+        self.reader = PhoneReader(config)
 
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """[B, F, 80], zero past each utterance's `lengths` [B] → [B, C] float32."""
-        return self.pooled(self.frames(features, lengths))
+        return self.read(self.frames(features, lengths))
 
-    def frames(self, features: Tensor, lengths: Tensor, layers: int | None = None) -> SpeechFrames:
-        """The output of every conformer, or of the first `layers`: training reads phones from one of the middle."""
+    def frames(self, features: Tensor, lengths: Tensor) -> SpeechFrames:
+        """What is heard in each frame."""
         x, lengths = self.subsampling(features, lengths)
         valid = valid_frames(lengths, x.shape[1])
-        hidden = None
-        if valid is not None:
-            hidden = torch.zeros_like(valid).masked_fill_(valid == 0, float("-inf")).mT[:, None]  # [B, 1, 1, T]
-        outputs: list[Tensor] = []
-        for layer in self.layers[:layers]:
-            x = layer(x, valid, hidden)
-            outputs.append(x)
-        return SpeechFrames(outputs, lengths, hidden)
+        hidden_keys = None if valid is None else key_bias(valid[..., 0] == 0)
+        for layer in self.layers:
+            x = layer(x, valid, hidden_keys)
+        return SpeechFrames(x, self.phone_head(x), lengths)
 
-    def pooled(self, frames: SpeechFrames) -> Tensor:
-        """The concept of each utterance: [B, C] float32."""
-        hidden = None if frames.hidden_keys is None else frames.hidden_keys[:, 0]
-        return self.pooler(frames.layers[-1], hidden)
+    def read(self, frames: SpeechFrames) -> Tensor:
+        """The concept of each utterance, [B, C] float32, from one token for each phone on the best CTC path.
+
+        A token is the mean over the phone's frames: its expected embedding, and what the frames hold beside it.
+        """
+        posteriors = frames.phones.float().softmax(dim=2)
+        tokens = self.reader.embedded(posteriors) + self.detail(frames.hidden)
+        return self.reader(*mean_over_runs(tokens, frames.phones.argmax(dim=2), frames.lengths))
+
+
+def mean_over_runs(x: Tensor, path: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of `x` [B, T, D] over each run of one label in `path` [B, T] → [B, L, D] and their number [B].
+
+    Blanks are left out [Gaido et al. 2021, arXiv 2102.01578]. Where nothing but blanks was heard all frames are one
+    run: every utterance has a concept.
+    """
+    inside = torch.arange(path.shape[1], device=path.device) < lengths[:, None]
+    heard = (path != BLANK) & inside
+    begins = heard & (path != F.pad(path[:, :-1], (1, 0), value=BLANK))
+    runs, numbers = begins.sum(dim=1), begins.cumsum(dim=1) - 1
+    heard = heard | (inside & (runs == 0)[:, None])
+    runs = runs.clamp_min(1)
+    # A matrix product instead of scattering: the same sums in the same order, alone or in a batch.
+    of_run = (numbers.clamp_min(0)[:, None] == torch.arange(int(runs.max()), device=x.device)[:, None]) & heard[:, None]
+    weights = of_run / of_run.sum(dim=2, keepdim=True).clamp_min(1)
+    return weights.to(x.dtype) @ x, runs
 
 
 def valid_frames(lengths: Tensor, total: int) -> Tensor | None:

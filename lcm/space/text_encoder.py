@@ -82,7 +82,7 @@ class TextEncoder(nn.Module):
         has_padding = bool(padding.any())
         x = self.embed(tokens) * math.sqrt(self.config.dim) + self.positions[: tokens.shape[1]]
         x = self.dropout(x)
-        bias = _key_bias(padding) if has_padding else None
+        bias = key_bias(padding) if has_padding else None
         for layer in self.layers:
             x = layer(x, bias)
         x = self.layer_norm(x)
@@ -92,8 +92,7 @@ class TextEncoder(nn.Module):
         return ((x * kept).sum(dim=1) / kept.sum(dim=1)).float()
 
 
-def _key_bias(padding: Tensor) -> Tensor:
+def key_bias(padding: Tensor) -> Tensor:
     """[B, T] → [B, 1, 1, T]: −inf where there is no token."""
-    return torch.zeros(padding.shape, dtype=torch.float32, device=padding.device).masked_fill_(padding, float("-inf"))[
-        :, None, None, :
-    ]
+    scores = torch.zeros(padding.shape, device=padding.device).masked_fill_(padding, float("-inf"))
+    return scores[:, None, None]

@@ -12,7 +12,7 @@ from lcm.bundle import Bundle, BundleWriter
 from lcm.errors import TrainingDataError
 from lcm.training.base import BaseTraining
 from lcm.training.data import LANGUAGES
-from lcm.training.speech import SpeechModel, SpeechTraining
+from lcm.training.speech_model import SpeechTraining
 from lcm.training.text import TextModel, TextTraining, load_average
 
 
@@ -39,11 +39,9 @@ def export_speech(checkpoint: Path, folder: Path, languages: Sequence[str] = LAN
     """
     state = _loaded(checkpoint)
     config = SpeechTraining(**state["config"])
-    model = SpeechModel(config)
-    model.load_state_dict(state["average"])
     bundle = _of_its_space(folder, state, checkpoint)
     writer = BundleWriter(folder)
-    writer.write_part("speech_encoder", asdict(config.encoder()), model.encoder.state_dict(), bundle.space_id)
+    writer.write_part("speech_encoder", asdict(config.encoder()), state["average"], bundle.space_id)
     writer.describe(languages={**bundle.languages, "speech": list(languages)})
 
 

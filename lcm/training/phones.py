@@ -8,7 +8,8 @@ import itertools
 import re
 from collections.abc import Iterable, Sequence
 
-BLANK = 0
+from lcm.space.speech_encoder import BLANK
+
 _TABLE = """
     a aː b d e eː f h i iː j k l m n o oː p r s t u uː v w x y yː z æ ç ð ø øː ŋ œ œ̃ ɐ ɑ ɑː ɑ̃ ɒ ɔ ɔː ɔ̃ ə ɚ
     ɛ ɛː ɛ̃ ɜ ɜː ɡ ɣ ɪ ɲ ɹ ɾ ʁ ʃ ʉ ʉː ʊ ʌ ʍ ʎ ʏ ʒ ʝ β θ ᵻ

@@ -1,13 +1,15 @@
 """Training of the speech encoder: batches of speech in, an encoder out that puts speech where its text lies.
 
-The frozen text encoder teaches: 1 − cosine to the transcript's concept, and InfoNCE among the concepts of the batch and
-of a bank of training sentences [SONAR §5 has the distance alone]. A CTC head over phones on one of the middle layers
-teaches to hear; before there is a teacher it trains alone, and first it weighs more. Knows nothing of bundles' files.
+Without a teacher the conformers learn to hear phones (CTC). Then the frozen text encoder teaches: 1 − cosine to the
+sentence's concept, and InfoNCE among the concepts of the batch and of a bank of training sentences [SONAR §5 has the
+distance alone]. First the reader learns that from phonemised text, then all of the encoder from speech, while the
+reader goes on reading. Knows nothing of bundles' files.
 """
 
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lcm.training.phones import collapsed, edit_distance
+from lcm.space.speech_encoder import SpeechEncoder
+from lcm.training.phone_texts import PhoneBatch, PhoneTexts, collated_phones, prepare_phones
+from lcm.training.phones import LABELS, collapsed, edit_distance
 from lcm.training.speech_batches import (
     Example,
     SpeechBatch,
@@ -26,11 +30,11 @@ from lcm.training.speech_batches import (
     grouped,
     training_texts,
 )
-from lcm.training.speech_losses import Lesson, losses
-from lcm.training.speech_model import SpeechModel, SpeechTraining, optimisers
+from lcm.training.speech_losses import Lesson, hearing_losses, reading_losses
+from lcm.training.speech_model import SpeechTraining, optimisers
 from lcm.training.text import xsim_error
 
-__all__ = ["SpeechModel", "SpeechTrainer", "SpeechTraining", "Teacher"]
+__all__ = ["SpeechTrainer", "SpeechTraining", "Teacher"]
 
 LOG_EVERY = 50
 Teacher = Callable[[Sequence[str], Sequence[str]], Tensor]
@@ -59,14 +63,17 @@ class SpeechTrainer:
         self.teacher, self.space_id, self.device = teacher, space_id, device
         run.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
-        self.model = SpeechModel(config).to(device)
+        self.model = SpeechEncoder(config.encoder()).to(device)
         self.average = {n: p.detach().clone() for n, p in self.model.named_parameters()}
         self.optimisers = optimisers(self.model, config)
         self.base_lrs = [[g["lr"] for g in o.param_groups] for o in self.optimisers]
-        self.step, self.finish_from, self.hours = 0, 0, 0.0
+        self.step, self.read, self.hours = 0, 0, 0.0
         if (run / "checkpoint.pt").exists():
             self._resume()
-        self._bank = self._teach_bank() if teacher else None
+        self._texts: Iterator[PhoneBatch] | None = None
+        self._bank: Tensor | None = None
+        if teacher:
+            self._open_texts()
         self._dev: dict[str, list[Example]] | None = None
 
     @property
@@ -78,20 +85,27 @@ class SpeechTrainer:
         """End the run `steps` from here, with the learning rate falling linearly to zero; kept over a resume."""
         self.config = self.config.model_copy(update={"steps": self.step + steps, "decay_steps": steps})
 
+    @property
+    def reading(self) -> bool:
+        """Whether the reader learns alone."""
+        return self.teacher is not None and self.read < self.config.reading_steps
+
     def train(self) -> Iterator[dict[str, float]]:
         """Train to the configured step; yields after every step: means over the last 50 at each 50th, else nothing.
 
         Stopping the iteration is safe; call `save` to keep the steps since the last checkpoint.
         """
-        mix, producers = self.config.mix(), self.config.producers
-        with SpeechFeed(self.prepared, self.stores, mix, seed=self.config.seed, producers=producers) as feed:
-            batches = iter(feed)
+        speech: Iterator[SpeechBatch] | None = None
+        with ExitStack() as running:
             meter = _Meter()
             while self.step < self.config.steps:
                 asked = time.monotonic()
-                batch = next(batches)
+                if speech is None and not self.reading:
+                    speech = iter(running.enter_context(self._feed()))
+                batch = next(speech) if speech else None
+                texts = next(self._texts) if self._texts else None
                 meter.waited += time.monotonic() - asked
-                meter.add(self.train_step(batch), float(batch.lengths.sum()) / 100)
+                meter.add(self.train_step(batch, texts), 0.0 if batch is None else float(batch.lengths.sum()) / 100)
                 if self.step % self.config.checkpoint_every == 0:
                     self.save()
                 if self.step % LOG_EVERY:
@@ -106,26 +120,23 @@ class SpeechTrainer:
                 yield row
         self.save()
 
-    def train_step(self, batch: SpeechBatch) -> dict[str, Tensor]:
+    def train_step(self, speech: SpeechBatch | None, texts: PhoneBatch | None) -> dict[str, Tensor]:
         """One update of the weights and their average."""
         factor = self._lr_factor()
         for optimiser, lrs in zip(self.optimisers, self.base_lrs, strict=True):
             for group, lr in zip(optimiser.param_groups, lrs, strict=True):
                 group["lr"] = lr * factor
             optimiser.zero_grad(set_to_none=True)
-        lesson = self._lesson(batch)
-        with torch.autocast(self.device, dtype=torch.bfloat16):
-            terms = losses(self.model, batch, lesson, self.config)
-        total = self._phone_weight() * terms["phones"]
-        if lesson is not None:
-            total = total + terms["distance"] + self.config.contrast_weight * terms["contrast"]
+        terms = self._terms(speech, texts)
+        total = torch.stack([self._weight(name) * term for name, term in terms.items()]).sum()
         total.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         if bool(torch.isfinite(norm)):  # one bad batch must not end a night's run
             for optimiser in self.optimisers:
                 optimiser.step()
         self.step += 1
-        self.hours += float(batch.lengths.sum()) / 360_000
+        self.read += speech is None
+        self.hours += 0.0 if speech is None else float(speech.lengths.sum()) / 360_000
         with torch.no_grad():
             # A young average forgets its random start faster.
             keep = min(self.config.ema, (1 + self.step) / (10 + self.step))
@@ -133,17 +144,45 @@ class SpeechTrainer:
             torch._foreach_lerp_(list(self.average.values()), [parameters[n] for n in self.average], 1 - keep)
         return {k: v.detach() for k, v in {**terms, "loss": total, "norm": norm}.items()}
 
-    def _lesson(self, batch: SpeechBatch) -> Lesson | None:
+    def _terms(self, speech: SpeechBatch | None, texts: PhoneBatch | None) -> dict[str, Tensor]:
+        terms: dict[str, Tensor] = {}
+        with torch.autocast(self.device, dtype=torch.bfloat16):
+            if speech is not None:
+                lesson = self._lesson(speech.texts, speech.languages)
+                terms |= hearing_losses(self.model, speech, lesson, self.config)
+            if texts is not None:
+                lesson = self._lesson(texts.texts, texts.languages)
+                assert lesson is not None  # texts come with a teacher
+                terms |= reading_losses(self.model, texts, lesson, self.config)
+        return terms
+
+    def _weight(self, term: str) -> float:
+        name = term.removeprefix("read_")
+        weight = {"phones": self.config.phone_weight, "distance": 1.0, "contrast": self.config.contrast_weight}[name]
+        return weight if name == term or self.reading else self.config.reading_weight * weight
+
+    def _feed(self) -> SpeechFeed:
+        mix, producers = self.config.mix(), self.config.producers
+        return SpeechFeed(self.prepared, self.stores, mix, seed=self.config.seed, producers=producers)
+
+    def _lesson(self, texts: Sequence[str], languages: Sequence[str]) -> Lesson | None:
         if self.teacher is None or self._bank is None:
             return None
-        targets = self.teacher(batch.texts, batch.languages).to(self.device)
-        return Lesson(F.normalize(targets.clone(), dim=1), self._bank)
+        return Lesson(F.normalize(self.teacher(texts, languages).to(self.device).clone(), dim=1), self._bank)
 
-    def _teach_bank(self) -> Tensor:
+    def _open_texts(self) -> None:
+        texts = training_texts(self.prepared, self.config.mix().most_chars)
+        prepare_phones(texts, self.stores)
+        opened = PhoneTexts(texts, self.stores, self.config.mix().languages)
+        # The place in the texts is not kept: a resumed run draws others.
+        rng = np.random.default_rng((self.config.seed, self.step))
+        self._texts = opened.batches(rng, self.config.reading_phones, self.config.misheard)
+        self._bank = self._teach_bank(texts)
+
+    def _teach_bank(self, texts: dict[str, list[str]]) -> Tensor:
         """Concepts of training sentences of every language, by their share in the mix."""
         assert self.teacher is not None
         rng = np.random.default_rng(self.config.seed)
-        texts = training_texts(self.prepared, self.config.mix().most_chars)
         sentences: list[str] = []
         languages: list[str] = []
         for language, weight in self.config.mix().languages:
@@ -152,37 +191,48 @@ class SpeechTrainer:
             languages += [language] * len(chosen)
         return F.normalize(self.teacher(sentences, languages).clone(), dim=1).to(self.device)
 
-    def _phone_weight(self) -> float:
-        at_first = self.teacher is None or self.step < self.config.phone_steps
-        return self.config.phone_weight_at_first if at_first else self.config.phone_weight
-
     def _lr_factor(self) -> float:
         warm = min(1.0, (self.step + 1) / self.config.warmup_steps)
         left = self.config.steps - self.step
         decay = min(1.0, left / self.config.decay_steps) if self.config.decay_steps else 1.0
-        return warm * max(decay, 0.0)
+        return warm * max(decay, 0.0) * (self.config.reading_rate if self.reading else 1.0)
 
-    def averaged(self) -> SpeechModel:
-        """A model with the averaged weights."""
-        model = SpeechModel(self.config)
+    def averaged(self) -> SpeechEncoder:
+        """An encoder with the averaged weights."""
+        model = SpeechEncoder(self.config.encoder())
         model.load_state_dict(self.average)
         return model.to(self.device).eval()
 
     def evaluate(self) -> dict[str, float]:
-        """Dev metrics of the averaged weights, per cent: phone errors by set, and retrieval errors with a teacher."""
+        """Dev metrics of the averaged weights, per cent, by set: phone errors; with a teacher retrieval errors too.
+
+        `reading_error` is the retrieval error of the true phones: what is left to lose in hearing.
+        """
         model, row = self.averaged(), {}
         if self._dev is None:
             self._dev = dev_examples(self.stores)
         for name, examples in self._dev.items():
-            phone_errors, concepts = self._heard(model, examples)
-            row[f"phone_error_{name}"] = round(phone_errors, 1)
+            targets = torch.empty(0)
             if self.teacher is not None:
-                targets = self.teacher([e.text for e in examples], [e.language for e in examples])
-                row[f"retrieval_error_{name}"] = round(xsim_error(concepts, targets.to(self.device)), 1)
+                targets = self.teacher([e.text for e in examples], [e.language for e in examples]).to(self.device)
+                row[f"reading_error_{name}"] = round(xsim_error(self._read(model, examples), targets), 1)
+            if not self.reading:
+                phone_errors, concepts = self._heard(model, examples)
+                row[f"phone_error_{name}"] = round(phone_errors, 1)
+                if self.teacher is not None:
+                    row[f"retrieval_error_{name}"] = round(xsim_error(concepts, targets), 1)
         return row
 
     @torch.no_grad()
-    def _heard(self, model: SpeechModel, examples: list[Example]) -> tuple[float, Tensor]:
+    def _read(self, model: SpeechEncoder, examples: list[Example]) -> Tensor:
+        """Concepts [N, C] of the true phones."""
+        rows = [F.one_hot(torch.tensor(example.phones), LABELS).float() for example in examples]
+        batch = collated_phones(rows, [], [])
+        with torch.autocast(self.device, dtype=torch.bfloat16):
+            return model.reader(model.reader.embedded(batch.posteriors.to(self.device)), batch.lengths.to(self.device))
+
+    @torch.no_grad()
+    def _heard(self, model: SpeechEncoder, examples: list[Example]) -> tuple[float, Tensor]:
         """Phone errors, and the concepts [N, C] in the order of the examples."""
         errors, labels = 0, 0
         concepts = torch.empty(len(examples), self.config.concept_dim, device=self.device)
@@ -191,9 +241,9 @@ class SpeechTrainer:
             batch = collated(group)
             features = torch.from_numpy(batch.features).to(self.device).float()
             with torch.autocast(self.device, dtype=torch.bfloat16):
-                frames = model.encoder.frames(features, torch.from_numpy(batch.lengths).to(self.device))
-                paths = model.phones(frames.layers[model.phone_layer - 1]).argmax(dim=2).cpu()
-                concepts[[order[id(e.features)] for e in group]] = model.encoder.pooled(frames)
+                frames = model.frames(features, torch.from_numpy(batch.lengths).to(self.device))
+                concepts[[order[id(e.features)] for e in group]] = model.read(frames)
+            paths = frames.phones.argmax(dim=2).cpu()
             for example, path, length in zip(group, paths, frames.lengths.tolist(), strict=True):
                 errors += edit_distance(collapsed(path[:length].tolist()), example.phones)
                 labels += len(example.phones)
@@ -206,7 +256,7 @@ class SpeechTrainer:
             "model": self.model.state_dict(),
             "average": self.average,
             "optimisers": [o.state_dict() for o in self.optimisers],
-            "position": [self.step, self.hours],
+            "position": [self.step, self.read, self.hours],
             "space_id": self.space_id,
         }
         aside = self.run / "checkpoint.pt.new"
@@ -220,7 +270,7 @@ class SpeechTrainer:
             self.average[name].copy_(value)
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
-        self.step, self.hours = state["position"]
+        self.step, self.read, self.hours = state["position"]
         if state["config"]["decay_steps"]:  # a finish under way goes on
             ending = {name: state["config"][name] for name in ("steps", "decay_steps")}
             self.config = self.config.model_copy(update=ending)

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lcm.training.phones import BLANK
+from lcm.space.speech_encoder import BLANK, SpeechEncoder
+from lcm.training.phone_texts import PhoneBatch
 from lcm.training.speech_batches import SpeechBatch
-from lcm.training.speech_model import SpeechModel, SpeechTraining
+from lcm.training.speech_model import SpeechTraining
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,18 +20,34 @@ class Lesson:
     bank: Tensor  # [N, C] unit vectors, other sentences' concepts
 
 
-def losses(model: SpeechModel, batch: SpeechBatch, lesson: Lesson | None, config: SpeechTraining) -> dict[str, Tensor]:
-    """The terms of the loss, weighted ones under `loss` but for the phones' weight, which changes."""
-    device = model.phones.weight.device
+def hearing_losses(
+    model: SpeechEncoder, batch: SpeechBatch, lesson: Lesson | None, config: SpeechTraining
+) -> dict[str, Tensor]:
+    """What is heard in speech: the phones and, with a teacher, the concept."""
+    device = model.phone_head.weight.device
     features, lengths = torch.from_numpy(batch.features).to(device), torch.from_numpy(batch.lengths).to(device)
-    frames = model.encoder.frames(features.float(), lengths, model.phone_layer if lesson is None else None)
-    read = model.phones(frames.layers[model.phone_layer - 1])
-    terms = {"phones": phone_loss(read, frames.lengths, batch)}
-    if lesson is not None:
-        concepts = F.normalize(model.encoder.pooled(frames), dim=1)
-        terms["distance"] = (1 - (concepts * lesson.targets).sum(dim=1)).mean()
-        terms["contrast"] = bank_contrast(concepts, lesson, config.temperature, config.same_meaning)
-    return terms
+    frames = model.frames(features.float(), lengths)
+    terms = {"phones": phone_loss(frames.phones, frames.lengths, batch)}
+    return terms if lesson is None else terms | concept_losses(model.read(frames), lesson, config)
+
+
+def reading_losses(
+    model: SpeechEncoder, batch: PhoneBatch, lesson: Lesson, config: SpeechTraining
+) -> dict[str, Tensor]:
+    """What is read in phonemised text: the concept."""
+    device = model.phone_head.weight.device
+    phones = model.reader.embedded(batch.posteriors.to(device))
+    terms = concept_losses(model.reader(phones, batch.lengths.to(device)), lesson, config)
+    return {f"read_{name}": term for name, term in terms.items()}
+
+
+def concept_losses(concepts: Tensor, lesson: Lesson, config: SpeechTraining) -> dict[str, Tensor]:
+    """How far [B, C] are from what the teacher says."""
+    concepts = F.normalize(concepts, dim=1)
+    return {
+        "distance": (1 - (concepts * lesson.targets).sum(dim=1)).mean(),
+        "contrast": bank_contrast(concepts, lesson, config.temperature, config.same_meaning),
+    }
 
 
 def phone_loss(logits: Tensor, lengths: Tensor, batch: SpeechBatch) -> Tensor:

@@ -1,10 +1,9 @@
-"""What a run of the speech encoder trains: its settings, the model with its phone head, the optimisers of its weights.
+"""What a run of the speech encoder trains: its settings, the encoder's sizes, the optimisers of its weights.
 
 Knows nothing of data or losses.
 """
 
 import torch
-from torch import nn
 
 from configs.loader import Settings
 from lcm.space.speech_encoder import SpeechEncoder, SpeechEncoderConfig
@@ -17,13 +16,12 @@ class SpeechTraining(Settings):
     """Everything about a run: sizes, data, loss, optimiser, length."""
 
     dim: int = 256
-    layers: int = 6
+    layers: int = 4
     heads: int = 4
     ffn_dim: int = 704
     kernel: int = 15
-    pooler_layers: int = 2
-    pooler_heads: int = 8
-    pooler_ffn_dim: int = 512
+    reader_layers: int = 4
+    reader_ffn_dim: int = 1_024
     concept_dim: int = 512
     dropout: float = 0.0
 
@@ -32,21 +30,27 @@ class SpeechTraining(Settings):
     flite_share: float = 0.05
     producers: int = 1
 
-    phone_layer: int = 4
-    phone_weight: float = 0.3
-    phone_weight_at_first: float = 1.0
+    reading_steps: int = 10_000
+    """Steps in which the reader alone learns, from phonemised text, before it is joined with what hears"""
+    reading_phones: int = 2_000
+    """Phones of text a step, then and after"""
+    misheard: float = 0.4
+    """At most so many of them are wrong"""
+
+    phone_weight: float = 1.0
+    reading_weight: float = 0.5
     contrast_weight: float = 0.5
     temperature: float = 0.05
     bank: int = 16_000
     same_meaning: float = 0.95
     """Candidates closer than this to the true concept are no negatives"""
 
-    matrix_lr: float = 0.02
-    lr: float = 2e-3
+    matrix_lr: float = 0.007
+    lr: float = 1e-3
+    reading_rate: float = 3.0
+    """Times the learning rates while the reader learns alone"""
     weight_decay: float = 0.01
     warmup_steps: int = 300
-    phone_steps: int = 6_000
-    """Steps at `phone_weight_at_first`"""
     steps: int = 200_000
     decay_steps: int = 0
     clip: float = 1.0
@@ -58,9 +62,9 @@ class SpeechTraining(Settings):
     def encoder(self) -> SpeechEncoderConfig:
         """The encoder's sizes."""
         return SpeechEncoderConfig(
-            dim=self.dim, layers=self.layers, heads=self.heads, ffn_dim=self.ffn_dim, kernel=self.kernel,
-            pooler_layers=self.pooler_layers, pooler_heads=self.pooler_heads, pooler_ffn_dim=self.pooler_ffn_dim,
-            concept_dim=self.concept_dim, dropout=self.dropout,
+            dim=self.dim, layers=self.layers, heads=self.heads, ffn_dim=self.ffn_dim, kernel=self.kernel, phones=LABELS,
+            reader_layers=self.reader_layers, reader_ffn_dim=self.reader_ffn_dim, concept_dim=self.concept_dim,
+            dropout=self.dropout,
         )  # fmt: skip
 
     def mix(self) -> SpeechMix:
@@ -73,17 +77,7 @@ class SpeechTraining(Settings):
         )
 
 
-class SpeechModel(nn.Module):
-    """The encoder and, for training alone, the head that reads phones."""
-
-    def __init__(self, config: SpeechTraining) -> None:
-        super().__init__()
-        self.encoder = SpeechEncoder(config.encoder())
-        self.phone_layer = config.phone_layer
-        self.phones = nn.Linear(config.dim, LABELS)
-
-
-def optimisers(model: SpeechModel, config: SpeechTraining) -> list[torch.optim.Optimizer]:
+def optimisers(model: SpeechEncoder, config: SpeechTraining) -> list[torch.optim.Optimizer]:
     """Muon for the layers' matrices, AdamW for everything else."""
     rates = {"matrix_lr": config.matrix_lr, "lr": config.lr, "weight_decay": config.weight_decay}
     return muon_and_adamw(model, lambda name: ".layers." in name and "relative_bias" not in name, **rates)

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from lcm.space.conformer import GatedConvolution, RelativeBias
 from lcm.space.speech_encoder import (
-    QueryAttention,
+    BLANK,
     SpeechEncoder,
     SpeechEncoderConfig,
+    mean_over_runs,
     speech_encoder_from_part,
 )
 
@@ -22,21 +23,22 @@ TINY = SpeechEncoderConfig(
     ffn_dim=48,
     kernel=5,
     reach=8,
-    pooler_layers=2,
-    pooler_heads=4,
-    pooler_ffn_dim=32,
+    phones=9,
+    reader_layers=2,
+    reader_ffn_dim=48,
     concept_dim=24,
 )
 
 
 def encoder(config: SpeechEncoderConfig = TINY) -> SpeechEncoder:
-    """Random weights, the biases and distances too."""
+    """Random weights, those too that begin as zeros."""
     torch.manual_seed(0)
     made = SpeechEncoder(config).eval()
     with torch.no_grad():
         for parameter in made.parameters():
             if parameter.ndim == 1 or parameter.shape[-1] == 2 * config.reach + 1:
                 parameter.add_(0.3 * torch.randn_like(parameter))
+        made.detail.weight.normal_(std=0.2)
     return made
 
 
@@ -66,7 +68,8 @@ def test_what_stands_past_the_end_does_not_matter() -> None:
     other = features.clone()
     frames = model.frames(features, counts)
     assert frames.lengths.tolist() == [15, 9]
-    assert frames.layers[0].shape == (2, 15, TINY.dim)
+    assert frames.hidden.shape == (2, 15, TINY.dim)
+    assert frames.phones.shape == (2, 15, TINY.phones)
     torch.testing.assert_close(
         model(features, counts)[1], model(other[:, :40], torch.tensor([40, 33]))[1], atol=1e-4, rtol=0
     )
@@ -79,18 +82,30 @@ def test_concepts_have_the_fixed_norm_of_the_text_encoders() -> None:
     torch.testing.assert_close(concepts.var(dim=1, correction=0), torch.ones(2), atol=1e-3, rtol=0)
 
 
-@torch.inference_mode()
-def test_attention_of_one_query_is_multi_head_attention() -> None:
-    torch.manual_seed(0)
-    ours, theirs = QueryAttention(32, 4), torch.nn.MultiheadAttention(32, 4, batch_first=True)
-    theirs.in_proj_weight.copy_(torch.cat([ours.q_proj.weight, ours.k_proj.weight, ours.v_proj.weight]))
-    theirs.in_proj_bias.copy_(torch.cat([ours.q_proj.bias, torch.randn(32), ours.v_proj.bias]))  # any bias of keys
-    theirs.out_proj.load_state_dict(ours.output_proj.state_dict())
-    query, frames = torch.randn(3, 32), torch.randn(3, 7, 32)
-    padding = torch.arange(7) >= torch.tensor([7, 5, 1])[:, None]
-    hidden = torch.zeros(3, 1, 7).masked_fill(padding[:, None], float("-inf"))
-    expected, _ = theirs(query[:, None], frames, frames, key_padding_mask=padding)
-    torch.testing.assert_close(ours(query, frames, hidden), expected[:, 0], atol=1e-5, rtol=0)
+def test_runs_of_one_phone_become_one_token_and_blanks_none() -> None:
+    path = torch.tensor([[BLANK, 3, 3, BLANK, 3, 5, 5, 5], [4, 4, 4, BLANK, BLANK, 7, 7, 7]])
+    x = torch.arange(16.0).view(2, 8, 1)
+    means, counts = mean_over_runs(x, path, torch.tensor([8, 5]))  # what stands past the end is not heard
+    assert counts.tolist() == [3, 1]
+    assert means[0, :, 0].tolist() == [1.5, 4.0, 6.0]
+    assert means[1, 0, 0] == 9.0
+
+
+def test_an_utterance_of_nothing_but_blanks_is_one_token_of_all_its_frames() -> None:
+    x = torch.arange(12.0).view(2, 6, 1)
+    means, counts = mean_over_runs(x, torch.full((2, 6), BLANK), torch.tensor([4, 6]))
+    assert counts.tolist() == [1, 1]
+    assert means[:, 0, 0].tolist() == [1.5, 8.5]
+
+
+def test_phones_and_detail_learn_from_the_concept() -> None:
+    model: torch.nn.Module = encoder()
+    model(*batch([70, 41])).square()[:, 0].sum().backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    for name in ("phone_head.weight", "detail.weight", "layers.0.ffn1.inner_proj.weight"):
+        gradient = gradients[name]
+        assert gradient is not None
+        assert gradient.abs().max() > 0
 
 
 @torch.inference_mode()

@@ -9,16 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lcm.training.phones import BLANK, LABELS
+from lcm.space.speech_encoder import BLANK, SpeechEncoder
+from lcm.training.phone_texts import PhoneBatch, collated_phones
+from lcm.training.phones import LABELS
 from lcm.training.speech import SpeechTrainer
 from lcm.training.speech_batches import Example, SpeechBatch, collated
-from lcm.training.speech_losses import Lesson, bank_contrast, losses, phone_loss
-from lcm.training.speech_model import SpeechModel, SpeechTraining, optimisers
+from lcm.training.speech_losses import Lesson, bank_contrast, hearing_losses, phone_loss, reading_losses
+from lcm.training.speech_model import SpeechTraining, optimisers
 from tests.lcm.training.speech_stores import tiny_stores
 
 TINY = SpeechTraining(
-    dim=32, layers=3, heads=2, ffn_dim=32, kernel=5, pooler_heads=2, pooler_ffn_dim=32, concept_dim=16, phone_layer=2,
-    bank=8, warmup_steps=1, batch_seconds=20, checkpoint_every=10**9, evaluate_every=10**9,
+    dim=32, layers=2, heads=2, ffn_dim=32, kernel=5, reader_layers=1, reader_ffn_dim=32, concept_dim=16, bank=8,
+    reading_steps=0, reading_phones=40, warmup_steps=1, batch_seconds=20, checkpoint_every=10**9, evaluate_every=10**9,
 )  # fmt: skip
 
 
@@ -30,6 +32,11 @@ def batch(lengths: Sequence[int] = (120, 80, 96), labels: int = 6) -> SpeechBatc
             for n in lengths
         ]
     )
+
+
+def texts() -> PhoneBatch:
+    rows = [F.one_hot(torch.arange(1 + n, 8 + 2 * n), LABELS).float() for n in range(3)]
+    return collated_phones(rows, ["a", "b", "c"], ["eng"] * 3)
 
 
 def unit(rows: int, seed: int = 0) -> Tensor:
@@ -73,33 +80,38 @@ def test_contrast_takes_no_sentence_of_the_same_meaning_as_a_negative() -> None:
     assert harder > plain
 
 
-def test_without_a_teacher_only_the_layers_below_the_phones_learn() -> None:
-    torch.manual_seed(0)
-    model = SpeechModel(TINY)
-    losses(model, batch(), None, TINY)["phones"].backward()
-    learnt = {name for name, p in model.named_parameters() if p.grad is not None}
-    assert "phones.weight" in learnt
-    assert "encoder.layers.1.ffn2.inner_proj.weight" in learnt
-    assert not [name for name in learnt if name.startswith(("encoder.layers.2", "encoder.pooler"))]
+def learnt(model: SpeechEncoder, terms: dict[str, Tensor]) -> set[str]:
+    """The weights that have a gradient."""
+    torch.stack(list(terms.values())).sum().backward()
+    return {name for name, p in model.named_parameters() if p.grad is not None}
 
 
-def test_with_a_teacher_every_weight_learns() -> None:
-    torch.manual_seed(0)
-    model = SpeechModel(TINY)
-    terms = losses(model, batch(), Lesson(unit(3), unit(8, 1)), TINY)
-    sum(terms.values(), torch.zeros(())).backward()
-    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+def test_without_a_teacher_only_what_hears_learns() -> None:
+    model = SpeechEncoder(TINY.encoder())
+    names = learnt(model, hearing_losses(model, batch(), None, TINY))
+    assert names == {n for n, _ in model.named_parameters() if not n.startswith(("reader", "detail"))}
+
+
+def test_text_teaches_the_reader_alone() -> None:
+    model = SpeechEncoder(TINY.encoder())
+    names = learnt(model, reading_losses(model, texts(), Lesson(unit(3), unit(8, 1)), TINY))
+    assert names == {n for n, _ in model.named_parameters() if n.startswith("reader")}
+
+
+def test_speech_with_a_teacher_teaches_every_weight() -> None:
+    model = SpeechEncoder(TINY.encoder())
+    names = learnt(model, hearing_losses(model, batch(), Lesson(unit(3), unit(8, 1)), TINY))
+    assert names == {n for n, _ in model.named_parameters()}
 
 
 def test_each_weight_has_one_optimiser() -> None:
-    model = SpeechModel(TINY)
+    model = SpeechEncoder(TINY.encoder())
     held = [id(p) for o in optimisers(model, TINY) for g in o.param_groups for p in g["params"]]
     assert sorted(held) == sorted(id(p) for p in model.parameters())
 
 
-def trainer(folder: Path, stores: tuple[Path, Path] | None = None) -> SpeechTrainer:
-    prepared, recordings = stores or (folder / "prepared", folder / "stores")
-    return SpeechTrainer(TINY, prepared, recordings, folder / "run", teacher)
+def trainer(folder: Path, config: SpeechTraining = TINY) -> SpeechTrainer:
+    return SpeechTrainer(config, folder / "prepared", folder / "stores", folder / "run", teacher)
 
 
 @pytest.fixture
@@ -110,39 +122,43 @@ def stores(tmp_path: Path) -> tuple[Path, Path]:
 @pytest.mark.usefixtures("stores")
 def test_the_encoder_learns_a_batch_by_heart(tmp_path: Path) -> None:
     run = trainer(tmp_path)
-    first = run.train_step(batch())
+    first = run.train_step(batch(), texts())
     for _ in range(80):
-        last = run.train_step(batch())
+        last = run.train_step(batch(), texts())
     assert last["distance"] < 0.4 * first["distance"]
     assert last["contrast"] < 0.5 * first["contrast"]
     assert last["phones"] < 0.8 * first["phones"]
+    assert last["read_distance"] < 0.5 * first["read_distance"]
 
 
 @pytest.mark.usefixtures("stores")
 def test_a_run_broken_off_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     run = trainer(tmp_path)
     for _ in range(3):
-        run.train_step(batch())
+        run.train_step(batch(), texts())
     run.finish_in(5)
     run.save()
     resumed = trainer(tmp_path)
     assert (resumed.step, resumed.hours, resumed.steps) == (run.step, run.hours, 8)
     for one in (run, resumed):
         for _ in range(2):
-            one.train_step(batch())
+            one.train_step(batch(), texts())
     for name, value in run.average.items():
         assert torch.equal(value, resumed.average[name]), name
 
 
 @pytest.mark.slow
-def test_a_run_trains_measures_and_leaves_a_checkpoint(tmp_path: Path, stores: tuple[Path, Path]) -> None:
-    config = TINY.model_copy(update={"steps": 50, "evaluate_every": 50, "checkpoint_every": 25})
-    prepared, recordings = stores
-    mix = config.mix()
-    assert mix.batch_seconds == config.batch_seconds
-    run = SpeechTrainer(config, prepared, recordings, tmp_path / "run", teacher)
-    rows = [row for row in run.train() if row]
-    assert rows[-1]["step"] == 50
-    assert {"phone_error_librispeech_en", "retrieval_error_synthetic_deu"} <= set(rows[-1])
-    assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1]) == rows[-1]
-    assert (tmp_path / "run" / "checkpoint.pt").exists()
+@pytest.mark.usefixtures("stores")
+def test_a_run_reads_then_hears_measures_and_leaves_a_checkpoint(tmp_path: Path) -> None:
+    config = TINY.model_copy(update={"steps": 100, "reading_steps": 50, "evaluate_every": 50, "checkpoint_every": 25})
+    run = trainer(tmp_path, config)
+    read, heard = (row for row in run.train() if row)
+    assert (read["step"], read["hours"], heard["step"]) == (50, 0, 100)
+    assert "reading_error_librispeech_en" in read
+    assert "phones" not in read
+    assert heard["hours"] > 0
+    assert {"phones", "distance", "read_distance"} <= set(heard)
+    assert {"phone_error_librispeech_en", "retrieval_error_librispeech_en"} <= set(heard)
+    assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1]) == heard
+    resumed = trainer(tmp_path, config)
+    assert (resumed.step, resumed.read) == (100, 50)
