@@ -24,6 +24,7 @@ from lcm.space.tokenizer import base_language
 PART = "bank"
 TEXTS = "texts.json.xz"
 ECHO_COSINE = 0.9
+_MAX_TEXT_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +65,7 @@ class ReplyBank:
         part = Bundle.open(bundle).part(PART)
         tensors = part.tensors()
         try:
-            texts = json.loads(lzma.decompress(part.sidecar(TEXTS)))
+            texts = json.loads(_unpacked(part.sidecar(TEXTS)))
         except (lzma.LZMAError, ValueError) as error:
             raise BundleError(f"the reply bank of {part.folder} is damaged ({error}); restore the bundle") from error
         concepts = tensors["concepts"].float() * tensors["scales"][:, None]
@@ -121,6 +122,15 @@ class ReplyBank:
             echoes = (self._unit @ F.normalize(avoid.float(), dim=1).T).amax(dim=1) >= ECHO_COSINE
             fresh &= ~echoes
         return fresh
+
+
+def _unpacked(content: bytes) -> bytes:
+    """What a sidecar holds; one that would fill the memory is refused."""
+    decompressor = lzma.LZMADecompressor()
+    unpacked = decompressor.decompress(content, max_length=_MAX_TEXT_BYTES)
+    if not decompressor.eof:
+        raise ValueError(f"cut short, or over {_MAX_TEXT_BYTES} bytes of text")
+    return unpacked
 
 
 def packed(concepts: Tensor, popularity: Tensor, texts: Sequence[dict[str, str]]) -> tuple[dict[str, Any], bytes]:

@@ -1,5 +1,6 @@
 """Reply bank: near sentences, in the wanted language, said once; and the way into a bundle and back."""
 
+import lzma
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,7 @@ def test_a_bundle_keeps_it(tmp_path: Path) -> None:
     torch.testing.assert_close(bank.concepts, CONCEPTS, rtol=0, atol=0.02)
 
 
-def test_a_damaged_bank_says_what_to_do(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sidecar", [b"no xz", lzma.compress(b"[" * 70_000_000, preset=0)], ids=["no xz", "a bomb"])
+def test_a_damaged_bank_says_what_to_do(tmp_path: Path, sidecar: bytes) -> None:
     with pytest.raises(BundleError, match="restore"):
-        ReplyBank.load(written(tmp_path, sidecar=b"no xz"))
+        ReplyBank.load(written(tmp_path, sidecar=sidecar))
