@@ -23,7 +23,7 @@ from lcm.models.normalizer import Normalizer
 from lcm.training.base_batches import WindowPlan, Windows, iterate, planned
 from lcm.training.concepts import ConceptTable, Documents, Ints
 from lcm.training.evaluate_lcm import answers, hits_at_1, predictions
-from lcm.training.muon import Muon
+from lcm.training.muon import muon_and_adamw
 from lcm.training.reply_items import ReplyItems, reply_items
 
 NORMALIZER_SAMPLE = 50_000
@@ -253,11 +253,5 @@ def reply_rows(documents: Documents) -> Ints:
 
 def optimisers(model: nn.Module, config: BaseTraining) -> list[torch.optim.Optimizer]:
     """Muon for the blocks' matrices, AdamW for everything else."""
-    named = list(model.named_parameters())
-    matrices = [p for n, p in named if (".layers." in f".{n}" or n.startswith("head.")) and p.ndim == 2]
-    chosen = {id(p) for p in matrices}
-    others = [p for _, p in named if id(p) not in chosen]
-    return [
-        Muon(matrices, lr=config.matrix_lr, weight_decay=config.weight_decay),
-        torch.optim.AdamW(others, lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay, fused=True),
-    ]
+    rates = {"matrix_lr": config.matrix_lr, "lr": config.lr, "weight_decay": config.weight_decay}
+    return muon_and_adamw(model, lambda name: ".layers." in f".{name}" or name.startswith("head."), **rates)

@@ -177,7 +177,7 @@ def _numbered(
     corpus_names: dict[str, int] = {}
     for corpus, language, name, turns in documents:
         for role, turn in turns:
-            parts = [s for s in split_sentences(turn, max_chars=MAX_CHARS) if any(c.isalnum() for c in s)]
+            parts = [s for s in split_sentences(turn, language, max_chars=MAX_CHARS) if any(c.isalnum() for c in s)]
             for number, sentence in enumerate(parts, start=1):
                 sentences.append(index.setdefault((language, sentence), len(index)))
                 roles.append(role)
