@@ -25,6 +25,10 @@ class ComputeDeviceError(LcmError):
     """This machine cannot compute on the device that was asked for."""
 
 
+class DecodingError(LcmError):
+    """Options of decoding that do not go together, or are out of range."""
+
+
 class TrainingDataError(LcmError):
     """Training data is missing, or differs from what the splits were made from."""
 

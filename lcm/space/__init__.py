@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lcm.bundle import Bundle, fitting
-from lcm.errors import AudioInputError, ComputeDeviceError, ContextError, LanguageError, TextError
+from lcm.errors import AudioInputError, ComputeDeviceError, ContextError, DecodingError, LanguageError, TextError
 from lcm.space.decoding import DecodingOptions, decode
 from lcm.space.fbank import SAMPLE_RATE, fbank
 from lcm.space.sentences import clean
@@ -150,7 +150,7 @@ class ConceptSpace:
         *,
         beam: int = 1,
         temperature: float = 0.0,
-        seed: int = 0,
+        seeds: Sequence[int] | None = None,
         max_tokens: int | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> list[str]:
@@ -160,14 +160,15 @@ class ConceptSpace:
             concepts: [B, C].
             language: one for all, or one each.
             beam: 1 is greedy.
-            temperature: above 0 sample instead (with `seed`).
-            seed: of the sampling.
+            temperature: above 0 sample instead, token by token.
+            seeds: of the sampling, one a concept; a concept with its seed gives the same in any batch.
             max_tokens: longest answer, the decoder's own limit at most.
             cancelled: asked between two steps.
 
         Raises:
             ContextError: the concepts are not finite, or not of this space's width.
             LanguageError: a language that the bundle does not hold.
+            DecodingError: a beam with a temperature, or a number out of its range.
             DecodingCancelled: `cancelled()` answered true.
         """
         if concepts.ndim != 2 or concepts.shape[1] != self.dim or not bool(concepts.isfinite().all()):
@@ -175,13 +176,15 @@ class ConceptSpace:
         languages = self._languages(language, len(concepts), "text")
         if self._text_decoder is None:
             raise LanguageError(f"bundle {self.bundle.name!r} has no text decoder; choose another with --bundle")
-        limit = min(max_tokens or 96, self._text_decoder.config.max_tokens - 2)
-        options = DecodingOptions(beam=beam, temperature=temperature, max_tokens=limit)
+        limit = min(96 if max_tokens is None else max_tokens, self._text_decoder.config.max_tokens - 2)
+        seeds = range(len(concepts)) if seeds is None else seeds
+        options = DecodingOptions(beam=beam, temperature=temperature, max_tokens=limit, seeds=seeds)
+        _check_options(options, len(concepts))
         texts: list[str] = []
         for start in range(0, len(concepts), BATCH):
             rows = languages[start : start + BATCH]
             prefixes = torch.tensor([self.tokenizer.target_prefix(tag) for tag in rows], device=self.device)
-            chosen = replace(options, seed=seed + start)
+            chosen = replace(options, seeds=seeds[start : start + BATCH])
             batch = concepts[start : start + BATCH].to(self.device, torch.float32)
             ids = decode(self._text_decoder, batch, prefixes, self.tokenizer.eos, chosen, cancelled)
             texts += [self.tokenizer.decode(row) for row in ids]
@@ -214,6 +217,15 @@ def chosen_device(device: str) -> torch.device:
         what = str(error).splitlines()[0]
         raise ComputeDeviceError(f"cannot compute on {device!r} ({what}); choose auto, cpu, cuda or mps") from error
     return torch.device(device)
+
+
+def _check_options(options: DecodingOptions, count: int) -> None:
+    if options.beam < 1 or options.max_tokens < 1 or not 0 <= options.temperature < float("inf"):
+        raise DecodingError("beam and max_tokens begin at 1, a temperature at 0")
+    if options.beam > 1 and options.temperature > 0:
+        raise DecodingError("a beam search does not sample; leave out beam or temperature")
+    if len(options.seeds) != count:
+        raise DecodingError(f"{len(options.seeds)} seeds for {count} concepts; give one each")
 
 
 def _required(text: str) -> str:

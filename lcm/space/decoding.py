@@ -3,7 +3,7 @@
 Knows nothing of text. Finished sentences leave the batch, so a long one does not make the short ones wait.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,8 +29,9 @@ class DecodingOptions:
     length_penalty: float = 1.0
     """a hypothesis scores log p / length ** this"""
     temperature: float = 0.0
-    """0 takes the best; above, sample"""
-    seed: int = 0
+    """0 takes the best; above, sample: for that there is no beam"""
+    seeds: Sequence[int] = ()
+    """of the sampling, one a sentence"""
 
 
 @torch.inference_mode()
@@ -65,12 +66,13 @@ def _one_by_one(
 ) -> list[list[int]]:
     done: list[list[int]] = [[] for _ in range(len(concepts))]
     rows = torch.arange(len(concepts))
-    generator = torch.Generator().manual_seed(options.seed)
+    seeds = options.seeds if options.temperature > 0 else ()
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     state, logits = _start(decoder, concepts, prefixes, options.max_tokens)
     for _ in range(options.max_tokens):
         if cancelled():
             raise DecodingCancelled
-        tokens = _picked(logits, options.temperature, generator)
+        tokens = _picked(logits, options.temperature, [generators[row] for row in rows.tolist()] if generators else [])
         going = (tokens != eos).nonzero()[:, 0]
         if len(going) < len(tokens):
             rows, tokens = rows[going.cpu()], tokens[going]
@@ -83,11 +85,12 @@ def _one_by_one(
     return done
 
 
-def _picked(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+def _picked(logits: Tensor, temperature: float, generators: Sequence[torch.Generator]) -> Tensor:
     if temperature <= 0:
         return logits.argmax(dim=1)
     probabilities = (logits.float() / temperature).softmax(dim=1).cpu()
-    return torch.multinomial(probabilities, 1, generator=generator)[:, 0].to(logits.device)
+    drawn = [torch.multinomial(p, 1, generator=own) for p, own in zip(probabilities, generators, strict=True)]
+    return torch.cat(drawn).to(logits.device)
 
 
 def _beam(

@@ -4,12 +4,21 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from lcm.errors import AudioInputError, BundleError, ComputeDeviceError, ContextError, LanguageError, TextError
+from lcm.errors import (
+    AudioInputError,
+    BundleError,
+    ComputeDeviceError,
+    ContextError,
+    DecodingError,
+    LanguageError,
+    TextError,
+)
 from lcm.space import ConceptSpace
 from lcm.space.fbank import fbank
 
@@ -126,6 +135,15 @@ def test_waveforms_that_cannot_become_a_concept_say_why(
 def test_one_text_is_not_taken_for_a_list_of_letters(small_space: ConceptSpace) -> None:
     with pytest.raises(TextError, match="a list of sentences"):
         small_space.encode_text("Hello.", language="eng")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"beam": 0}, {"max_tokens": 0}, {"temperature": -1.0}, {"beam": 2, "temperature": 1.0}, {"seeds": [1, 2]}],
+)
+def test_options_that_cannot_be_met_are_refused(small_space: ConceptSpace, options: dict[str, Any]) -> None:
+    with pytest.raises(DecodingError):
+        small_space.decode_text(small_space.encode_text(["Hello."], "eng"), "fra", **options)
 
 
 @pytest.mark.parametrize("spoil", [lambda c: c[:, :-1], lambda c: c[0], lambda c: c * float("nan")])
