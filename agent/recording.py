@@ -23,6 +23,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from agent.config import AgentConfig
 from agent.errors import RecordingError, one_line
 from agent.events import DomainEvent, FloatArray, SessionEnded
 from agent.input_log import (
@@ -66,6 +67,8 @@ class SessionInfo:
     bundle: str
     space_id: str
     vad: str
+    thinker: str
+    variant: str
     created: str
     versions: dict[str, str]
 
@@ -74,10 +77,18 @@ class SessionInfo:
         return {"format": FORMAT, **asdict(self)}
 
 
-def new_session_info(options: TurnOptions, bundle: str, space_id: str, vad: str) -> SessionInfo:
+def new_session_info(config: AgentConfig, options: TurnOptions, space_id: str) -> SessionInfo:
     """A description of a session that begins now."""
-    created = datetime.now(UTC).isoformat(timespec="seconds")
-    return SessionInfo(options, bundle, space_id, vad, created, {"python": platform.python_version()})
+    return SessionInfo(
+        options=options,
+        bundle=config.bundle,
+        space_id=space_id,
+        vad=config.vad.name,
+        thinker=config.thinker.name,
+        variant=config.thinker.variant,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={"python": platform.python_version()},
+    )
 
 
 def new_session_folder(root: Path) -> Path:

@@ -14,6 +14,7 @@ from agent.commands.options import (
     add_conversation_options,
     add_json_option,
     add_model_options,
+    check_task,
     print_json,
     settings,
     subparser,
@@ -71,14 +72,18 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run_chat(args: argparse.Namespace) -> int:
     """Converses in text until the input ends."""
-    return asyncio.run(_chat(args, settings(args)))
+    config = settings(args)
+    check_task(config, args.to)
+    return asyncio.run(_chat(args, config))
 
 
 def run_talk(args: argparse.Namespace) -> int:
     """Converses by voice until Ctrl-C."""
     if args.list_devices:
         return _list_devices(args)
-    return asyncio.run(_talk(args, settings(args)))
+    config = settings(args)
+    check_task(config, args.to)
+    return asyncio.run(_talk(args, config))
 
 
 async def _chat(args: argparse.Namespace, config: "AgentConfig") -> int:

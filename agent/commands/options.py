@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.errors import UsageError
+
 if TYPE_CHECKING:
     from agent.config import AgentConfig
 
@@ -38,6 +40,14 @@ def add_conversation_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", metavar="L", help="language of the reply (default: the speaker's)")
     parser.add_argument("--task", choices=TASKS, help="what to do with what is heard (default: converse)")
     parser.add_argument("--thinker", choices=("retrieve", "lcm", "openai"), help="who answers a conversation")
+
+
+def check_task(config: "AgentConfig", to: str | None) -> None:
+    """A task and the language of its replies, as far as the bundle does not matter."""
+    if config.task == "translate" and to is None:
+        raise UsageError("translate into which language? Give --to, for instance --to fra")
+    if config.task == "transcribe" and to is not None:
+        raise UsageError("transcribe writes what was said in its own language; for another use --task translate")
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:

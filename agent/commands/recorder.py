@@ -23,7 +23,7 @@ def recorder(there: "Opened", options: "TurnOptions", closing: AsyncExitStack) -
 
     root = sessions_folder()
     finalise_unfinished(root)
-    info = new_session_info(options, there.config.bundle, there.worker.models.space.space_id, there.config.vad.name)
+    info = new_session_info(there.config, options, there.worker.models.space.space_id)
     recording = SessionRecorder(new_session_folder(root), info, warn)
     closing.callback(recording.close)
     warn(f"recording to {recording.folder}")

@@ -10,13 +10,14 @@ from agent.commands.options import (
     add_conversation_options,
     add_json_option,
     add_model_options,
+    check_task,
     print_json,
     settings,
     subparser,
     warn,
 )
 from agent.commands.recorder import recorder
-from agent.errors import OK, UsageError, exit_code, first_known, one_line
+from agent.errors import OK, OutputError, UsageError, exit_code, first_known, one_line
 
 if TYPE_CHECKING:
     from agent.config import AgentConfig
@@ -84,7 +85,22 @@ def run(args: argparse.Namespace) -> int:
     """Replays everything asked for; the exit code is that of the worst."""
     if args.against and len(args.recordings) > 1:
         raise UsageError("--against compares one recording; give one")
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
+    if args.report is not None:
+        _check_writable(args.report)
     return asyncio.run(_Replays(args, settings(args)).run())
+
+
+def _check_writable(path: Path) -> None:
+    """Before the work, not after it."""
+    existed = path.exists()
+    try:
+        path.open("a", encoding="utf-8").close()
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+    if not existed:
+        path.unlink()
 
 
 class _Replays:
@@ -93,7 +109,7 @@ class _Replays:
     def __init__(self, args: argparse.Namespace, config: "AgentConfig") -> None:
         self._args = args
         self._config = config
-        self._opened: dict[tuple[str, Task], Opened] = {}
+        self._opened: dict[tuple[str, Task, str, str], Opened] = {}
         self._names: set[str] = set()
 
     async def run(self) -> int:
@@ -136,11 +152,12 @@ class _Replays:
     async def _open(self, config: "AgentConfig", stack: AsyncExitStack) -> "Opened":
         from agent.opening import opened
 
-        there = self._opened.get((config.bundle, config.task))
+        models = (config.bundle, config.task, config.thinker.name, config.thinker.variant)
+        there = self._opened.get(models)
         if there is None:
             spoken = not self._args.text and config.task != "transcribe"
             there = await stack.enter_async_context(opened(config, [config.task], spoken=spoken))
-            self._opened[config.bundle, config.task] = there
+            self._opened[models] = there
         return there
 
     async def _file(self, path: Path, outputs: "_Outputs", stack: AsyncExitStack, closing: AsyncExitStack) -> None:
@@ -148,6 +165,7 @@ class _Replays:
 
         if self._args.recompute:
             raise UsageError(f"{path}: --recompute needs a recorded session; make one with --record")
+        check_task(self._config, self._args.to)
         config, there = self._config, await self._open(self._config, stack)
         language, to = there.check_languages(config.language, self._args.to, speech=True)
         options = there.turn_options(language, to)
@@ -172,16 +190,20 @@ class _Replays:
         from agent.recording import finalise_abandoned, is_complete, read_event_lines, read_info
         from agent.replay import EventComparer, Recomputer, replay_session
 
-        if self._args.to or self._args.language or self._args.task or self._args.text:
-            raise UsageError(f"{path}: a recorded session keeps its languages and task; leave those options out")
+        fixed = ("to", "language", "task", "text", "thinker")
+        if any(getattr(self._args, name) for name in fixed):
+            raise UsageError(
+                f"{path}: a recorded session keeps its languages, task and thinker; leave those options out"
+            )
         finalise_abandoned(path)
         info, events = read_info(path), path / "events.jsonl"
         outputs.follow(info.bundle, Metrics())
         outputs.compare(EventComparer(read_event_lines(events), str(events), complete=is_complete(path)))
         recomputer = None
         if self._args.recompute:
+            thinker = self._config.thinker.model_copy(update={"name": info.thinker, "variant": info.variant})
             bundle = self._args.bundle or info.bundle
-            config = self._config.model_copy(update={"bundle": bundle, "task": info.options.task})
+            config = self._config.model_copy(update={"bundle": bundle, "task": info.options.task, "thinker": thinker})
             recomputer = Recomputer((await self._open(config, stack)).worker)
         start = time.perf_counter()
         await replay_session(path, speed=self._args.speed, listeners=outputs.listeners, recomputer=recomputer)
@@ -213,7 +235,6 @@ class _Outputs:
         self.result = ReplayResult(bundle)
         out: Path | None = self._args.out
         if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
             writer = EventWriter(out / f"{self._name}.events.jsonl")
             self._closing.callback(writer.close)
             self.listeners.append(writer)

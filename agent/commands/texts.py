@@ -165,6 +165,8 @@ def _as_file(text: str) -> Path | None:
     """An argument is a file if there is one of that name."""
     try:
         path = Path(text)
+        if len(text) < 4096 and path.is_dir() and len(path.parts) + text.count("/") > 1:
+            raise UsageError(f"{text}: a folder; give the files in it")
         return path if len(text) < 4096 and path.is_file() else None
     except (OSError, ValueError):
         return None

@@ -126,6 +126,13 @@ def test_sessions_of_different_tasks_recompute_in_one_go(noema: Noema, recording
     assert result.out.count("lowest cosine 1.0") == 2
 
 
+def test_a_session_recomputes_with_the_thinker_that_it_had(noema: Noema, recording: Path, tmp_path: Path) -> None:
+    assert noema("replay", recording, "--record", "--text", "--thinker", "lcm").code == 0
+    [session] = (tmp_path / "sessions").iterdir()
+    assert "lowest cosine 1.0" in noema("replay", session, "--recompute").out
+    noema("replay", session, "--recompute", "--thinker", "retrieve").fails(2, "leave those options out")
+
+
 def test_a_report_is_one_file_without_links(noema: Noema, recording: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.html"
     assert noema("replay", recording, "--report", report).code == 0
@@ -297,7 +304,7 @@ def test_a_device_that_is_not_there(noema: Noema) -> None:
 def test_output_that_cannot_be_written(noema: Noema, recording: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     noema("replay", recording, "--out", tmp_path / "file" / "out").fails(2, "not a folder")
-    noema("replay", recording, "--report", tmp_path / "none" / "r.html").fails(1, "cannot be written")
+    noema("replay", recording, "--report", tmp_path / "none" / "r.html", bundle=tmp_path).fails(1, "cannot be written")
     noema("encode", "Hello.", "--out", tmp_path / "none" / "c.npz").fails(1, "cannot be written")
 
 
@@ -312,6 +319,9 @@ def test_wrong_options_exit_with_two(noema: Noema, recording: Path) -> None:
     assert noema("frobnicate").code == 2
     noema("replay", recording, "--recompute").fails(2, "recorded session")
     noema("decode", "--language", "fra", "--beam", "0").fails(2, "--beam")
+    noema("replay", recording, "--task", "translate").fails(2, "Give --to")
+    noema("chat", "--task", "transcribe", "--to", "fra").fails(2, "in its own language")
+    noema("encode", recording.parent).fails(2, "a folder")
 
 
 def test_a_full_disk_stops_the_recording_and_not_the_session(noema: Noema, recording: Path, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ async def play(
 
 async def record(there: Opened, path: Path, folder: Path) -> tuple[Lines, SessionRecorder]:
     lines = Lines()
-    info = new_session_info(options(there), "small", "space", "silero")
+    info = new_session_info(there.config, options(there), "space")
     recorder = SessionRecorder(folder, info, pytest.fail)
     await play(there, path, lines, recorder)
     return lines, recorder
@@ -191,7 +191,7 @@ async def test_a_session_being_recorded_is_left_alone(there: Opened, recording: 
 
 
 async def test_a_log_never_points_beyond_its_sound_wherever_it_is_torn(there: Opened, tmp_path: Path) -> None:
-    info = new_session_info(options(there), "small", "space", "silero")
+    info = new_session_info(there.config, options(there), "space")
     recorder = SessionRecorder(tmp_path / "torn", info, pytest.fail)
     for number in range(400):  # positions end each row early, and no event is there to flush anything
         await recorder.on_input(AudioInput(number * 320, np.zeros(320, np.float32), 0.0))
