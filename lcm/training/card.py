@@ -67,13 +67,15 @@ def _text_tables(text: dict[str, Any], baselines: dict[str, Any]) -> str:
             for x in languages
         ],
     )
+    counts = [scores["n"] for scores in cells.values()]
     exact = ", ".join(f"{NAMES[x]} {scores['exact']}" for x, scores in text["autoencode"].items())
     copies = ", ".join(f"{pair} {score}" for pair, score in baselines.get("copy_source_chrf", {}).items())
     return "\n\n".join(
         [
             "Retrieval among 1,000 held-out sentences, both directions:",
             retrieval,
-            f"Decoded again, sentences of at most {SHORT_WORDS} words (the diagonal is autoencoding):",
+            f"Decoded again, sentences of at most {SHORT_WORDS} words, {min(counts)} to {max(counts)} of them in each "
+            "cell (the diagonal is autoencoding):",
             directions,
             f"Word for word the same after autoencoding: {exact}. Copying the source instead of translating: {copies}.",
             f"chrF lost when every concept moves by 0.2 σ: {text['noise']['0.2']}. Effective rank {text['rank']}, "
@@ -90,14 +92,16 @@ def _speech_table(speech: dict[str, Any], baselines: dict[str, Any]) -> str:
             rows.append(
                 [
                     f"{kind.replace('_', ' ')}: {name}",
-                    scores["n"],
+                    f"{scores['n']} / {scores['speakers']}",
                     f"{scores['retrieval_error']} [{scores['ci'][0]}, {scores['ci'][1]}]",
                     scores["chrf"],
                     scores.get("wer", "–"),
                     cascade.get("retrieval_error", "–"),
                 ]
             )
-    return table(["heard", "n", "retrieval error [95 %]", "chrF", "WER", "pocketsphinx → text encoder"], rows)
+    return table(
+        ["heard", "clips / voices", "retrieval error [95 %]", "chrF", "WER", "pocketsphinx → text encoder"], rows
+    )
 
 
 def _lcm_table(lcm: dict[str, Any], baselines: dict[str, Any]) -> str:

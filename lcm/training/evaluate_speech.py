@@ -38,6 +38,7 @@ SYNTHETIC_CANDIDATES, REAL_CANDIDATES = 1_000, 500
 LONGEST_SECONDS = 29.0
 ONE_CONCEPT_SECONDS = 8.0
 """What the mini encoder is meant to hear at once"""
+FEW_SPEAKERS = 5
 RECOGNISED = 200
 """Clips of a set that pocketsphinx transcribes: it is slow"""
 
@@ -69,6 +70,10 @@ class ClipSet:
             samples = self.store[index]
             kept = samples if cut is None else cut(samples)
             yield kept if len(kept) >= SAMPLE_RATE // 10 else np.zeros(SAMPLE_RATE // 10, dtype=np.float32)
+
+    def speakers(self) -> list[str]:
+        """Who says each clip, [N]."""
+        return [self.store.clips[index].speaker for index in self.indices]
 
     def short(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Which clips one concept is meant to hold, [N]."""
@@ -122,12 +127,14 @@ def measured(space: ConceptSpace, of_set: ClipSet, cut: Cut | None = None) -> di
     """Retrieval error with its interval, chrF and WER of one set."""
     heard = space.encode_speech([torch.from_numpy(w) for w in of_set.waveforms(cut)], SAMPLE_RATE, of_set.language)
     written = space.encode_text(of_set.texts + of_set.distractors, of_set.language)
-    figures = retrieval(heard, written, of_set.short())
+    figures = retrieval(heard, written, of_set.short(), of_set.speakers())
     decoded = space.decode_text(heard, of_set.language)
     return figures | text_scores(decoded, of_set.texts, of_set.language)
 
 
-def retrieval(heard: Tensor, written: Tensor, short: np.ndarray[Any, np.dtype[np.bool_]]) -> dict[str, Any]:
+def retrieval(
+    heard: Tensor, written: Tensor, short: np.ndarray[Any, np.dtype[np.bool_]], speakers: Sequence[str]
+) -> dict[str, Any]:
     """Errors of [N, C] sounds whose transcripts are the first N of [M, C] candidates."""
     similarity = F.normalize(heard, dim=1) @ F.normalize(written, dim=1).T  # [N, M]
     own = torch.arange(len(heard))
@@ -136,9 +143,10 @@ def retrieval(heard: Tensor, written: Tensor, short: np.ndarray[Any, np.dtype[np
     wrong = 50.0 * (to_text.astype(np.float64) + to_sound)
     figures = {
         "n": len(heard),
+        "speakers": len(set(speakers)),
         "candidates": len(written),
         "retrieval_error": round(float(wrong.mean()), 1),
-        "ci": bootstrap_interval(wrong),
+        "ci": bootstrap_interval(wrong, speakers),
         "sound_to_text_error": round(100 * float(to_text.mean()), 1),
     }
     if not short.all() and short.any():
@@ -146,10 +154,19 @@ def retrieval(heard: Tensor, written: Tensor, short: np.ndarray[Any, np.dtype[np
     return figures
 
 
-def bootstrap_interval(values: np.ndarray[Any, np.dtype[np.float64]], draws: int = 2_000) -> list[float]:
-    """95 % interval of the mean."""
-    rng = np.random.default_rng(0)
-    means = values[rng.integers(len(values), size=(draws, len(values)))].mean(axis=1)
+def bootstrap_interval(
+    values: np.ndarray[Any, np.dtype[np.float64]], speakers: Sequence[str], draws: int = 2_000
+) -> list[float]:
+    """95 % interval of the mean; whole speakers are drawn, for one's clips are not independent.
+
+    Of fewer than five speakers clips are drawn: the interval then says nothing about other speakers.
+    """
+    names, of_speaker = np.unique(np.array(speakers), return_inverse=True)
+    if len(names) < FEW_SPEAKERS:
+        of_speaker = np.arange(len(values))
+    sums, counts = np.bincount(of_speaker, values), np.bincount(of_speaker)
+    drawn = np.random.default_rng(0).integers(len(sums), size=(draws, len(sums)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     return [round(float(bound), 1) for bound in np.quantile(means, (0.025, 0.975))]
 
 
@@ -186,7 +203,7 @@ def speech_baselines(space: ConceptSpace, prepared: Path, stores: Path, *, split
 
 
 def cascaded(space: ConceptSpace, of_set: ClipSet, stores: Path) -> dict[str, Any] | None:
-    """The set's first clips transcribed by pocketsphinx, then encoded as text; None where it is not installed."""
+    """The set's first clips (they stand in an order drawn by lot) transcribed by pocketsphinx, then encoded as text; None where it is not installed."""
     kept = replace(of_set, indices=of_set.indices[:RECOGNISED], texts=of_set.texts[:RECOGNISED])
     rest = of_set.texts[RECOGNISED:] + of_set.distractors
     recognised = recognise(kept, stores)
@@ -194,7 +211,7 @@ def cascaded(space: ConceptSpace, of_set: ClipSet, stores: Path) -> dict[str, An
         return None
     heard = space.encode_text([text or "nothing" for text in recognised], kept.language)
     written = space.encode_text(kept.texts + rest, kept.language)
-    return retrieval(heard, written, kept.short()) | text_scores(recognised, kept.texts, kept.language)
+    return retrieval(heard, written, kept.short(), kept.speakers()) | text_scores(recognised, kept.texts, kept.language)
 
 
 def recognise(of_set: ClipSet, stores: Path) -> list[str] | None:

@@ -9,14 +9,23 @@ FIGURES = {
     "text": {
         "xsim_error": {"fra": 5.25},
         "xsim_error_no_near_duplicates": {"fra": 4.5},
-        "translate": {"eng-fra": {"chrf": 44.4}, "fra-eng": {"chrf": 46.6}},
-        "autoencode": {"eng": {"exact": 61.0, "chrf": 87.7}, "fra": {"exact": 55.0, "chrf": 83.3}},
+        "translate": {"eng-fra": {"n": 940, "chrf": 44.4}, "fra-eng": {"n": 780, "chrf": 46.6}},
+        "autoencode": {"eng": {"n": 900, "exact": 61.0, "chrf": 87.7}, "fra": {"n": 901, "exact": 55.0, "chrf": 83.3}},
         "noise": {"0.2": 2.5},
         "rank": 74.0,
         "mean_cosine": 0.03,
     },
     "speech": {
-        "real": {"librispeech_eng": {"n": 48, "retrieval_error": 40.5, "ci": [30, 51], "chrf": 33.3, "wer": 71}}
+        "real": {
+            "librispeech_eng": {
+                "n": 48,
+                "speakers": 9,
+                "retrieval_error": 40.5,
+                "ci": [30, 51],
+                "chrf": 33.3,
+                "wer": 71,
+            }
+        }
     },
     "lcm": {"base": {"l2": 9.9, "ca": 88.8, "hits_at_1_of_20": {"dialogue": 41.2}}},
     "baselines": {
@@ -30,8 +39,9 @@ def test_figures_stand_beside_their_baselines() -> None:
     text = rendered_figures(FIGURES)
     assert "| French | 5.25 | 4.5 |" in text
     assert "| English | **87.7** | 44.4 |" in text
+    assert "780 to 940 of them" in text
     assert "| French | 46.6 | **83.3** |" in text
-    assert "| real: librispeech_eng | 48 | 40.5 [30, 51] | 33.3 | 71 | 22.2 |" in text
+    assert "| real: librispeech_eng | 48 / 9 | 40.5 [30, 51] | 33.3 | 71 | 22.2 |" in text
     assert "| **base** | 9.9 | – | 88.8 | – | 41.2 |" in text
     assert "| copy last | – | – | – | – | 7.1 |" in text
 

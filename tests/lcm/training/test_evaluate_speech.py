@@ -21,7 +21,7 @@ from tests.lcm.training.speech_stores import tiny_stores
 def test_retrieval_counts_both_directions() -> None:
     written = torch.eye(5)  # three clips' transcripts, two distractors
     heard = torch.stack([written[0], written[3], written[2] + 0.1 * written[0]])  # the second is taken for a distractor
-    figures = retrieval(heard, written, np.array([True, True, False]))
+    figures = retrieval(heard, written, np.array([True, True, False]), ["a", "b", "b"])
     assert figures["n"] == 3
     assert figures["candidates"] == 5
     assert figures["sound_to_text_error"] == pytest.approx(33.3)
@@ -34,14 +34,20 @@ def test_retrieval_counts_both_directions() -> None:
 
 def test_perfect_hearing_has_no_error() -> None:
     concepts = torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
-    figures = retrieval(concepts * 3, concepts, np.ones(20, dtype=bool))
+    figures = retrieval(concepts * 3, concepts, np.ones(20, dtype=bool), [""] * 20)
     assert (figures["retrieval_error"], figures["ci"]) == (0.0, [0.0, 0.0])
 
 
 def test_the_interval_narrows_with_more_clips() -> None:
-    few, many = (bootstrap_interval(np.tile([0.0, 100.0], n)) for n in (10, 1_000))
+    few, many = (bootstrap_interval(np.tile([0.0, 100.0], n), [""] * 2 * n) for n in (10, 1_000))
     assert few[1] - few[0] > 4 * (many[1] - many[0])
     assert few[0] < 50 < few[1]
+
+
+def test_the_interval_widens_where_speakers_differ() -> None:
+    values, speakers = np.repeat([0.0, 100.0], 500), [str(n // 100) for n in range(1_000)]  # five never, five always
+    by_speaker, by_clip = bootstrap_interval(values, speakers), bootstrap_interval(values, ["one"] * 1_000)
+    assert by_speaker[1] - by_speaker[0] > 5 * (by_clip[1] - by_clip[0])
 
 
 @pytest.mark.parametrize(
