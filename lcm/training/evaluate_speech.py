@@ -203,7 +203,10 @@ def speech_baselines(space: ConceptSpace, prepared: Path, stores: Path, *, split
 
 
 def cascaded(space: ConceptSpace, of_set: ClipSet, stores: Path) -> dict[str, Any] | None:
-    """The set's first clips (they stand in an order drawn by lot) transcribed by pocketsphinx, then encoded as text; None where it is not installed."""
+    """The set's first clips transcribed by pocketsphinx, then encoded as text; None where it is not installed.
+
+    Clips stand in an order drawn by lot.
+    """
     kept = replace(of_set, indices=of_set.indices[:RECOGNISED], texts=of_set.texts[:RECOGNISED])
     rest = of_set.texts[RECOGNISED:] + of_set.distractors
     recognised = recognise(kept, stores)
