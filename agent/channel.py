@@ -75,14 +75,6 @@ class Channel(Generic[T]):
         self._wake()
         return item
 
-    def receive_nowait(self) -> T | None:
-        """The oldest item, or None when there is none at the moment."""
-        if not self._items:
-            return None
-        item = self._items.popleft()
-        self._wake()
-        return item
-
     def close(self) -> None:
         """No more items; safe to call twice."""
         self._closed = True

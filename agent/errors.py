@@ -78,6 +78,7 @@ _EXIT_CODES = {
     "lcm.errors.LanguageError": WRONG_INPUT,
     "lcm.errors.TextError": WRONG_INPUT,
     "lcm.errors.AudioInputError": WRONG_INPUT,
+    "lcm.errors.ComputeDeviceError": WRONG_INPUT,
     "lcm.errors.LcmError": FAILED,
     "agent.input_log.LogFormatError": WRONG_INPUT,
 }

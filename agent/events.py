@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 Task = Literal["converse", "translate", "transcribe"]
-TASKS: tuple[Task, ...] = ("converse", "translate", "transcribe")
 TurnEnd = Literal["done", "interrupted", "failed", "dropped"]
 
 

@@ -201,6 +201,8 @@ class Decode:
     """[N, D]"""
     language: str
     committed: bool = True
+    urgent: bool = True
+    """False: nobody waits for it, as for what was heard while the reply is made"""
 
 
 @dataclass(frozen=True, slots=True)

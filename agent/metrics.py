@@ -9,8 +9,6 @@ import resource
 import sys
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 STAGES = ("encode", "think", "decode", "voice", "first_audio")
@@ -50,15 +48,6 @@ class Metrics:
         while len(self._turns) > _TURNS:
             self._turns.popitem(last=False)
         return times
-
-    @contextmanager
-    def stage(self, turn: int, stage: str) -> Iterator[None]:
-        """Adds the time spent inside to a stage of a turn."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.add(turn, stage, (time.perf_counter() - start) * 1000)
 
     def add(self, turn: int, stage: str, milliseconds: float) -> None:
         """Counts the first run of a stage in a turn: later sentences overlap with the voice before them."""

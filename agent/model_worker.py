@@ -58,8 +58,8 @@ class Job:
         """What `batching` needs to know."""
         request = self.request
         key = type(request).__name__ if isinstance(request, EncodeSpeech | Decode) else None
-        hearing_back = isinstance(request, Decode) and request.index is None
-        return Waiting(self.number, self.session, key, request.committed, int(hearing_back), self.place)
+        urgency = int(isinstance(request, Decode) and not request.urgent)
+        return Waiting(self.number, self.session, key, request.committed, urgency, self.place)
 
     def deliver(self, answer: Answer | None, failure: BaseException | None = None) -> None:
         """On the loop: one more answer, or None for the end."""
@@ -94,8 +94,6 @@ class ModelWorker:
         self._last = 0
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="noema-model", daemon=True)
-        self.load_ms = 0.0
-        self.shed = 0
 
     async def __aenter__(self) -> "ModelWorker":
         self._loop = asyncio.get_running_loop()
@@ -130,7 +128,6 @@ class ModelWorker:
                 return job
             self._line[job.number] = job
             for number in to_shed([j.waiting() for j in self._line.values()], _LINE):
-                self.shed += 1
                 self._line.pop(number).cancel()
             if len(self._line) > _LINE:
                 del self._line[job.number]
@@ -144,13 +141,11 @@ class ModelWorker:
             self._changed.notify()
 
     def _run(self) -> None:
-        start = time.perf_counter()
         try:
             self._models = self._load()
         except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the worker
             self._tell(_fail, self._loaded, error)
             return
-        self.load_ms = (time.perf_counter() - start) * 1000
         self._tell(_succeed, self._loaded)
         while (batch := self._take()) is not None:
             self._serve(batch)

@@ -32,6 +32,8 @@ MAX_TEXT_CHARS = 100_000
 MAX_SENTENCES = 1000
 """In one turn; what waits between the stages has room for them"""
 _TEXT_BATCH = 32
+_LEAST_SAMPLES = 1_600
+"""What a concept takes, at 16 kHz"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +68,6 @@ class Models:
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
         from lcm.space import ConceptSpace
 
-        _check_device(device)
         space = ConceptSpace.load(bundle, device=device)
         settings = thinker or ThinkerConfig()
         thinkers = {task: _thinker_for(task, bundle, space, device, settings) for task in tasks}
@@ -80,7 +81,8 @@ class Models:
         """Utterances of any sessions → one concept each, [1, D]."""
         import torch
 
-        waveforms = [torch.from_numpy(request.samples) for request in requests]
+        # The end of a recording may leave less than a concept takes: the rest is silence.
+        waveforms = [torch.from_numpy(_filled_up(request.samples)) for request in requests]
         languages = [request.language for request in requests]
         concepts = self.space.encode_speech(waveforms, sample_rate=16_000, language=languages)
         return [to_array(concept)[None] for concept in concepts]
@@ -134,13 +136,8 @@ class Models:
         return code
 
 
-def _check_device(device: str) -> None:
-    import torch
-
-    try:
-        torch.zeros(1, device=None if device == "auto" else device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"the device '{device}' cannot be used here; choose auto, cpu, cuda or mps") from error
+def _filled_up(samples: FloatArray) -> FloatArray:
+    return np.pad(samples, (0, max(0, _LEAST_SAMPLES - len(samples))))
 
 
 def sentences_of(text: str, language: str) -> list[str]:

@@ -23,7 +23,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from agent.config import AgentConfig
+from agent.config import AgentConfig, ThinkerConfig
 from agent.errors import RecordingError, one_line
 from agent.events import DomainEvent, FloatArray, SessionEnded
 from agent.input_log import (
@@ -67,14 +67,13 @@ class SessionInfo:
     bundle: str
     space_id: str
     vad: str
-    thinker: str
-    variant: str
+    thinker: ThinkerConfig
     created: str
     versions: dict[str, str]
 
     def as_json(self) -> dict[str, Any]:
         """The content of `session.json`."""
-        return {"format": FORMAT, **asdict(self)}
+        return {"format": FORMAT, **asdict(self), "thinker": self.thinker.model_dump(exclude={"openai"})}
 
 
 def new_session_info(config: AgentConfig, options: TurnOptions, space_id: str) -> SessionInfo:
@@ -84,8 +83,7 @@ def new_session_info(config: AgentConfig, options: TurnOptions, space_id: str) -
         bundle=config.bundle,
         space_id=space_id,
         vad=config.vad.name,
-        thinker=config.thinker.name,
-        variant=config.thinker.variant,
+        thinker=config.thinker,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions={"python": platform.python_version()},
     )
@@ -97,7 +95,7 @@ def new_session_folder(root: Path) -> Path:
     for number in range(1000):
         folder = root / (stamp if number == 0 else f"{stamp}-{number}")
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir(mode=0o700, parents=True)  # people's voices
         except FileExistsError:
             continue
         return folder
@@ -238,6 +236,18 @@ def finalise_abandoned(folder: Path) -> bool:
     return True
 
 
+def is_recorded_now(folder: Path) -> bool:
+    """Whether a process is recording it at this moment."""
+    try:
+        with (folder / _LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
 def read_info(folder: Path) -> SessionInfo:
     """The description of a recorded session."""
     path = folder / "session.json"
@@ -252,7 +262,8 @@ def read_info(folder: Path) -> SessionInfo:
     try:
         options = content.pop("options")
         segmenter = SegmenterOptions(**options.pop("segmenter"))
-        return SessionInfo(options=TurnOptions(segmenter=segmenter, **options), **content)
+        thinker = ThinkerConfig.model_validate(content.pop("thinker"))
+        return SessionInfo(options=TurnOptions(segmenter=segmenter, **options), thinker=thinker, **content)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RecordingError(f"{path}: damaged ({error})") from error
 

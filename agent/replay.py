@@ -32,12 +32,12 @@ from agent.events import (
 from agent.input_log import event_line
 from agent.inputs import (
     AudioInput,
+    CancelTurn,
     Decoded,
     Encoded,
     Input,
     ModelRequest,
     Request,
-    Speak,
     Thought,
     WorkFailed,
 )
@@ -94,6 +94,11 @@ class ReplayResult:
     audio_ms: float = 0.0
     wall_ms: float = 0.0
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> bool:
+        """Whether a turn stayed without its answer because something went wrong."""
+        return any(turn.status == "failed" for turn in self.turns)
 
     def as_json(self) -> dict[str, Any]:
         """One object, as `noema replay --json` prints it."""
@@ -268,17 +273,23 @@ class Recomputer:
 
     def __init__(self, worker: ModelWorker) -> None:
         self._worker = worker
-        self._open: dict[int, AsyncGenerator[Any, None]] = {}
+        self._open: dict[int, tuple[int, AsyncGenerator[Any, None]]] = {}
         self.compared = 0
         self.lowest_cosine = 1.0
 
+    def check_space(self, space_id: str) -> None:
+        """Raises `Difference` if the session was recorded in another space: nothing in it could be equal."""
+        here = self._worker.models.space.space_id
+        if here != space_id:
+            raise Difference(f"recorded in space {space_id}, this bundle holds {here}; give --bundle with the old one")
+
     def requested(self, requests: Sequence[Request]) -> None:
-        """Notes requests; each is computed when its recorded answer comes up."""
+        """Notes requests; each is computed when its recorded answer comes up. Those of a cancelled turn never are."""
         for request in requests:
-            if isinstance(request, Speak):
-                continue
-            if isinstance(request, ModelRequest):
-                self._open[request.request] = self._answers(request)
+            if isinstance(request, CancelTurn):
+                self._open = {n: (turn, answers) for n, (turn, answers) in self._open.items() if turn != request.turn}
+            elif isinstance(request, ModelRequest):
+                self._open[request.request] = (request.turn, self._answers(request))
 
     async def _answers(self, request: ModelRequest) -> AsyncGenerator[Any, None]:
         job = self._worker.submit(0, request)
@@ -291,9 +302,9 @@ class Recomputer:
             if isinstance(item, WorkFailed):
                 self._open.pop(item.request, None)
             return
-        value = await anext(self._open[item.request], None)
+        value = await anext(self._open[item.request][1], None)
         if item.last:
-            await self._open.pop(item.request).aclose()
+            await self._open.pop(item.request)[1].aclose()
         if isinstance(item, Thought) and item.last:
             self._same(item, "the end of thinking", same=value is None)
             return

@@ -58,7 +58,7 @@ class ReportCollector:
         self.replies: dict[int, str] = {}
         self.seconds = 0.0
         self._recording = _Opus(SAMPLE_RATE)
-        self._reply: list[FloatArray] = []
+        self._reply: dict[int, list[FloatArray]] = {}
         self._reply_bytes = 0
 
     async def on_input(self, item: Input) -> None:
@@ -75,12 +75,12 @@ class ReportCollector:
         if isinstance(event, UtteranceTaken) and len(self.segments) < _MAX_SEGMENTS:
             self.segments.append((event.start_sample, event.end_sample, event.turn))
         elif isinstance(event, ReplyAudio):
-            self._reply.append(event.samples)
+            self._reply.setdefault(event.turn, []).append(event.samples)
         elif isinstance(event, TurnEnded):
             self._keep_reply(event.turn)
 
     def _keep_reply(self, turn: int) -> None:
-        samples, self._reply = self._reply, []
+        samples = self._reply.pop(turn, [])
         if samples and self._reply_bytes < _MAX_REPLIES_BYTES:
             voice = _Opus(VOICE_RATE)
             voice.add(np.concatenate(samples))
@@ -128,7 +128,7 @@ def write_report(path: Path, name: str, result: ReplayResult, collected: ReportC
     for slot, content in slots.items():
         page = page.replace("{{" + slot + "}}", content)
     try:
-        path.write_text(page, encoding="utf-8")
+        path.write_text(page, encoding="utf-8", errors="replace")
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
 

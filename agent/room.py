@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agent.errors import OutputError
 from agent.events import DomainEvent, FloatArray, ReplyAudio
 from agent.inputs import AudioInput, Input
 from agent.turn import VOICE_RATE
@@ -88,11 +89,14 @@ async def open_room(out: Path | None, name: str, *, live: bool) -> AsyncGenerato
         return
     import soundfile
 
-    folder = out or Path(tempfile.gettempdir())
+    folder = out or Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="noema-"))
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     path = folder / name
-    with path.open("wb") as target, soundfile.SoundFile(target, "w", VOICE_RATE, 1, format="WAV") as file:
-        yield Room(None, file, path)
+    try:
+        with soundfile.SoundFile(path, "w", VOICE_RATE, 1, format="WAV") as file:
+            yield Room(None, file, path)
+    except soundfile.LibsndfileError as error:
+        raise OutputError(f"{path}: cannot be written ({error.error_string}); choose another place") from error
 
 
 async def _loudspeaker() -> Playback | None:

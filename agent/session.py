@@ -73,6 +73,7 @@ async def run_session(
             tasks.create_task(_segment(frames, parts.vad, order), name="segment")
             tasks.create_task(_decide(machine, order, stages, sent, parts.metrics), name="decide")
             tasks.create_task(stages.understand(), name="understand")
+            tasks.create_task(stages.hear(), name="hear")
             tasks.create_task(stages.think(), name="think")
             tasks.create_task(stages.decode(), name="decode")
             tasks.create_task(stages.speak(), name="speak")

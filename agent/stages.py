@@ -50,7 +50,8 @@ class Work:
     """The requests of one session on their way to the stages, and which turns are no longer wanted."""
 
     def __init__(self) -> None:
-        self.understand: Channel[EncodeSpeech | EncodeText | Decode] = Channel(_REQUESTS, "block")
+        self.understand: Channel[EncodeSpeech | EncodeText] = Channel(_REQUESTS, "block")
+        self.hear: Channel[Decode] = Channel(_REQUESTS, "block")
         self.think: Channel[Think] = Channel(_REQUESTS, "block")
         self.decode: Channel[Decode] = Channel(_REQUESTS, "block")
         self.speak: Channel[Speak] = Channel(_REQUESTS, "block")
@@ -60,8 +61,10 @@ class Work:
     def give(self, request: Request) -> None:
         """Hands a request to its stage. Never waits: the machine bounds what it asks for."""
         match request:
-            case EncodeSpeech() | EncodeText() | Decode(index=None):
+            case EncodeSpeech() | EncodeText():
                 self.understand.send_nowait(request)
+            case Decode(index=None):
+                self.hear.send_nowait(request)
             case Think():
                 self.think.send_nowait(request)
             case Decode():
@@ -93,12 +96,12 @@ class Work:
 
     def close(self) -> None:
         """No more requests."""
-        for channel in (self.understand, self.think, self.decode, self.speak):
+        for channel in (self.understand, self.hear, self.think, self.decode, self.speak):
             channel.close()
 
 
 class Stages:
-    """understand, think, decode and speak for one session."""
+    """understand, hear, think, decode and speak for one session."""
 
     def __init__(
         self, session: int, worker: ModelWorker, voice: Voice | None, metrics: Metrics, deliver: Deliver
@@ -111,10 +114,14 @@ class Stages:
         self._deliver = deliver
 
     async def understand(self) -> None:
-        """Utterances and typed text → concepts; concepts → what was heard."""
+        """Utterances and typed text → concepts."""
         async for request in self.work.understand:
-            handle = self._decode if isinstance(request, Decode) else self._encode
-            await self._guarded(request, "understand", handle)
+            await self._guarded(request, "understand", self._encode)
+
+    async def hear(self) -> None:
+        """Concepts → what was heard, while the reply is made."""
+        async for request in self.work.hear:
+            await self._guarded(request, "hear", self._decode)
 
     async def think(self) -> None:
         """Context → thoughts, one at a time."""

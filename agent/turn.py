@@ -285,7 +285,10 @@ class TurnMachine:
                 self._take_voice(turn, item, step)
             case WorkFailed():
                 step.events.append(Warned(self._sample, item.stage, item.message))
-                self._end(turn, "failed", step)
+                if item.stage == "hear" and not self.options.words_first:
+                    turn.heard = "yes"  # nothing but the words to show are missing
+                else:
+                    self._end(turn, "failed", step)
 
     def _advance(self, step: Step) -> None:
         """Starts what has become possible: only the oldest turn is answered."""
@@ -359,7 +362,15 @@ class TurnMachine:
     def _ask_words(self, turn: _Turn, step: Step) -> None:
         if turn.heard == "no":
             turn.heard = "asked"
-            step.requests.append(Decode(self._next_request(), turn.number, None, turn.concepts(), turn.language))
+            words = Decode(
+                self._next_request(),
+                turn.number,
+                None,
+                turn.concepts(),
+                turn.language,
+                urgent=self.options.words_first,
+            )
+            step.requests.append(words)
 
     def _take_words(self, turn: _Turn, text: str, step: Step) -> None:
         turn.heard = "yes"
@@ -410,14 +421,15 @@ class TurnMachine:
         self._deaf_until = min(self._deaf_until, self._sample)
 
     def _heard_sentences(self, number: int) -> int:
-        """How many sentences of a reply were heard at least by half."""
+        """How many sentences of a reply came to be heard, the last of them at least by half."""
         turn = self._turns.get(number)
         if turn is not None:
-            spans = [(s.start_sample, s.end_sample) for s in turn.sentences if s.end_sample]
-            return sum(self._heard >= (start + end) / 2 for start, end in spans)
+            sounded = [(index, s) for index, s in enumerate(turn.sentences) if s.end_sample]
+            heard = [index for index, s in sounded if self._heard >= (s.start_sample + s.end_sample) / 2]
+            return heard[-1] + 1 if heard else 0  # one without a sound goes with those around it
         missed = sum(self._heard < (start + end) / 2 for owner, _, start, end in self._unheard if owner == number)
         said = sum(e.turn == number and e.role == ROLE_AGENT for e in self.conversation.view())
-        return said - missed
+        return max(0, said - missed)  # the context may have forgotten some already
 
     def _end(self, turn: _Turn, status: TurnEnd, step: Step) -> None:
         del self._turns[turn.number]

@@ -50,6 +50,10 @@ class Framer:
         for offset in range(0, whole, FRAME_SAMPLES):
             yield self._frame(stream[offset : offset + FRAME_SAMPLES].copy())
 
+    def skip(self, frames: int) -> None:
+        """Leave out so many frames that were lost: what follows keeps its place on the clock."""
+        self._next_sample += frames * FRAME_SAMPLES
+
     def flush(self) -> Iterator[AudioFrame]:
         """Give the last, incomplete frame, filled up with silence."""
         if len(self._rest):

@@ -49,22 +49,11 @@ async def file_source(path: str | Path, speed: float | None = None) -> AsyncGene
             yield frame
 
 
-async def microphone_source(device: DeviceId = None) -> AsyncGenerator[AudioFrame, None]:
-    """Stream a microphone until closed; use `Microphone` to also see what was dropped.
-
-    Raises:
-        DeviceError: there is none, it refuses, or it goes away.
-    """
-    async with Microphone(device) as microphone:
-        async for frame in microphone.frames():
-            yield frame
-
-
 class Microphone:
     """A microphone, opened for as long as the context lasts.
 
     It waits for nobody: when its queue is full it drops the oldest 20 ms and counts them. The sample clock
-    counts what is delivered, so frames always follow each other.
+    goes on over what was dropped: the next frame starts that much later.
     """
 
     def __init__(self, device: DeviceId = None, *, max_queued_ms: int = MAX_QUEUED_MS) -> None:
@@ -100,17 +89,23 @@ class Microphone:
         await asyncio.to_thread(self._stream.close)
 
     async def frames(self) -> AsyncGenerator[AudioFrame, None]:
-        """Give frames as they arrive. Cancelling is safe.
+        """Give frames as they arrive; what came before this call is forgotten. Cancelling is safe.
 
         Raises:
             DeviceError: the device went away.
         """
         resampler = StreamResampler(self._rate, SAMPLE_RATE)
         framer = Framer()
+        with self._lock:
+            self._blocks.clear()
+            self._dropped = known = 0
         while True:
             await self._arrived.wait()
             self._arrived.clear()
-            while (block := self._next_block()) is not None:
+            while (taken := self._next_block()) is not None:
+                block, dropped = taken
+                framer.skip(dropped - known)
+                known = dropped
                 for frame in framer.push(resampler.push(block)):
                     yield frame
             if self._stopped:
@@ -135,9 +130,10 @@ class Microphone:
                 self._stream.close()
             raise refused("input", self._device, error) from error
 
-    def _next_block(self) -> FloatArray | None:
+    def _next_block(self) -> tuple[FloatArray, int] | None:
+        """The oldest block, and how many have been dropped before it."""
         with self._lock:
-            return self._blocks.popleft() if self._blocks else None
+            return (self._blocks.popleft(), self._dropped) if self._blocks else None
 
     def _on_block(self, samples: FloatArray, count: int, _time: Any, _status: Any) -> None:
         """Take a block from PortAudio's thread."""

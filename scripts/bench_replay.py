@@ -48,6 +48,8 @@ async def _measure(config: AgentConfig, args: argparse.Namespace) -> dict[str, A
         for number in range(args.repeat + 1):
             for path in args.recordings:
                 result, measured = await _replay(there, path, args.to)
+                if result.failed:
+                    raise SystemExit(f"bench: {path}: {result.warnings[0]}; a turn that fails is quick, and no figure")
                 if number == 0:
                     continue
                 audio_ms, wall_ms = audio_ms + result.audio_ms, wall_ms + result.wall_ms

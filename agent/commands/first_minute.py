@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
     from agent.cli import main
 
     print("Now you. (`noema talk` uses the microphone; `noema --help` has the rest.)")
-    return main(["chat", "--bundle", config.bundle, "--device", config.device])
+    chosen = ["--config", str(args.config)] if args.config else []
+    return main(["chat", *chosen, "--bundle", config.bundle, "--device", config.device])
 
 
 def _possible(config: "AgentConfig") -> "tuple[tuple[Task, str], ...]":

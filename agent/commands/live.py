@@ -21,7 +21,7 @@ from agent.commands.options import (
     warn,
 )
 from agent.commands.recorder import recorder
-from agent.errors import OK, TextInputError
+from agent.errors import FAILED, OK, TextInputError
 
 if TYPE_CHECKING:
     from agent.config import AgentConfig
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from agent.session import Listener
     from agent.turn import TurnOptions
     from audio.frames import AudioFrame
+    from audio.source import Microphone
 
 _CHAT = """
 noema chat
@@ -65,7 +66,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     talk.add_argument("--text", action="store_true", help="reply in text only")
     talk.add_argument("--vad", choices=("webrtc", "silero"), help="which detector listens")
     talk.add_argument("--record", action="store_true", help="keep the session")
-    add_json_option(talk)
+    talk.add_argument("--json", action="store_true", help="with --list-devices: print one JSON object")
     add_model_options(talk)
     talk.set_defaults(run=run_talk)
 
@@ -108,7 +109,7 @@ async def _chat(args: argparse.Namespace, config: "AgentConfig") -> int:
         await run_session(typing.source(), order, options, parts, listeners)
     if args.json:
         print_json(result.as_json())
-    return OK
+    return FAILED if result.failed else OK
 
 
 class _Typing:
@@ -212,6 +213,7 @@ async def _talk(args: argparse.Namespace, config: "AgentConfig") -> int:
         language, to = there.check_languages(config.language, args.to, speech=True)
         options = _duplex(there.turn_options(language, to), headphones=args.headphones)
         order, parts = ArrivalOrder(), there.parts()
+        stack.callback(_tell_dropped, microphone)
         print(f"Listening to {language}. Ctrl-C ends.", flush=True)
         screen = stack.enter_context(Screen(parts.metrics))
         listeners: list[Listener] = [screen]
@@ -226,6 +228,11 @@ async def _talk(args: argparse.Namespace, config: "AgentConfig") -> int:
             await run_session(microphone.frames(), order, options, parts, [*listeners, loudspeaker])
             report.cancel()
     return OK
+
+
+def _tell_dropped(microphone: "Microphone") -> None:
+    if microphone.dropped_frames:
+        warn(f"{20 * microphone.dropped_frames} ms of the microphone were lost: the machine was too slow")
 
 
 def _duplex(options: "TurnOptions", *, headphones: bool) -> "TurnOptions":

@@ -17,13 +17,14 @@ from agent.commands.options import (
     warn,
 )
 from agent.commands.recorder import recorder
-from agent.errors import OK, OutputError, UsageError, exit_code, first_known, one_line
+from agent.errors import FAILED, OK, OutputError, UsageError, exit_code, first_known, one_line
 
 if TYPE_CHECKING:
-    from agent.config import AgentConfig
+    from agent.config import AgentConfig, ThinkerConfig
     from agent.events import Task
     from agent.metrics import Metrics
     from agent.opening import Opened
+    from agent.recording import SessionInfo
     from agent.replay import EventComparer, ReplayResult, ReplayTurn
     from agent.report import ReportCollector
     from agent.session import Listener
@@ -87,6 +88,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--against compares one recording; give one")
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
+        written = _events_file(args.out, args.recordings[0].stem)
+        if args.against and written.resolve() == args.against.resolve():
+            raise UsageError(f"--against {args.against}: --out would write it anew; choose another folder")
     if args.report is not None:
         _check_writable(args.report)
     return asyncio.run(_Replays(args, settings(args)).run())
@@ -103,13 +107,17 @@ def _check_writable(path: Path) -> None:
         path.unlink()
 
 
+def _events_file(out: Path, name: str) -> Path:
+    return out / f"{name}.events.jsonl"
+
+
 class _Replays:
     """All replays of one call; models are loaded once, and only if a recording needs them."""
 
     def __init__(self, args: argparse.Namespace, config: "AgentConfig") -> None:
         self._args = args
         self._config = config
-        self._opened: dict[tuple[str, Task, str, str], Opened] = {}
+        self._opened: dict[tuple[str, Task, ThinkerConfig], Opened] = {}
         self._names: set[str] = set()
 
     async def run(self) -> int:
@@ -118,7 +126,7 @@ class _Replays:
         async with AsyncExitStack() as stack:
             for path in self._args.recordings:
                 try:
-                    await self._one(path, stack)
+                    worst = max(worst, await self._one(path, stack))
                 except Exception as error:  # noqa: BLE001 - the boundary between recordings
                     known = first_known(error)
                     code = exit_code(known)
@@ -130,7 +138,7 @@ class _Replays:
                         print_json({"recording": str(path), "error": one_line(known)})
         return worst
 
-    async def _one(self, path: Path, stack: AsyncExitStack) -> None:
+    async def _one(self, path: Path, stack: AsyncExitStack) -> int:
         is_session = _is_session(path)
         async with AsyncExitStack() as closing:
             outputs = _Outputs(self._args, path, self._free_name(path), closing)
@@ -139,6 +147,7 @@ class _Replays:
             else:
                 await self._file(path, outputs, stack, closing)
         outputs.finish()
+        return FAILED if outputs.result.failed else OK
 
     def _free_name(self, path: Path) -> str:
         """A name for what is written: two recordings of the same name do not share it."""
@@ -152,7 +161,7 @@ class _Replays:
     async def _open(self, config: "AgentConfig", stack: AsyncExitStack) -> "Opened":
         from agent.opening import opened
 
-        models = (config.bundle, config.task, config.thinker.name, config.thinker.variant)
+        models = (config.bundle, config.task, config.thinker)
         there = self._opened.get(models)
         if there is None:
             spoken = not self._args.text and config.task != "transcribe"
@@ -201,10 +210,8 @@ class _Replays:
         outputs.compare(EventComparer(read_event_lines(events), str(events), complete=is_complete(path)))
         recomputer = None
         if self._args.recompute:
-            thinker = self._config.thinker.model_copy(update={"name": info.thinker, "variant": info.variant})
-            bundle = self._args.bundle or info.bundle
-            config = self._config.model_copy(update={"bundle": bundle, "task": info.options.task, "thinker": thinker})
-            recomputer = Recomputer((await self._open(config, stack)).worker)
+            recomputer = Recomputer((await self._open(self._as_recorded(info), stack)).worker)
+            recomputer.check_space(info.space_id)
         start = time.perf_counter()
         await replay_session(path, speed=self._args.speed, listeners=outputs.listeners, recomputer=recomputer)
         outputs.result.wall_ms = (time.perf_counter() - start) * 1000
@@ -212,6 +219,12 @@ class _Replays:
             outputs.remarks.append(
                 f"{recomputer.compared} answers recomputed, lowest cosine {recomputer.lowest_cosine:.6f}"
             )
+
+    def _as_recorded(self, info: "SessionInfo") -> "AgentConfig":
+        """The settings with what a session was recorded with on top."""
+        thinker = info.thinker.model_copy(update={"openai": self._config.thinker.openai})
+        given = {"bundle": self._args.bundle or info.bundle, "task": info.options.task, "thinker": thinker}
+        return self._config.model_copy(update=given)
 
 
 class _Outputs:
@@ -235,7 +248,7 @@ class _Outputs:
         self.result = ReplayResult(bundle)
         out: Path | None = self._args.out
         if out is not None:
-            writer = EventWriter(out / f"{self._name}.events.jsonl")
+            writer = EventWriter(_events_file(out, self._name))
             self._closing.callback(writer.close)
             self.listeners.append(writer)
         self.listeners.append(TurnCollector(self.result, metrics, out / self._name if out else None))

@@ -3,6 +3,7 @@
 import argparse
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,8 @@ def run_export(args: argparse.Namespace) -> int:
     folder = _folder(args.session)
     target: Path = args.out or Path(f"{folder.name}.zip")
     try:
-        made = shutil.make_archive(str(target.with_suffix("")), "zip", folder.parent, folder.name)
-        if Path(made) != target:
+        with tempfile.TemporaryDirectory(dir=target.parent) as aside:
+            made = shutil.make_archive(str(Path(aside) / folder.name), "zip", folder.parent, folder.name)
             Path(made).replace(target)
     except OSError as error:
         raise OutputError(f"{target}: cannot be written ({error.strerror}); choose another place") from error
@@ -87,7 +88,12 @@ def run_export(args: argparse.Namespace) -> int:
 
 def run_delete(args: argparse.Namespace) -> int:
     """Deletes sessions; all names are checked before the first goes."""
+    from agent.recording import is_recorded_now
+
     folders = [_folder(name) for name in args.session]
+    for folder in folders:
+        if is_recorded_now(folder):
+            raise RecordingError(f"{folder.name} is being recorded; end that session first")
     for folder in folders:
         shutil.rmtree(folder)
         if not args.json:

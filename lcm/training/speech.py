@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lcm.errors import TrainingDataError
 from lcm.space.speech_encoder import SpeechEncoder
 from lcm.training.phone_texts import PhoneBatch, PhoneTexts, collated_phones, prepare_phones
 from lcm.training.phones import LABELS, collapsed, edit_distance
@@ -265,6 +266,12 @@ class SpeechTrainer:
 
     def _resume(self) -> None:
         state = torch.load(self.run / "checkpoint.pt", map_location=self.device, weights_only=True)
+        taught = state["space_id"]  # none: it has learnt phones, and any teacher may go on from there
+        if taught and taught != self.space_id:
+            raise TrainingDataError(
+                f"{self.run} learnt space {taught}, the teacher's is {self.space_id or '(no teacher)'}; "
+                "give --bundle with the space that it learnt, another --run, or remove it"
+            )
         self.model.load_state_dict(state["model"])
         for name, value in state["average"].items():
             self.average[name].copy_(value)
