@@ -167,7 +167,7 @@ def _open(path: Path) -> Iterator[sf.SoundFile]:
         reason = error.strerror or str(error)
         raise AudioFileError(f"{path}: cannot be opened ({reason}); check the path") from error
     try:
-        file = sf.SoundFile(str(path))
+        file = sf.SoundFile(os.fsencode(path))
     except (sf.LibsndfileError, TypeError) as error:  # TypeError: a .raw suffix, which carries no header
         raise AudioFileError(f"{path}: is not audio; give a wav, flac, mp3, ogg or opus file") from error
     with file:

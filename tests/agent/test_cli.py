@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 from agent.cli import main
+from audio.devices import load_sounddevice
+from audio.errors import DeviceError
 from audio.files import write_audio
 
 ROOT = Path(__file__).parents[2]
@@ -106,6 +108,7 @@ def test_a_recorded_session_replays_and_recomputes(noema: Noema, recording: Path
     assert "events, as in" in again.out
     assert "lowest cosine 1.0" in noema("replay", session, "--recompute").out
     events = tmp_path / f"{recording.stem}.events.jsonl"
+    noema("replay", recording, "--out", tmp_path, "--against", events).fails(2, "would write it anew")
     assert noema("replay", session, "--against", events).code == 0
     events.write_text(events.read_text().replace('"turn":2', '"turn":3'))
     noema("replay", session, "--against", events, "--json").fails(1, "differs")
@@ -116,6 +119,26 @@ def test_a_recorded_session_replays_and_recomputes(noema: Noema, recording: Path
     noema("sessions", "delete", "../elsewhere").fails(2, "no session")
     assert noema("sessions", "delete", name).code == 0
     assert not session.exists()
+
+
+def test_a_replay_whose_turns_fail_is_no_success(noema: Noema, recording: Path, tmp_path: Path) -> None:
+    config = tmp_path / "agent.yaml"
+    config.write_text("thinker:\n  name: openai\n  openai:\n    base_url: http://127.0.0.1:9/v1\n")
+    result = noema("replay", recording, "--text", "--json", "--config", config)
+    assert result.code == 1
+    assert "gave no answer" in result.err
+    assert result.json["turns"][0]["reply"] == ""  # type: ignore[index]
+
+
+def test_names_that_are_no_utf_8_do_no_harm(recording: Path, small_bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.wav")
+    shutil.copy(recording, path)
+    command: list[str | Path] = [sys.executable, "-m", "agent", "replay", path, "--report", tmp_path / "r.html"]
+    command += ["--text", "--bundle", small_bundle]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"caf\\udce9.wav" in done.stdout
+    assert "caf?.wav" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
 def test_sessions_of_different_tasks_recompute_in_one_go(noema: Noema, recording: Path, tmp_path: Path) -> None:
@@ -309,9 +332,12 @@ def test_output_that_cannot_be_written(noema: Noema, recording: Path, tmp_path: 
 
 
 def test_no_microphone_says_so(noema: Noema) -> None:
-    result = noema("talk", "--input", "no such microphone")
-    assert result.code == 1
-    assert result.err.count("\n") == 1
+    try:
+        load_sounddevice()
+        told = "the microphone 'no such microphone' cannot be used"
+    except DeviceError:
+        told = "PortAudio is missing"
+    noema("talk", "--input", "no such microphone").fails(1, told)
 
 
 def test_wrong_options_exit_with_two(noema: Noema, recording: Path) -> None:

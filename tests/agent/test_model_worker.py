@@ -46,6 +46,11 @@ async def test_text_and_speech_become_concepts_and_concepts_text(worker: ModelWo
     assert isinstance(words, str)
 
 
+async def test_less_than_a_concept_takes_is_filled_up_with_silence(worker: ModelWorker) -> None:
+    [answer] = [a async for a in worker.submit(0, EncodeSpeech(1, 1, 0, np.zeros(400, np.float32), "eng")).answers()]
+    assert answer.value.shape[0] == 1
+
+
 async def test_a_failure_reaches_its_caller_and_nobody_else(worker: ModelWorker) -> None:
     with pytest.raises(TextInputError, match="empty"):
         await answers(worker, EncodeText(1, 1, 0, " \x07 ", "eng"))

@@ -190,6 +190,13 @@ async def test_a_session_being_recorded_is_left_alone(there: Opened, recording: 
     assert read_info(tmp_path / "running").options.reply_language == "fra"
 
 
+async def test_a_session_of_another_space_is_not_recomputed(there: Opened, recording: Path, tmp_path: Path) -> None:
+    _, recorder = await record(there, recording, tmp_path / "session")
+    recorder.close()
+    with pytest.raises(Difference, match="recorded in space space"):
+        Recomputer(there.worker).check_space(read_info(tmp_path / "session").space_id)
+
+
 async def test_a_log_never_points_beyond_its_sound_wherever_it_is_torn(there: Opened, tmp_path: Path) -> None:
     info = new_session_info(there.config, options(there), "space")
     recorder = SessionRecorder(tmp_path / "torn", info, pytest.fail)

@@ -194,6 +194,35 @@ def test_a_failed_turn_does_not_silence_the_next() -> None:
     assert [event.status for event in talk.of(TurnEnded)] == ["failed", "done"]
 
 
+def test_a_reply_goes_on_where_only_hearing_back_failed() -> None:
+    talk = Conversation()
+    talk.answers = False
+    talk.say()
+    for kind in (EncodeSpeech, Think, Decode):
+        for item in talk.answer(talk.of(kind)[0]):
+            talk.push(item)
+    [hearing] = [request for request in talk.of(Decode) if request.index is None]
+    assert not hearing.urgent
+    talk.push(WorkFailed(talk.sample, hearing.request, hearing.turn, "hear", "too much to do"))
+    assert talk.of(TurnEnded) == []
+    for item in talk.answer(talk.of(Speak)[0]):
+        talk.push(item)
+    assert [event.status for event in talk.of(TurnEnded)] == ["done"]
+    assert (len(talk.of(Warned)), len(talk.of(Heard)), len(talk.of(ReplySentence))) == (1, 0, 1)
+
+
+def test_who_reads_words_cannot_go_on_without_them() -> None:
+    talk = Conversation(words_first=True)
+    talk.answers = False
+    talk.say()
+    for item in talk.answer(talk.of(EncodeSpeech)[0]):
+        talk.push(item)
+    [hearing] = talk.of(Decode)
+    assert hearing.urgent
+    talk.push(WorkFailed(talk.sample, hearing.request, hearing.turn, "hear", "too much to do"))
+    assert [event.status for event in talk.of(TurnEnded)] == ["failed"]
+
+
 def test_late_results_of_a_turn_that_is_over_change_nothing() -> None:
     talk = Conversation()
     talk.say()
@@ -233,6 +262,26 @@ def test_speech_interrupts_the_reply_and_only_what_was_heard_stays() -> None:
     talk.sound(0.3, speech=True)
     assert talk.of(ReplyTruncated)[0].kept_sentences == 0
     assert [entry.role for entry in talk.machine.conversation.view()] == [0]
+
+
+def test_a_sentence_without_a_sound_does_not_take_the_heard_one_away() -> None:
+    talk = Conversation(interruptible=True)
+    talk.answers = False
+    talk.say()
+    for item in talk.answer(talk.of(EncodeSpeech)[0]):
+        talk.push(item)
+    [think] = talk.of(Think)
+    for text in ("...", "A sentence.", "Another one."):
+        talk.push(Thought(talk.sample, think.request, think.turn, None, text, last=False))
+    silent, spoken, cut = talk.of(Speak)
+    talk.push(Voiced(talk.sample, silent.request, silent.turn, silent.index, np.zeros(0, np.float32), last=True))
+    for request in (spoken, cut):
+        for item in talk.answer(request):
+            talk.push(item)
+    talk.push(PlaybackPosition(talk.sample, 2400))  # all of the second, nothing of the third
+    talk.sound(0.3, speech=True)
+    assert talk.of(ReplyTruncated)[0].kept_sentences == 2
+    assert [entry.text for entry in talk.machine.conversation.view()][1:] == ["...", "A sentence."]
 
 
 def test_a_reply_that_was_heard_is_not_interrupted() -> None:

@@ -36,6 +36,14 @@ def test_frames_survive_a_caller_that_reuses_its_buffer() -> None:
     assert second.samples[:10].all()
 
 
+def test_lost_frames_leave_a_gap_on_the_clock() -> None:
+    framer = Framer()
+    first = list(framer.push(np.ones(700, np.float32)))
+    framer.skip(3)
+    later = list(framer.push(np.ones(700, np.float32)))
+    assert [frame.start_sample for frame in first + later] == [0, 320, 5 * 320, 6 * 320]
+
+
 def test_every_sixteen_bit_sample_survives() -> None:
     pcm = np.arange(-32768, 32768).astype(np.int16)
     assert np.array_equal(to_pcm16(from_pcm16(pcm)), pcm)

@@ -65,14 +65,12 @@ def test_an_utterance_in_a_batch_is_the_same_as_alone(lengths: list[int]) -> Non
 def test_what_stands_past_the_end_does_not_matter() -> None:
     model = encoder()
     features, counts = batch([60, 33])
-    other = features.clone()
     frames = model.frames(features, counts)
     assert frames.lengths.tolist() == [15, 9]
     assert frames.hidden.shape == (2, 15, TINY.dim)
     assert frames.phones.shape == (2, 15, TINY.phones)
-    torch.testing.assert_close(
-        model(features, counts)[1], model(other[:, :40], torch.tensor([40, 33]))[1], atol=1e-4, rtol=0
-    )
+    shorter = model(features[:, :40], torch.tensor([40, 33]))  # less padding, and another neighbour
+    torch.testing.assert_close(model(features, counts)[1], shorter[1], atol=1e-4, rtol=0)
 
 
 @torch.inference_mode()

@@ -9,7 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lcm.space.speech_encoder import BLANK, SpeechEncoder
+from lcm.bundle import Bundle, BundleWriter
+from lcm.errors import TrainingDataError
+from lcm.space.speech_encoder import BLANK, SpeechEncoder, speech_encoder_from_part
+from lcm.training.export import export_speech
 from lcm.training.phone_texts import PhoneBatch, collated_phones
 from lcm.training.phones import LABELS
 from lcm.training.speech import SpeechTrainer
@@ -145,6 +148,39 @@ def test_a_run_broken_off_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
             one.train_step(batch(), texts())
     for name, value in run.average.items():
         assert torch.equal(value, resumed.average[name]), name
+
+
+@pytest.mark.usefixtures("stores")
+def test_a_space_once_learnt_is_kept(tmp_path: Path) -> None:
+    def run_in(space: str) -> SpeechTrainer:
+        folders = (tmp_path / "prepared", tmp_path / "stores", tmp_path / "run")
+        return SpeechTrainer(TINY, *folders, teacher if space else None, space)
+
+    run_in("").save()
+    run_in("one").save()  # phones belong to no space
+    for other in ("another", ""):
+        with pytest.raises(TrainingDataError, match="learnt space one"):
+            run_in(other)
+
+
+@pytest.mark.usefixtures("stores")
+def test_the_export_is_the_averaged_encoder_of_its_space(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    run.train_step(batch(), texts())
+    writer = BundleWriter(tmp_path / "bundle")
+    run.space_id = writer.write_space(b"tokens", ["eng"], {"concept_dim": 16}, {"weight": torch.zeros(2)})
+    run.save()
+    export_speech(tmp_path / "run/checkpoint.pt", tmp_path / "bundle", ["eng"])
+    bundle = Bundle.open(tmp_path / "bundle")
+    part = bundle.part("speech_encoder")
+    exported = speech_encoder_from_part(part.config, part.tensors())
+    for name, value in run.average.items():
+        torch.testing.assert_close(exported.state_dict()[name], value, atol=1e-3, rtol=1e-3)
+    assert bundle.languages["speech"] == ["eng"]
+    run.space_id = "another"
+    run.save()
+    with pytest.raises(TrainingDataError, match="learnt space another"):
+        export_speech(tmp_path / "run/checkpoint.pt", tmp_path / "bundle")
 
 
 @pytest.mark.slow
