@@ -217,7 +217,7 @@ def _is_cut_short(file: sf.SoundFile, read: int) -> bool:
     if file.format == "OGG":
         return "Junk after the last page" in file.extra_info
     if file.format in {"MP3", "MPEG"}:
-        return _has_xing_header(Path(file.name)) and read < 0.98 * file.frames
+        return _has_xing_header(Path(os.fsdecode(file.name))) and read < 0.98 * file.frames
     return _knows_its_length(file) and read < file.frames
 
 
