@@ -244,6 +244,7 @@ class BundleWriter:
         stale = [f for f in (*old["shards"], *(f"{name}.{s}" for s in old["sidecars"])) if f not in kept]
         for file in stale:
             del self.description["files"][file]
+        self.description.pop("metrics", None)  # they are of the weights that were here
         self.description["parts"][name] = {
             "space_id": space_id, "config": dict(config), "shards": shards, "sidecars": sorted(sidecars),
         }  # fmt: skip

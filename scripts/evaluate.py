@@ -17,9 +17,9 @@ from audio.frames import FloatArray, Framer
 from audio.segmenter import Segmenter, Utterance
 from audio.vad import load_vad
 from lcm.bundle import Bundle, BundleWriter
-from lcm.errors import LcmError, TrainingDataError
+from lcm.errors import LcmError
 from lcm.space import ConceptSpace
-from lcm.training.data import DEFAULT_DATA, DEFAULT_PREPARED, DEFAULT_RUNS, prepare, splits_differ
+from lcm.training.data import DEFAULT_DATA, DEFAULT_PREPARED, DEFAULT_RUNS, check_splits, prepare
 
 HALVES = ("text", "speech", "lcm")
 
@@ -86,10 +86,12 @@ def evaluate(arguments: argparse.Namespace, report: Callable[[str], None]) -> di
 
 
 def keep(bundle: Bundle, figures: dict[str, Any]) -> None:
-    """Write the figures to `bundle.json`, beside those of the halves that this run left out."""
-    known = bundle.description.get("metrics", {})
-    if known.get("space_id") == bundle.space_id:
-        figures = known | figures | {"baselines": known.get("baselines", {}) | figures["baselines"]}
+    """Write the figures to `bundle.json`, beside those of the halves that this run left out.
+
+    What stands there is of these very weights: writing a part of a bundle forgets the figures.
+    """
+    known = bundle.description.get("metrics", {"baselines": {}})
+    figures = known | figures | {"baselines": known["baselines"] | figures["baselines"]}
     BundleWriter(bundle.folder).describe(metrics=figures)
 
 
@@ -118,10 +120,9 @@ def _halves(text: str) -> tuple[str, ...]:
 
 def _prepared(data: Path, folder: Path, report: Callable[[str], None]) -> None:
     """Make the splits where they are missing; refuse others than the bundle was trained on."""
-    path = folder / "manifest.json"
-    manifest = json.loads(path.read_text(encoding="utf-8")) if path.exists() else prepare(data, folder, report)
-    if different := splits_differ(manifest):
-        raise TrainingDataError(f"{folder} holds other splits than the bundle's ({', '.join(different)}); remove it")
+    if not (folder / "manifest.json").exists():
+        prepare(data, folder, report)
+    check_splits(folder)
 
 
 if __name__ == "__main__":

@@ -25,13 +25,13 @@ from tqdm import tqdm
 from configs.loader import ConfigError, Settings, load_config
 from lcm.bundle import Bundle
 from lcm.engine import Engine
-from lcm.errors import LcmError
+from lcm.errors import LcmError, TrainingDataError
 from lcm.space import ConceptSpace
 from lcm.training.base import BaseTrainer, BaseTraining
 from lcm.training.concepts import concept_table
 from lcm.training.curves import draw_curves
-from lcm.training.data import DEFAULT_DATA, DEFAULT_PREPARED, DEFAULT_RUNS
-from lcm.training.export import describe_making, export_base, export_speech, export_text
+from lcm.training.data import DEFAULT_DATA, DEFAULT_PREPARED, DEFAULT_RUNS, check_splits
+from lcm.training.export import describe_making, export_base, export_speech, export_text, note_command
 from lcm.training.recordings import prepare_flite, prepare_recordings
 from lcm.training.replies import BankBuilding, build_bank
 from lcm.training.speech import SpeechTrainer, SpeechTraining
@@ -98,11 +98,14 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.finish and not (config.text or config.speech):
         raise ConfigError(f"{arguments.config}: --finish is for text and speech; the others end by themselves")
+    check_splits(arguments.prepared)
     trainer = trainer_for(config, folder, arguments)
+    first = trainer.step
     try:
         train(trainer)
     finally:
         trainer.save()
+        note_command(folder, _command(), first, trainer.step)
         if (folder / "metrics.jsonl").exists():
             draw_curves(folder / "metrics.jsonl", folder / "curves.png")
     return 0
@@ -119,7 +122,10 @@ def trainer_for(config: TrainingFile, folder: Path, arguments: argparse.Namespac
     if config.speech:
         stores = DEFAULT_RUNS / "speech_data"
         prepare_recordings(prepared, arguments.data, stores)
-        prepare_flite(prepared, stores)
+        try:
+            prepare_flite(prepared, stores)
+        except TrainingDataError as error:
+            _report(f"no voices of flite ({error}): one English voice in twenty will be espeak-ng's instead")
         space = ConceptSpace.load(arguments.bundle, device) if arguments.bundle else None
         teacher, space_id = (space.encode_text, space.space_id) if space else (None, "")
         speech = SpeechTrainer(config.speech, prepared, stores, folder, teacher, space_id, device)
@@ -147,7 +153,7 @@ def export(config: TrainingFile, folder: Path, arguments: argparse.Namespace) ->
         engine = Engine.load(bundle, variant="base", device=arguments.device, space=space)
         table = concept_table(space, arguments.prepared, DEFAULT_RUNS / "concepts", _report)
         build_bank(config.bank, space, engine, table, arguments.prepared, bundle, _report)
-    describe_making(bundle, arguments.data, ["python", "-m", "scripts.train", *sys.argv[1:]])
+    describe_making(bundle, arguments.data, folder, _command())
     opened = Bundle.open(bundle)
     size = sum(size for size, _ in opened.description["files"].values())
     print(f"{bundle}: {', '.join(opened.parts)}; {size / 1e6:.1f} MB; space {opened.space_id}")
@@ -170,6 +176,10 @@ def train(trainer: Trainer) -> None:
                 bar.set_postfix(loss=metrics["loss"])
             if stopping:
                 break
+
+
+def _command() -> list[str]:
+    return ["python", "-m", "scripts.train", *sys.argv[1:]]
 
 
 def _needed(bundle: str | None) -> str:

@@ -94,13 +94,23 @@ def _speech_table(speech: dict[str, Any], baselines: dict[str, Any]) -> str:
                     f"{kind.replace('_', ' ')}: {name}",
                     f"{scores['n']} / {scores['speakers']}",
                     f"{scores['retrieval_error']} [{scores['ci'][0]}, {scores['ci'][1]}]",
+                    scores["sound_to_text_error"],
                     scores["chrf"],
                     scores.get("wer", "–"),
                     cascade.get("retrieval_error", "–"),
                 ]
             )
     return table(
-        ["heard", "clips / voices", "retrieval error [95 %]", "chrF", "WER", "pocketsphinx → text encoder"], rows
+        [
+            "heard",
+            "clips / voices",
+            "retrieval error [95 %]",
+            "sound → text alone",
+            "chrF",
+            "WER",
+            "pocketsphinx → text encoder",
+        ],
+        rows,
     )
 
 

@@ -19,10 +19,12 @@ from lcm.errors import TrainingDataError
 from lcm.models.base_lcm import ROLE_AGENT, ROLE_NARRATOR, ROLE_USER
 from lcm.space import ConceptSpace
 from lcm.space.sentences import split_sentences
-from lcm.training.data import MAX_CHARS, SPLITS, read_split, share
+from lcm.training.data import MAX_CHARS, SPLITS, made_of, read_split, share
 
 ENCODE_CHUNK = 8_192
 _ADVICE = "python -m scripts.train configs/training/base_mini.yaml --bundle BUNDLE encodes them"
+SGD_SHARE = 0.15
+"""Of Schema-Guided Dialogue's templated dialogues so many are kept"""
 SYMMETRIC = frozenset({"self_dialogue", "topicalchat", "xpersona"})
 """Corpora of two equals: either may stand for the agent. In the others the second speaker is a machine, or plays it."""
 
@@ -56,6 +58,21 @@ class Documents:
     def rows(self, document: int) -> slice:
         """Where its sentences stand in `sentences`, `roles` and `last`."""
         return slice(int(self.starts[document]), int(self.starts[document + 1]))
+
+    def sample(self, kept: float) -> "Documents":
+        """The documents that a table of a share of them would hold: the same whatever this one holds."""
+        chosen = [d for d in range(len(self)) if _is_kept(self.corpus(d), self.names[d], kept)]
+        rows = np.concatenate([np.arange(self.starts[d], self.starts[d + 1]) for d in chosen])
+        lengths = np.diff(self.starts)[chosen]
+        return Documents(
+            self.sentences[rows],
+            self.roles[rows],
+            self.last[rows],
+            np.append(0, np.cumsum(lengths)),
+            self.corpora[chosen],
+            self.corpus_names,
+            tuple(self.names[d] for d in chosen),
+        )
 
     def reply_starts(self, document: int) -> list[int]:
         """Positions in the document of first sentences of replies: where the speaker changes."""
@@ -115,10 +132,12 @@ def concept_table(
 ) -> ConceptTable:
     """Open the encoded sentences at `folder`; encode the splits at `data` if they are missing or of another space."""
     try:
-        return ConceptTable.open(folder, space.space_id)
+        table = ConceptTable.open(folder, space.space_id)
     except TrainingDataError:
         prepare_concepts(data, folder, space, train_share=train_share, report=report)
         return ConceptTable.open(folder, space.space_id)
+    made_of(folder, data)
+    return table
 
 
 def prepare_concepts(
@@ -126,7 +145,6 @@ def prepare_concepts(
     out: Path,
     space: ConceptSpace,
     *,
-    sgd_share: float = 0.15,
     train_share: float = 1.0,
     report: Callable[[str], None] = lambda _: None,
 ) -> None:
@@ -136,16 +154,17 @@ def prepare_concepts(
         data: the folder of prepared splits.
         out: where to write; replaced file by file, the manifest last.
         space: whose concepts.
-        sgd_share: how many of Schema-Guided Dialogue's templated dialogues to keep.
         train_share: how many of all training documents to keep, for a trial.
         report: told of progress.
     """
     out.mkdir(parents=True, exist_ok=True)
-    (out / "manifest.json").unlink(missing_ok=True)
+    for name in ("manifest.json", "splits.txt"):
+        (out / name).unlink(missing_ok=True)
+    made_of(out, data)
     index: dict[tuple[str, str], int] = {}
     for split in SPLITS:
         kept = train_share if split == "train" else 1.0
-        documents = _numbered(_turns(data, split, {"sgd": sgd_share * kept}, kept), index)
+        documents = _numbered(_turns(data, split, kept), index)
         np.savez(out / f"documents.{split}.npz", **documents)
         report(f"{split}: {len(documents['corpora'])} documents, {len(documents['sentences'])} sentences")
     with lzma.open(out / "sentences.jsonl.xz", "wt", encoding="utf-8", preset=1) as file:
@@ -155,12 +174,16 @@ def prepare_concepts(
     (out / "manifest.json").write_text(json.dumps(manifest) + "\n", encoding="utf-8")
 
 
-def _turns(
-    data: Path, split: str, shares: dict[str, float], others: float
-) -> Iterator[tuple[str, str, str, list[tuple[int, str]]]]:
+def _is_kept(corpus: str, name: str, kept: float) -> bool:
+    """Whether a document belongs to a share of all; a story always does."""
+    kind, _, corpus = corpus.partition("/")
+    return kind == "story" or share(name, "concepts") < kept * (SGD_SHARE if corpus.startswith("sgd") else 1.0)
+
+
+def _turns(data: Path, split: str, kept: float) -> Iterator[tuple[str, str, str, list[tuple[int, str]]]]:
     """Each kept document: corpus, language, identifier, and its turns as (role, text)."""
     for row in read_split(data, f"dialogues.{split}"):
-        if share(row["id"], "concepts") >= shares.get(row["corpus"], others):
+        if not _is_kept(f"dialogue/{row['corpus']}", row["id"], kept):
             continue
         roles = (ROLE_USER, ROLE_AGENT)
         turns = [(roles[i % 2], turn) for i, turn in enumerate(row["turns"])]

@@ -305,6 +305,42 @@ def splits_differ(manifest: dict[str, Any]) -> list[str]:
     return sorted(name for name in frozen.keys() | manifest.keys() if frozen.get(name) != manifest.get(name))
 
 
+def check_splits(folder: Path) -> None:
+    """Nothing is trained or measured on other splits than those of `SPLITS_FILE`.
+
+    Raises:
+        TrainingDataError: nothing is prepared in `folder`, or something else.
+    """
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingDataError(f"no splits at {folder} ({error}); run: python -m scripts.prepare_data") from error
+    if different := splits_differ(manifest):
+        raise TrainingDataError(f"{folder} holds other splits than the bundle's ({', '.join(different)}); remove it")
+
+
+def splits_id(folder: Path) -> str:
+    """Names the splits in `folder`: what is derived from them is kept under it."""
+    try:
+        return hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise TrainingDataError(f"no splits at {folder} ({error}); run: python -m scripts.prepare_data") from error
+
+
+def made_of(folder: Path, prepared: Path) -> None:
+    """Tie `folder`, which holds what is derived from the splits `prepared`, to them: a stale one would leak.
+
+    Raises:
+        TrainingDataError: it was made of others.
+    """
+    note, wanted = folder / "splits.txt", splits_id(prepared)
+    if not note.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        note.write_text(wanted + "\n", encoding="utf-8")
+    elif note.read_text(encoding="utf-8").strip() != wanted:
+        raise TrainingDataError(f"{folder} was made of other splits than those in {prepared}; remove it")
+
+
 def _write_jsonl(path: Path, rows: Iterable[Any]) -> dict[str, Any]:
     digest, count = hashlib.sha256(), 0
     with path.open("wb") as file:

@@ -20,13 +20,14 @@ from torch import Tensor
 from lcm.engine import Engine
 from lcm.errors import TrainingDataError
 from lcm.space import ConceptSpace
-from lcm.training.concepts import ConceptTable, Ints, concept_table
+from lcm.training.concepts import ConceptTable, Documents, Ints, concept_table
 from lcm.training.lcm_baselines import BagOfWords, NearestReply
 from lcm.training.reply_items import CANDIDATES, ReplyItem, ReplyItems, reply_items
 
 GROUPS = ("dialogue", "sgd", "story")
 CONTRAST_BATCH = 256
 BATCH = 128
+BASELINE_SHARE = 0.1
 _PAR_FLOOR = 0.05
 """a truth that is at right angles to its whole context says nothing about paraphrasing: left out"""
 
@@ -187,9 +188,9 @@ def evaluate_lcm(
     started = time.monotonic()
     try:
         table = ConceptTable.open(concepts, space.space_id)
-    except TrainingDataError:  # a tenth of the training sentences is enough for the baselines
+    except TrainingDataError:  # nobody trained here: encode what is needed
         few = concepts.with_name(f"{concepts.name}_evaluation")
-        table = concept_table(space, data, few, report, train_share=0.1)
+        table = concept_table(space, data, few, report, train_share=BASELINE_SHARE)
     items = reply_items(table.documents(split), table, per_corpus=per_corpus)
     engine = Engine.load(bundle, variant="base", device=str(space.device), space=space)
     predicted = predictions(engine, table, items)
@@ -198,14 +199,14 @@ def evaluate_lcm(
     figures["hits_at_1_of_20"] = hit_figures(answers(predicted, items, table), items)
     figures["n"] = len(items.items)
     report(f"lcm.base: {figures}")
-    baselines = lcm_baselines(table, items, engine.context)
+    known = table.documents("train").sample(BASELINE_SHARE)  # the same whatever this table holds
+    baselines = lcm_baselines(table, known, items, engine.context)
     figures["seconds"] = round(time.monotonic() - started, 1)
     return {"lcm": {"base": figures}, "baselines": baselines}
 
 
-def lcm_baselines(table: ConceptTable, items: ReplyItems, context: int) -> dict[str, Any]:
+def lcm_baselines(table: ConceptTable, training: Documents, items: ReplyItems, context: int) -> dict[str, Any]:
     """What costs nothing to predict: last concept, mean concept, nearest training reply, common words, chance."""
-    training = table.documents("train")
     last = table.of(np.array([items.context(item, 1)[0][0] for item in items.items]))
     sample = np.sort(np.random.default_rng(0).choice(training.sentences, 20_000))
     mean = table.of(sample).mean(dim=0).expand(len(items.items), -1)

@@ -1,8 +1,8 @@
 """Evaluation of a speech encoder: a bundle and held-out recordings in, figures out, baselines beside them.
 
 A clip is found again if the concept of its sound is, by cosine, nearer to its transcript's concept than to any other
-candidate's. Candidates are up to 1,000 sentences (500 for recordings of people), topped up from held-out text where a
-corpus has fewer. The error is the mean of both directions: sound to text, and text to sound among the set's clips.
+candidate's. Candidates are 1,000 sentences, topped up from held-out text where a corpus has fewer. The error is the
+mean of both directions: sound to text, and text to sound among the set's clips, which is easier the fewer they are.
 Knows nothing of how the encoder was trained.
 """
 
@@ -34,7 +34,7 @@ from lcm.training.recordings import (
 from lcm.training.speech_batches import teacher_text
 from lcm.training.text_batches import transcript
 
-SYNTHETIC_CANDIDATES, REAL_CANDIDATES = 1_000, 500
+SET_CANDIDATES = 1_000
 LONGEST_SECONDS = 29.0
 ONE_CONCEPT_SECONDS = 8.0
 """What the mini encoder is meant to hear at once"""
@@ -115,11 +115,10 @@ def evaluation_sets(prepared: Path, stores: Path, split: str, languages: Sequenc
         corpora = sorted({(clip.corpus, clip.language) for clip in store.clips if clip.language in languages})
         for corpus, language in corpora:
             name = _set_name(corpus, language) if kind == "real" else language
-            most = REAL_CANDIDATES if kind == "real" else SYNTHETIC_CANDIDATES
-            sets.append(_drawn(f"{kind}/{name}", store, corpus, language, most))
+            sets.append(_drawn(f"{kind}/{name}", store, corpus, language, SET_CANDIDATES))
             if kind == "real":
-                others = held_out_sentences(prepared, language, split, 2 * most)
-                sets[-1] = _topped_up(sets[-1], others, most)
+                others = held_out_sentences(prepared, language, split, 2 * SET_CANDIDATES)
+                sets[-1] = _topped_up(sets[-1], others, SET_CANDIDATES)
     return sets
 
 

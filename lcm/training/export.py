@@ -1,5 +1,6 @@
 """Export: a training checkpoint in, parts of a bundle out. Knows nothing of training itself."""
 
+import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,12 +14,21 @@ from lcm.errors import TrainingDataError
 from lcm.training.base import BaseTraining
 from lcm.training.data import LANGUAGES
 from lcm.training.speech_model import SpeechTraining
-from lcm.training.text import TextModel, TextTraining, load_average
+from lcm.training.text import TextModel, TextTraining, load_average, tokenizer_id
+
+COMMANDS = "commands.jsonl"
+"""In a run's folder: which commands made it"""
 
 
 def export_text(checkpoint: Path, tokenizer: Path, folder: Path, languages: Sequence[str] = LANGUAGES) -> str:
-    """Write the averaged text weights of a run as `text_encoder` and `text_decoder`; returns the `space_id`."""
+    """Write the averaged text weights of a run as `text_encoder` and `text_decoder`; returns the `space_id`.
+
+    Raises:
+        TrainingDataError: `tokenizer` is not the one it learnt with.
+    """
     state = _loaded(checkpoint)
+    if state["tokenizer"] != tokenizer_id(tokenizer.read_bytes()):
+        raise TrainingDataError(f"{tokenizer} is not the tokenizer that {checkpoint} learnt with; name its --prepared")
     config = TextTraining(**state["config"])
     model = TextModel(config)
     load_average(model, state["average"])
@@ -74,8 +84,26 @@ def _of_its_space(folder: Path, state: Mapping[str, Any], checkpoint: Path) -> B
     return bundle
 
 
-def describe_making(folder: Path, data: Path, command: Sequence[str]) -> None:
-    """Note in `bundle.json` what the weights were made from and how: data with licences, command and commit.
+def note_command(run: Path, command: Sequence[str], first: int, last: int) -> None:
+    """Note beside a run's checkpoint which command made its steps `first` to `last`, and of which commit."""
+    line = {"command": " ".join(command), "commit": _commit(), "from": first, "to": last}
+    with (run / COMMANDS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def making(run: Path) -> list[str]:
+    """The commands of a run, in order, each with the step that it reached."""
+    if not (run / COMMANDS).exists():
+        return []
+    reached: dict[str, int] = {}
+    for line in (run / COMMANDS).read_text(encoding="utf-8").splitlines():
+        noted = json.loads(line)
+        reached[noted["command"]] = noted["to"]
+    return [f"{command}  # to step {step}" for command, step in reached.items()]
+
+
+def describe_making(folder: Path, data: Path, run: Path, command: Sequence[str]) -> None:
+    """Note in `bundle.json` what the weights were made from and how: data with licences, commands and commit.
 
     Raises:
         TrainingDataError: the data does not say where it comes from.
@@ -86,14 +114,16 @@ def describe_making(folder: Path, data: Path, command: Sequence[str]) -> None:
         sources = [{name: line[head.index(name)] for name in kept} for line in lines]
     except (OSError, ValueError, IndexError) as error:
         raise TrainingDataError(f"{data / 'SOURCES.tsv'} must list {', '.join(kept)} of all data ({error})") from error
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
     writer = BundleWriter(folder)
     training = writer.description.get("training", {"commands": []})
-    training |= {
-        "data": sources,
-        "commit": commit.stdout.strip() or "unknown",
-        "commands": [*(c for c in training["commands"] if c != " ".join(command)), " ".join(command)],
-    }
+    commands = [*making(run), " ".join(command)]
+    earlier = [c for c in training["commands"] if c.split("  #")[0] not in {n.split("  #")[0] for n in commands}]
+    training |= {"data": sources, "commit": _commit(), "commands": earlier + commands}
     writer.describe(license="CC-BY-SA-4.0", training=training)
+
+
+def _commit() -> str:
+    told = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    return told.stdout.strip() or "unknown"

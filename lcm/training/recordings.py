@@ -19,7 +19,7 @@ import soxr
 from lcm.errors import TrainingDataError
 from lcm.space.fbank import SAMPLE_RATE
 from lcm.training import synthesis
-from lcm.training.data import SPLITS, key, read_split, share
+from lcm.training.data import SPLITS, key, made_of, read_split, share
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -98,8 +98,9 @@ def prepare_recordings(prepared: Path, data: Path, out: Path) -> None:
     """Decode every corpus split and the noise of `data`/speech into stores under `out`; what is there is kept.
 
     Raises:
-        TrainingDataError: an archive is missing.
+        TrainingDataError: an archive is missing, or what is there was made of other splits.
     """
+    made_of(out, prepared)
     for split in SPLITS:
         if not (out / f"speech.{split}.jsonl").exists():
             write_recordings(out / f"speech.{split}", _corpus_clips(prepared, data, split))

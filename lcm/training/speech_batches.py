@@ -1,7 +1,7 @@
 """Speech batches: stores of recordings and training sentences in, features with phones and texts out, endlessly.
 
 Producers are processes of their own: espeak-ng speaks, soxr and numpy spoil, torch makes the features, while the
-trainer computes. What they draw depends on the clock as well as the seed: training speech need not come twice.
+trainer computes. What they draw depends on chance as well as on the seed: training speech need not come twice.
 Knows nothing of models or concepts.
 """
 

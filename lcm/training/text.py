@@ -5,6 +5,7 @@ the concept), a symmetric InfoNCE between translations, and their MSE [SONAR §5
 0.01 do not transfer to this size]. The noise makes the decoder read concepts that an LCM predicts [LCM Table 7].
 """
 
+import hashlib
 import json
 import math
 import time
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from configs.loader import Settings
+from lcm.errors import TrainingDataError
 from lcm.space.text_decoder import TextDecoder, TextDecoderConfig
 from lcm.space.text_encoder import TextEncoder, TextEncoderConfig
 from lcm.space.tokenizer import PAD, Tokenizer
@@ -262,6 +264,7 @@ class TextTrainer:
             "average": self.average,
             "optimisers": [o.state_dict() for o in self.optimisers],
             "position": [self.step, self.chunk, self.at],
+            "tokenizer": tokenizer_id(self.tokenizer.model),
         }
         aside = self.run / "checkpoint.pt.new"
         torch.save(state, aside)
@@ -269,6 +272,8 @@ class TextTrainer:
 
     def _resume(self) -> None:
         state = torch.load(self.run / "checkpoint.pt", map_location=self.device, weights_only=True)
+        if state["tokenizer"] != tokenizer_id(self.tokenizer.model):
+            raise TrainingDataError(f"{self.run} learnt other pieces than {self.data}'s tokenizer has; remove it")
         self.model.load_state_dict(state["model"])
         for name, value in state["average"].items():
             self.average[name].copy_(value)
@@ -279,6 +284,11 @@ class TextTrainer:
         if saved_config.decay_steps:  # a finish under way goes on
             ending = {"steps": saved_config.steps, "decay_steps": saved_config.decay_steps}
             self.config = self.config.model_copy(update=ending)
+
+
+def tokenizer_id(model: bytes) -> str:
+    """Which pieces the embeddings stand for."""
+    return hashlib.sha256(model).hexdigest()[:16]
 
 
 def xsim_error(a: Tensor, b: Tensor) -> float:

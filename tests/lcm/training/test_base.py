@@ -81,6 +81,16 @@ def test_a_bundle_part_answers_as_the_trained_model(concepts: Path, tmp_path: Pa
     torch.testing.assert_close(engine.predict_next([context], [roles])[0].concept, expected.concept, rtol=0, atol=0.02)
 
 
+def test_a_sample_of_documents_holds_them_whole(concepts: Path) -> None:
+    documents = ConceptTable.open(concepts).documents("train")
+    few = documents.sample(0.3)
+    assert 0.1 * len(documents) < len(few) < 0.5 * len(documents)
+    assert documents.sample(1.0).names == documents.names
+    for number, name in enumerate(few.names):
+        whole = documents.rows(documents.names.index(name))
+        assert few.sentences[few.rows(number)].tolist() == documents.sentences[whole].tolist()
+
+
 def test_windows_cover_each_dialogue_and_depend_on_the_epoch_alone(concepts: Path) -> None:
     documents = ConceptTable.open(concepts).documents("train")
     plan = WindowPlan(window=6, crop_share=0.0, sentences_a_step=60, seed=0)
@@ -154,7 +164,7 @@ def test_distractors_come_from_other_dialogues_and_differ(concepts: Path) -> Non
 def test_baselines_stand_beside_chance(concepts: Path, tmp_path: Path) -> None:
     table = ConceptTable.open(concepts)
     items = reply_items(table.documents("test"), table, per_corpus=200)
-    baselines = lcm_baselines(table, items, context=6)
+    baselines = lcm_baselines(table, table.documents("train"), items, context=6)
     # Here a training context tells the reply exactly, and nothing else does.
     assert baselines["nearest_training_reply"]["hits_at_1_of_20"]["dialogue"] == 100.0
     assert baselines["mean_concept"]["hits_at_1_of_20"]["dialogue"] < 25.0

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lcm.training.evaluate_speech import (
-    REAL_CANDIDATES,
+    SET_CANDIDATES,
     bootstrap_interval,
     evaluation_sets,
     retrieval,
@@ -76,7 +76,7 @@ def test_sets_are_of_one_corpus_and_topped_up_in_the_transcripts_own_form(tmp_pa
     real = sets["real/librispeech_eng"]
     assert sorted(real.texts) == ["and runs away", "jumps over", "the lazy dog"]
     assert real.distractors == ["this is secret"]
-    assert len(real.texts) + len(real.distractors) <= REAL_CANDIDATES
+    assert len(real.texts) + len(real.distractors) <= SET_CANDIDATES
     assert [len(w) for w in real.waveforms()] == [real.store.clips[i].length for i in real.indices]
     assert all(len(w) == 1_600 for w in real.waveforms(cut=lambda samples: samples[:0]))  # nothing heard
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from lcm.bundle import Bundle
+from lcm.errors import TrainingDataError
 from lcm.space import ConceptSpace
 from lcm.training.cross_entropy import linear_cross_entropy
 from lcm.training.export import export_text
@@ -43,6 +44,17 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = (json.dumps(row, ensure_ascii=False) for row in content)
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
+
+
+def test_other_pieces_are_refused(prepared: Path, tmp_path: Path) -> None:
+    trainer = TextTrainer(CONFIG, prepared, tmp_path / "run")
+    trainer.save()
+    (tmp_path / "other").mkdir()
+    shutil.copy(prepared / "tokenizer.model", tmp_path / "other")
+    with (tmp_path / "other/tokenizer.model").open("ab") as file:
+        file.write(b"\x00")
+    with pytest.raises(TrainingDataError, match="not the tokenizer"):
+        export_text(tmp_path / "run/checkpoint.pt", tmp_path / "other/tokenizer.model", tmp_path / "bundle")
 
 
 def losses(trainer: TextTrainer, steps: int) -> list[float]:

@@ -1,0 +1,54 @@
+"""What a bundle says of its making, and what is derived from splits."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lcm.bundle import Bundle, BundleWriter
+from lcm.errors import TrainingDataError
+from lcm.training.data import made_of
+from lcm.training.export import describe_making, making, note_command
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    BundleWriter(tmp_path / "b").write_space(b"tokens", ["eng"], {"concept_dim": 2}, {"weight": torch.zeros(2)})
+    return tmp_path / "b"
+
+
+def test_a_bundle_tells_every_command_that_made_it_and_how_far_it_came(bundle: Path, tmp_path: Path) -> None:
+    sources = "file\trepository\tcommit\tlicence\nx.xz\thttps://example.org\t123\tCC0\n"
+    (tmp_path / "SOURCES.tsv").write_text(sources)
+    for first, last, words in ((0, 10, ["train", "a"]), (10, 25, ["train", "a"]), (25, 30, ["train", "a", "--finish"])):
+        note_command(tmp_path, words, first, last)
+    assert making(tmp_path) == ["train a  # to step 25", "train a --finish  # to step 30"]
+    assert making(tmp_path / "none") == []
+    for _ in range(2):  # an export repeated is told once
+        describe_making(bundle, tmp_path, tmp_path, ["train", "a", "--export"])
+    training = Bundle.open(bundle).description["training"]
+    assert training["commands"] == ["train a  # to step 25", "train a --finish  # to step 30", "train a --export"]
+    assert training["data"] == [
+        {"file": "x.xz", "repository": "https://example.org", "commit": "123", "licence": "CC0"}
+    ]
+
+
+def test_new_weights_forget_the_figures_of_the_old(bundle: Path) -> None:
+    BundleWriter(bundle).describe(metrics={"text": 1})
+    assert "metrics" in Bundle.open(bundle).description
+    BundleWriter(bundle).write_part("base", {}, {"weight": torch.zeros(2)}, Bundle.open(bundle).space_id)
+    assert "metrics" not in Bundle.open(bundle).description
+
+
+def test_what_is_derived_belongs_to_its_splits(tmp_path: Path) -> None:
+    prepared, stores = tmp_path / "prepared", tmp_path / "stores"
+    prepared.mkdir()
+    with pytest.raises(TrainingDataError, match="prepare_data"):
+        made_of(stores, prepared)
+    (prepared / "manifest.json").write_text(json.dumps({"speech.train": 1}))
+    made_of(stores, prepared)
+    made_of(stores, prepared)
+    (prepared / "manifest.json").write_text(json.dumps({"speech.train": 2}))
+    with pytest.raises(TrainingDataError, match="remove it"):
+        made_of(stores, prepared)
