@@ -25,6 +25,7 @@ from lcm.training.concepts import ConceptTable, Documents, Ints
 from lcm.training.evaluate_lcm import answers, hits_at_1, predictions
 from lcm.training.muon import muon_and_adamw
 from lcm.training.reply_items import ReplyItems, reply_items
+from lcm.training.weights import read_checkpoint, write_checkpoint
 
 NORMALIZER_SAMPLE = 50_000
 LOG_EVERY = 100
@@ -143,8 +144,8 @@ class BaseTrainer:
         self.optimisers = optimisers(self.model, config)
         self.base_lrs = [[g["lr"] for g in o.param_groups] for o in self.optimisers]
         self.step, self.epoch, self.at = 0, 0, 0
-        if (run / "checkpoint.pt").exists():
-            self._resume()
+        if (state := read_checkpoint(run, self.device)) is not None:
+            self._resume(state)
 
     def _fit_normalizer(self) -> None:
         rng = np.random.default_rng(0)
@@ -227,12 +228,9 @@ class BaseTrainer:
             "optimisers": [o.state_dict() for o in self.optimisers],
             "position": [self.step, self.epoch, self.at],
         }
-        aside = self.run / "checkpoint.pt.new"
-        torch.save(state, aside)
-        aside.replace(self.run / "checkpoint.pt")
+        write_checkpoint(self.run, state)
 
-    def _resume(self) -> None:
-        state = torch.load(self.run / "checkpoint.pt", map_location=self.device, weights_only=True)
+    def _resume(self, state: dict[str, Any]) -> None:
         if state["space_id"] != self.table.space_id:
             raise TrainingDataError(
                 f"{self.run} learnt space {state['space_id']}, the concepts are of {self.table.space_id}; "

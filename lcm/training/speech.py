@@ -8,7 +8,7 @@ reader goes on reading. Knows nothing of bundles' files.
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lcm.errors import TrainingDataError
 from lcm.space.speech_encoder import SpeechEncoder
@@ -34,6 +34,7 @@ from lcm.training.speech_batches import (
 from lcm.training.speech_losses import Lesson, hearing_losses, reading_losses
 from lcm.training.speech_model import SpeechTraining, optimisers
 from lcm.training.text import xsim_error
+from lcm.training.weights import AveragedWeights, read_checkpoint, write_checkpoint
 
 __all__ = ["SpeechTrainer", "SpeechTraining", "Teacher"]
 
@@ -65,12 +66,10 @@ class SpeechTrainer:
         run.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
         self.model = SpeechEncoder(config.encoder()).to(device)
-        self.average = {n: p.detach().clone() for n, p in self.model.named_parameters()}
-        self.optimisers = optimisers(self.model, config)
-        self.base_lrs = [[g["lr"] for g in o.param_groups] for o in self.optimisers]
+        self.weights = AveragedWeights(self.model, optimisers(self.model, config))
         self.step, self.read, self.hours = 0, 0, 0.0
-        if (run / "checkpoint.pt").exists():
-            self._resume()
+        if (state := read_checkpoint(run, device)) is not None:
+            self._resume(state)
         self._texts: Iterator[PhoneBatch] | None = None
         self._bank: Tensor | None = None
         if teacher:
@@ -84,7 +83,7 @@ class SpeechTrainer:
 
     def finish_in(self, steps: int) -> None:
         """End the run `steps` from here, with the learning rate falling linearly to zero; kept over a resume."""
-        self.config = self.config.model_copy(update={"steps": self.step + steps, "decay_steps": steps})
+        self.config = self.config.ending_in(steps, self.step)
 
     @property
     def reading(self) -> bool:
@@ -123,26 +122,13 @@ class SpeechTrainer:
 
     def train_step(self, speech: SpeechBatch | None, texts: PhoneBatch | None) -> dict[str, Tensor]:
         """One update of the weights and their average."""
-        factor = self._lr_factor()
-        for optimiser, lrs in zip(self.optimisers, self.base_lrs, strict=True):
-            for group, lr in zip(optimiser.param_groups, lrs, strict=True):
-                group["lr"] = lr * factor
-            optimiser.zero_grad(set_to_none=True)
         terms = self._terms(speech, texts)
         total = torch.stack([self._weight(name) * term for name, term in terms.items()]).sum()
-        total.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        if bool(torch.isfinite(norm)):  # one bad batch must not end a night's run
-            for optimiser in self.optimisers:
-                optimiser.step()
+        factor = self.config.factor(self.step) * (self.config.reading_rate if self.reading else 1.0)
+        norm = self.weights.update(total, factor, self.config, self.step)
         self.step += 1
         self.read += speech is None
         self.hours += 0.0 if speech is None else float(speech.lengths.sum()) / 360_000
-        with torch.no_grad():
-            # A young average forgets its random start faster.
-            keep = min(self.config.ema, (1 + self.step) / (10 + self.step))
-            parameters = dict(self.model.named_parameters())
-            torch._foreach_lerp_(list(self.average.values()), [parameters[n] for n in self.average], 1 - keep)
         return {k: v.detach() for k, v in {**terms, "loss": total, "norm": norm}.items()}
 
     def _terms(self, speech: SpeechBatch | None, texts: PhoneBatch | None) -> dict[str, Tensor]:
@@ -192,16 +178,10 @@ class SpeechTrainer:
             languages += [language] * len(chosen)
         return F.normalize(self.teacher(sentences, languages).clone(), dim=1).to(self.device)
 
-    def _lr_factor(self) -> float:
-        warm = min(1.0, (self.step + 1) / self.config.warmup_steps)
-        left = self.config.steps - self.step
-        decay = min(1.0, left / self.config.decay_steps) if self.config.decay_steps else 1.0
-        return warm * max(decay, 0.0) * (self.config.reading_rate if self.reading else 1.0)
-
     def averaged(self) -> SpeechEncoder:
         """An encoder with the averaged weights."""
         model = SpeechEncoder(self.config.encoder())
-        model.load_state_dict(self.average)
+        model.load_state_dict(self.weights.average)
         return model.to(self.device).eval()
 
     def evaluate(self) -> dict[str, float]:
@@ -252,35 +232,23 @@ class SpeechTrainer:
 
     def save(self) -> None:
         """Write the checkpoint aside, then put it in place."""
-        state: dict[str, Any] = {
+        about = {
             "config": self.config.model_dump(),
-            "model": self.model.state_dict(),
-            "average": self.average,
-            "optimisers": [o.state_dict() for o in self.optimisers],
             "position": [self.step, self.read, self.hours],
             "space_id": self.space_id,
         }
-        aside = self.run / "checkpoint.pt.new"
-        torch.save(state, aside)
-        aside.replace(self.run / "checkpoint.pt")
+        write_checkpoint(self.run, about | self.weights.state())
 
-    def _resume(self) -> None:
-        state = torch.load(self.run / "checkpoint.pt", map_location=self.device, weights_only=True)
+    def _resume(self, state: Mapping[str, Any]) -> None:
         taught = state["space_id"]  # none: it has learnt phones, and any teacher may go on from there
         if taught and taught != self.space_id:
             raise TrainingDataError(
                 f"{self.run} learnt space {taught}, the teacher's is {self.space_id or '(no teacher)'}; "
                 "give --bundle with the space that it learnt, another --run, or remove it"
             )
-        self.model.load_state_dict(state["model"])
-        for name, value in state["average"].items():
-            self.average[name].copy_(value)
-        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(saved)
+        self.weights.load(state)
         self.step, self.read, self.hours = state["position"]
-        if state["config"]["decay_steps"]:  # a finish under way goes on
-            ending = {name: state["config"][name] for name in ("steps", "decay_steps")}
-            self.config = self.config.model_copy(update=ending)
+        self.config = self.config.resumed(state["config"])
 
 
 class _Meter:

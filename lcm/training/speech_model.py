@@ -5,14 +5,14 @@ Knows nothing of data or losses.
 
 import torch
 
-from configs.loader import Settings
 from lcm.space.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from lcm.training.muon import muon_and_adamw
 from lcm.training.phones import LABELS
 from lcm.training.speech_batches import SpeechMix
+from lcm.training.weights import Schedule
 
 
-class SpeechTraining(Settings):
+class SpeechTraining(Schedule):
     """Everything about a run: sizes, data, loss, optimiser, length."""
 
     dim: int = 256
@@ -50,11 +50,6 @@ class SpeechTraining(Settings):
     reading_rate: float = 3.0
     """Times the learning rates while the reader learns alone"""
     weight_decay: float = 0.01
-    warmup_steps: int = 300
-    steps: int = 200_000
-    decay_steps: int = 0
-    clip: float = 1.0
-    ema: float = 0.999
     seed: int = 0
     checkpoint_every: int = 500
     evaluate_every: int = 2_000

@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from configs.loader import Settings
 from lcm.errors import TrainingDataError
 from lcm.space.text_decoder import TextDecoder, TextDecoderConfig
 from lcm.space.text_encoder import TextEncoder, TextEncoderConfig
@@ -26,11 +25,12 @@ from lcm.training.cross_entropy import linear_cross_entropy
 from lcm.training.data import LANGUAGES
 from lcm.training.muon import muon_and_adamw
 from lcm.training.text_batches import TextBatch, TextCorpus, TextMix, held_out_pairs, iterate, padded, train_tokenizer
+from lcm.training.weights import AveragedWeights, Schedule, read_checkpoint, write_checkpoint
 
 LOG_EVERY = 50
 
 
-class TextTraining(Settings):
+class TextTraining(Schedule):
     """Everything about a run: sizes, loss, optimiser, length."""
 
     vocab_size: int = 8_000
@@ -52,11 +52,6 @@ class TextTraining(Settings):
     matrix_lr: float = 0.02
     lr: float = 2e-3
     weight_decay: float = 0.01
-    warmup_steps: int = 300
-    steps: int = 200_000
-    decay_steps: int = 0
-    clip: float = 1.0
-    ema: float = 0.999
     seed: int = 0
     checkpoint_every: int = 500
     evaluate_every: int = 2_000
@@ -140,12 +135,10 @@ class TextTrainer:
         self.corpus = TextCorpus.load(data, self.tokenizer)
         torch.manual_seed(config.seed)
         self.model = TextModel(config).to(device)
-        self.average = {n: p.detach().clone() for n, p in self.model.named_parameters()}
-        self.optimisers = optimisers(self.model, config)
-        self.base_lrs = [[g["lr"] for g in o.param_groups] for o in self.optimisers]
+        self.weights = AveragedWeights(self.model, optimisers(self.model, config))
         self.step, self.chunk, self.at = 0, 0, 0
-        if (run / "checkpoint.pt").exists():
-            self._resume()
+        if (state := read_checkpoint(run, device)) is not None:
+            self._resume(state)
 
     @property
     def steps(self) -> int:
@@ -154,7 +147,7 @@ class TextTrainer:
 
     def finish_in(self, steps: int) -> None:
         """End the run `steps` from here, with the learning rate falling linearly to zero; kept over a resume."""
-        self.config = self.config.model_copy(update={"steps": self.step + steps, "decay_steps": steps})
+        self.config = self.config.ending_in(steps, self.step)
 
     def train(self) -> Iterator[dict[str, float]]:
         """Train to the configured step; yields after every step: metrics at each 50th, else nothing.
@@ -187,36 +180,18 @@ class TextTrainer:
     def train_step(self, batch: TextBatch) -> dict[str, Tensor]:
         """One update of the weights and their average."""
         torch.manual_seed(self.config.seed * 1_000_003 + self.step)  # a resumed run draws the same noise
-        factor = self._lr_factor()
-        for optimiser, lrs in zip(self.optimisers, self.base_lrs, strict=True):
-            for group, lr in zip(optimiser.param_groups, lrs, strict=True):
-                group["lr"] = lr * factor
-            optimiser.zero_grad(set_to_none=True)
         batch = TextBatch(*(t.to(self.device) for t in (batch.sources, batch.targets, batch.groups)))
         with torch.autocast(self.device, dtype=torch.bfloat16):
             terms = losses(self.model, batch, self.config)
-        terms["loss"].backward()
-        terms["norm"] = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        for optimiser in self.optimisers:
-            optimiser.step()
+        factor = self.config.factor(self.step)
+        terms["norm"] = self.weights.update(terms["loss"], factor, self.config, self.step)
         self.step += 1
-        with torch.no_grad():
-            # A young average forgets its random start faster.
-            keep = min(self.config.ema, (1 + self.step) / (10 + self.step))
-            parameters = dict(self.model.named_parameters())
-            torch._foreach_lerp_(list(self.average.values()), [parameters[n] for n in self.average], 1 - keep)
         return {k: v.detach() for k, v in terms.items()}
-
-    def _lr_factor(self) -> float:
-        warm = min(1.0, (self.step + 1) / self.config.warmup_steps)
-        left = self.config.steps - self.step
-        decay = min(1.0, left / self.config.decay_steps) if self.config.decay_steps else 1.0
-        return warm * max(decay, 0.0)
 
     def averaged(self) -> TextModel:
         """A model with the averaged weights."""
         model = TextModel(self.config)
-        load_average(model, self.average)
+        load_average(model, self.weights.average)
         return model.eval()
 
     @torch.no_grad()
@@ -258,32 +233,19 @@ class TextTrainer:
 
     def save(self) -> None:
         """Write the checkpoint aside, then put it in place."""
-        state: dict[str, Any] = {
+        about = {
             "config": self.config.model_dump(),
-            "model": self.model.state_dict(),
-            "average": self.average,
-            "optimisers": [o.state_dict() for o in self.optimisers],
             "position": [self.step, self.chunk, self.at],
             "tokenizer": tokenizer_id(self.tokenizer.model),
         }
-        aside = self.run / "checkpoint.pt.new"
-        torch.save(state, aside)
-        aside.replace(self.run / "checkpoint.pt")
+        write_checkpoint(self.run, about | self.weights.state())
 
-    def _resume(self) -> None:
-        state = torch.load(self.run / "checkpoint.pt", map_location=self.device, weights_only=True)
+    def _resume(self, state: Mapping[str, Any]) -> None:
         if state["tokenizer"] != tokenizer_id(self.tokenizer.model):
             raise TrainingDataError(f"{self.run} learnt other pieces than {self.data}'s tokenizer has; remove it")
-        self.model.load_state_dict(state["model"])
-        for name, value in state["average"].items():
-            self.average[name].copy_(value)
-        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(saved)
+        self.weights.load(state)
         self.step, self.chunk, self.at = state["position"]
-        saved_config = TextTraining(**state["config"])
-        if saved_config.decay_steps:  # a finish under way goes on
-            ending = {"steps": saved_config.steps, "decay_steps": saved_config.decay_steps}
-            self.config = self.config.model_copy(update=ending)
+        self.config = self.config.resumed(state["config"])
 
 
 def tokenizer_id(model: bytes) -> str:

@@ -146,8 +146,8 @@ def test_a_run_broken_off_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     for one in (run, resumed):
         for _ in range(2):
             one.train_step(batch(), texts())
-    for name, value in run.average.items():
-        assert torch.equal(value, resumed.average[name]), name
+    for name, value in run.weights.average.items():
+        assert torch.equal(value, resumed.weights.average[name]), name
 
 
 @pytest.mark.usefixtures("stores")
@@ -174,7 +174,7 @@ def test_the_export_is_the_averaged_encoder_of_its_space(tmp_path: Path) -> None
     bundle = Bundle.open(tmp_path / "bundle")
     part = bundle.part("speech_encoder")
     exported = speech_encoder_from_part(part.config, part.tensors())
-    for name, value in run.average.items():
+    for name, value in run.weights.average.items():
         torch.testing.assert_close(exported.state_dict()[name], value, atol=1e-3, rtol=1e-3)
     assert bundle.languages["speech"] == ["eng"]
     run.space_id = "another"

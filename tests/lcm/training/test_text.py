@@ -104,7 +104,7 @@ def test_a_finish_lowers_the_rate_to_zero_and_survives_a_resume(prepared: Path, 
     assert again.config.steps == 10
     list(again.train())
     assert again.step == 10
-    assert again.optimisers[0].param_groups[0]["lr"] < 0.2 * CONFIG.matrix_lr
+    assert again.weights.optimisers[0].param_groups[0]["lr"] < 0.2 * CONFIG.matrix_lr
 
 
 def test_the_batches_of_a_chunk_depend_on_its_number_and_the_seed_alone(prepared: Path, tmp_path: Path) -> None:
