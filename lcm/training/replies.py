@@ -18,6 +18,7 @@ from torch import Tensor
 from configs.loader import Settings
 from lcm.bundle import BundleWriter
 from lcm.engine import Engine
+from lcm.errors import TrainingDataError
 from lcm.reply_bank import PART, TEXTS, packed
 from lcm.space import ConceptSpace
 from lcm.training.concepts import ConceptTable, Documents
@@ -66,13 +67,21 @@ def build_bank(
     folder: Path,
     report: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Choose, translate and write the bank of the bundle in `folder`."""
+    """Choose, translate and write the bank of the bundle in `folder`.
+
+    Raises:
+        TrainingDataError: no reply may be said to anyone.
+    """
     training = table.documents("train")
     human = human_translations(data)
     candidates = [
         c for c in reply_candidates(training, table.texts())
         if c.count >= config.least_count or c.language != "eng" or key(c.text) in human
     ]  # fmt: skip
+    if not candidates:
+        raise TrainingDataError(
+            "the training dialogues hold no reply that could be said to anyone; is that all of them?"
+        )
     report(f"{len(candidates)} candidates")
     queries = asked_for(engine, table, training, config.contexts)
     pool = pooled(candidates, space, queries, config.hubness)
@@ -109,7 +118,7 @@ def pooled(candidates: list[Candidate], space: ConceptSpace, queries: Tensor, hu
     handicap = hubness * popularity(concepts, queries)
     asked = torch.zeros(len(candidates))
     for rows in queries.split(_CHUNK):
-        top = (rows @ unit.T - handicap).topk(NEIGHBOURS, dim=1)
+        top = (rows @ unit.T - handicap).topk(min(NEIGHBOURS, len(unit)), dim=1)
         shares = (top.values / 0.05).softmax(dim=1)
         asked.index_add_(0, top.indices.flatten(), shares.flatten())
     return Pool(candidates, concepts, asked)
