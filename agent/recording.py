@@ -1,4 +1,4 @@
-"""Recording: a session on disk, as it happens, and back as the inputs it was made of.
+"""Recording: a session on disk, as it happens; `agent.recorded` reads it back.
 
     session.json    options, bundle and versions
     inputs.jsonl    every input in order; frames as rows of speech probabilities
@@ -7,7 +7,7 @@
 
 Raw PCM while recording, so that a crash loses nothing that reached the disk; FLAC afterwards. A session that
 was not finalised (crash, full disk) is finalised at the next start. When the disk refuses, recording stops
-with a warning and the session goes on. Memory does not grow with length, neither writing nor reading.
+with a warning and the session goes on. Memory does not grow with length.
 """
 
 import fcntl
@@ -15,7 +15,7 @@ import json
 import logging
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,28 +25,22 @@ import numpy as np
 
 from agent.config import AgentConfig, ThinkerConfig
 from agent.errors import RecordingError, one_line
-from agent.events import DomainEvent, FloatArray, SessionEnded
+from agent.events import DomainEvent
 from agent.input_log import (
-    LogFormatError,
     audio_line,
     event_line,
-    input_from,
     input_line,
-    parse_line,
     probability_byte,
-    probability_from_byte,
-    unpacked_probabilities,
 )
 from agent.inputs import AudioInput, Input, Voiced
 from agent.turn import VOICE_RATE, TurnOptions
-from audio.frames import FRAME_SAMPLES, SAMPLE_RATE, from_pcm16, to_pcm16
-from audio.segmenter import SegmenterOptions
+from audio.frames import SAMPLE_RATE, to_pcm16
 
 FORMAT = 1
 _LOCK = "recording.lock"
 _ROW_FRAMES = 50
 _BLOCK = 65_536
-_SOUNDS = {"audio": SAMPLE_RATE, "reply": VOICE_RATE}
+SOUNDS = {"audio": SAMPLE_RATE, "reply": VOICE_RATE}
 _log = logging.getLogger(__name__)
 
 
@@ -206,7 +200,7 @@ class SessionRecorder:
 
 def finalise(folder: Path) -> None:
     """Raw PCM → FLAC; torn last lines are cut off. Safe to repeat, and to interrupt."""
-    for name, rate in _SOUNDS.items():
+    for name, rate in SOUNDS.items():
         raw = folder / f"{name}.pcm"
         if raw.exists():
             _to_flac(raw, folder / f"{name}.flac", rate)
@@ -246,128 +240,6 @@ def is_recorded_now(folder: Path) -> bool:
     except OSError:
         return True
     return False
-
-
-def read_info(folder: Path) -> SessionInfo:
-    """The description of a recorded session."""
-    path = folder / "session.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecordingError(f"{folder}: not a recorded session (no session.json)") from None
-    except ValueError as error:
-        raise RecordingError(f"{path}: damaged ({error})") from error
-    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
-        raise RecordingError(f"{path}: made by another version; this one reads format {FORMAT}")
-    try:
-        options = content.pop("options")
-        segmenter = SegmenterOptions(**options.pop("segmenter"))
-        thinker = ThinkerConfig.model_validate(content.pop("thinker"))
-        return SessionInfo(options=TurnOptions(segmenter=segmenter, **options), thinker=thinker, **content)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise RecordingError(f"{path}: damaged ({error})") from error
-
-
-def read_inputs(folder: Path) -> Iterator[Input]:
-    """Every input of a recorded session, in order."""
-    audio, reply = _Sound(folder, "audio"), _Sound(folder, "reply")
-    path = folder / "inputs.jsonl"
-    try:
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            for number, line in enumerate(lines, start=1):
-                try:
-                    content = parse_line(line)
-                    if content["type"] == "Audio":
-                        yield from _frames(content, audio)
-                        continue
-                    sound = None
-                    if content["type"] == Voiced.__name__:
-                        sound = reply.read(int(content["offset"]), int(content["length"]))
-                    yield input_from(content, sound)
-                except (LogFormatError, KeyError, ValueError, EOFError) as error:
-                    raise RecordingError(f"{path}, line {number}: {error}") from error
-    except FileNotFoundError:
-        raise RecordingError(f"{folder}: not a recorded session (no inputs.jsonl)") from None
-    finally:
-        audio.close()
-        reply.close()
-
-
-def read_event_lines(path: Path) -> Iterator[str]:
-    """The canonical lines of an events file."""
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            yield line.rstrip("\n")
-
-
-def is_complete(folder: Path) -> bool:
-    """Whether a session came to its end, rather than being broken off."""
-    last = ""
-    for last in read_event_lines(folder / "events.jsonl"):  # noqa: B007 - the last line is what is wanted
-        pass
-    try:
-        return bool(parse_line(last)["type"] == SessionEnded.__name__)
-    except LogFormatError:  # torn, or no line at all
-        return False
-
-
-def _frames(content: dict[str, Any], audio: "_Sound") -> Iterator[AudioInput]:
-    start = int(content["start_sample"])
-    for number, byte in enumerate(unpacked_probabilities(content)):
-        place = start + number * FRAME_SAMPLES
-        yield AudioInput(place, audio.read_frame(place), probability_from_byte(byte))
-
-
-class _Sound:
-    """One sound file of a session, finalised or not."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        import soundfile
-
-        flac, raw = folder / f"{name}.flac", folder / f"{name}.pcm"
-        self._file: Any = None
-        self._first = 0
-        self._next: int | None = None
-        try:
-            if flac.exists():
-                self._file = soundfile.SoundFile(flac)
-            elif raw.exists() and raw.stat().st_size:
-                self._file = soundfile.SoundFile(
-                    raw, samplerate=_SOUNDS[name], channels=1, format="RAW", subtype="PCM_16", endian="LITTLE"
-                )
-        except soundfile.LibsndfileError as error:
-            raise RecordingError(f"{flac}: damaged ({error.error_string})") from error
-
-    def read_frame(self, start_sample: int) -> FloatArray:
-        """The next frame; the first one tells where the clock began."""
-        if self._next is None:
-            self._next = self._first = start_sample
-        if start_sample != self._next:
-            raise LogFormatError(f"a frame at sample {start_sample}, where {self._next} should follow")
-        self._next += FRAME_SAMPLES
-        return self.read(start_sample - self._first, FRAME_SAMPLES)
-
-    def read(self, offset: int, length: int) -> FloatArray:
-        """Samples at a place; what is missing or damaged raises `EOFError`."""
-        import soundfile
-
-        if length == 0:
-            return np.zeros(0, dtype=np.float32)
-        if self._file is None:
-            raise EOFError("its sound is missing")
-        try:
-            if self._file.tell() != offset:
-                self._file.seek(min(offset, self._file.frames))
-            pcm = self._file.read(length, dtype="int16")
-        except soundfile.LibsndfileError as error:
-            raise EOFError(f"its sound is damaged ({error.error_string})") from error
-        if len(pcm) < length:
-            raise EOFError("its sound ends too early")
-        return from_pcm16(pcm)
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
 
 
 def _to_flac(raw: Path, flac: Path, rate: int) -> None:

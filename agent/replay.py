@@ -45,7 +45,7 @@ from agent.metrics import Metrics, peak_rss_mb
 from agent.model_worker import ModelWorker
 from agent.models import EncodedText
 from agent.order import VirtualLatency, VirtualOrder
-from agent.recording import read_info, read_inputs
+from agent.recorded import read_info, read_inputs
 from agent.session import Listener, Parts, run_session
 from agent.turn import VOICE_RATE, TurnMachine, TurnOptions
 from audio.files import write_audio

@@ -196,7 +196,8 @@ class _Replays:
         import time
 
         from agent.metrics import Metrics
-        from agent.recording import finalise_abandoned, is_complete, read_event_lines, read_info
+        from agent.recorded import is_complete, read_event_lines, read_info
+        from agent.recording import finalise_abandoned
         from agent.replay import EventComparer, Recomputer, replay_session
 
         fixed = ("to", "language", "task", "text", "thinker")
@@ -242,7 +243,7 @@ class _Outputs:
 
     def follow(self, bundle: str, metrics: "Metrics") -> None:
         """Opens everything that listens."""
-        from agent.recording import read_event_lines
+        from agent.recorded import read_event_lines
         from agent.replay import EventComparer, EventWriter, ReplayResult, TurnCollector
 
         self.result = ReplayResult(bundle)

@@ -135,7 +135,7 @@ def _turns(folder: Path) -> Iterator[dict[str, Any]]:
 
 def _events(folder: Path) -> Iterator[dict[str, Any]]:
     from agent.input_log import LogFormatError, parse_line
-    from agent.recording import read_event_lines
+    from agent.recorded import read_event_lines
 
     path = folder / "events.jsonl"
     if not path.exists():

@@ -18,16 +18,8 @@ from agent.input_log import event_line
 from agent.inputs import AudioInput, Input, PlaybackPosition, TypedText
 from agent.opening import Opened, opened
 from agent.order import VirtualLatency
-from agent.recording import (
-    SessionRecorder,
-    finalise_abandoned,
-    finalise_unfinished,
-    is_complete,
-    new_session_info,
-    read_event_lines,
-    read_info,
-    read_inputs,
-)
+from agent.recorded import is_complete, read_event_lines, read_info, read_inputs
+from agent.recording import SessionRecorder, finalise_abandoned, finalise_unfinished, new_session_info
 from agent.replay import (
     EventComparer,
     Recomputer,
