@@ -34,7 +34,7 @@ from lcm.training.data import DEFAULT_DATA, DEFAULT_PREPARED, DEFAULT_RUNS, chec
 from lcm.training.export import describe_making, export_base, export_speech, export_text, note_command
 from lcm.training.recordings import prepare_flite, prepare_recordings
 from lcm.training.replies import BankBuilding, build_bank
-from lcm.training.speech import SpeechTrainer, SpeechTraining
+from lcm.training.speech import SpeechTrainer, SpeechTraining, Teacher
 from lcm.training.text import TextTrainer, TextTraining
 
 
@@ -126,9 +126,8 @@ def trainer_for(config: TrainingFile, folder: Path, arguments: argparse.Namespac
             prepare_flite(prepared, stores)
         except TrainingDataError as error:
             _report(f"no voices of flite ({error}): one English voice in twenty will be espeak-ng's instead")
-        space = ConceptSpace.load(arguments.bundle, device) if arguments.bundle else None
-        teacher, space_id = (space.encode_text, space.space_id) if space else (None, "")
-        speech = SpeechTrainer(config.speech, prepared, stores, folder, teacher, space_id, device)
+        teacher = _teacher(arguments.bundle, device) if arguments.bundle else None
+        speech = SpeechTrainer(config.speech, prepared, stores, folder, teacher, device)
         if arguments.finish:
             speech.finish_in(arguments.finish)
         return speech
@@ -176,6 +175,11 @@ def train(trainer: Trainer) -> None:
                 bar.set_postfix(loss=metrics["loss"])
             if stopping:
                 break
+
+
+def _teacher(bundle: str, device: str) -> Teacher:
+    space = ConceptSpace.load(bundle, device)
+    return Teacher(space.encode_text, space.space_id, space.bundle.part("text_encoder").tensors())
 
 
 def _command() -> list[str]:

@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,17 @@ from lcm.training.weights import AveragedWeights, read_checkpoint, write_checkpo
 __all__ = ["SpeechTrainer", "SpeechTraining", "Teacher"]
 
 LOG_EVERY = 50
-Teacher = Callable[[Sequence[str], Sequence[str]], Tensor]
-"""Sentences and their languages → concepts [B, C]: `ConceptSpace.encode_text`"""
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """The frozen text encoder whose concepts are to be heard in speech."""
+
+    encode: Callable[[Sequence[str], Sequence[str]], Tensor]
+    """Sentences and their languages → concepts [B, C]: `ConceptSpace.encode_text`"""
+    space_id: str
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    """The reader begins with those that fit it"""
 
 
 class SpeechTrainer:
@@ -48,7 +58,7 @@ class SpeechTrainer:
 
     def __init__(
         self, config: SpeechTraining, prepared: Path, stores: Path, run: Path, teacher: Teacher | None = None,
-        space_id: str = "", device: str = "cpu",
+        device: str = "cpu",
     ) -> None:  # fmt: skip
         """Begin or resume.
 
@@ -57,12 +67,11 @@ class SpeechTrainer:
             prepared: the splits that `lcm.training.data` made.
             stores: the recordings that `lcm.training.recordings` made.
             run: checkpoints and metrics.
-            teacher: the frozen text encoder; without it only the phones are learnt.
-            space_id: the teacher's space.
+            teacher: without it only the phones are learnt.
             device: a torch device.
         """
         self.config, self.prepared, self.stores, self.run = config, prepared, stores, run
-        self.teacher, self.space_id, self.device = teacher, space_id, device
+        self.teacher, self.device = teacher, device
         run.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
         self.model = SpeechEncoder(config.encoder()).to(device)
@@ -70,6 +79,8 @@ class SpeechTrainer:
         self.step, self.read, self.hours = 0, 0, 0.0
         if (state := read_checkpoint(run, device)) is not None:
             self._resume(state)
+        if teacher and not self.read:
+            self._begin_with(teacher.weights)
         self._texts: Iterator[PhoneBatch] | None = None
         self._bank: Tensor | None = None
         if teacher:
@@ -148,6 +159,16 @@ class SpeechTrainer:
         weight = {"phones": self.config.phone_weight, "distance": 1.0, "contrast": self.config.contrast_weight}[name]
         return weight if name == term or self.reading else self.config.reading_weight * weight
 
+    def _begin_with(self, encoder: Mapping[str, Tensor]) -> None:
+        """Sentences of phones are read much as sentences of pieces are: all but the embeddings may be taken over."""
+        own = {f"reader.{n}": p for n, p in self.model.reader.named_parameters() if not n.startswith("embed")}
+        with torch.no_grad():
+            for name, parameter in own.items():
+                given = encoder.get(name.removeprefix("reader."))
+                if given is not None and given.shape == parameter.shape:
+                    parameter.copy_(given)
+                    self.weights.average[name].copy_(given)
+
     def _feed(self) -> SpeechFeed:
         mix, producers = self.config.mix(), self.config.producers
         return SpeechFeed(self.prepared, self.stores, mix, seed=self.config.seed, producers=producers)
@@ -155,7 +176,7 @@ class SpeechTrainer:
     def _lesson(self, texts: Sequence[str], languages: Sequence[str]) -> Lesson | None:
         if self.teacher is None or self._bank is None:
             return None
-        return Lesson(F.normalize(self.teacher(texts, languages).to(self.device).clone(), dim=1), self._bank)
+        return Lesson(F.normalize(self.teacher.encode(texts, languages).to(self.device).clone(), dim=1), self._bank)
 
     def _open_texts(self) -> None:
         texts = training_texts(self.prepared, self.config.mix().most_chars)
@@ -176,7 +197,7 @@ class SpeechTrainer:
             chosen = rng.choice(len(texts[language]), size=int(self.config.bank * weight), replace=False)
             sentences += [texts[language][i] for i in chosen]
             languages += [language] * len(chosen)
-        return F.normalize(self.teacher(sentences, languages).clone(), dim=1).to(self.device)
+        return F.normalize(self.teacher.encode(sentences, languages).clone(), dim=1).to(self.device)
 
     def averaged(self) -> SpeechEncoder:
         """An encoder with the averaged weights."""
@@ -195,7 +216,9 @@ class SpeechTrainer:
         for name, examples in self._dev.items():
             targets = torch.empty(0)
             if self.teacher is not None:
-                targets = self.teacher([e.text for e in examples], [e.language for e in examples]).to(self.device)
+                targets = self.teacher.encode([e.text for e in examples], [e.language for e in examples]).to(
+                    self.device
+                )
                 row[f"reading_error_{name}"] = round(xsim_error(self._read(model, examples), targets), 1)
             if not self.reading:
                 phone_errors, concepts = self._heard(model, examples)
@@ -235,15 +258,15 @@ class SpeechTrainer:
         about = {
             "config": self.config.model_dump(),
             "position": [self.step, self.read, self.hours],
-            "space_id": self.space_id,
+            "space_id": self.teacher.space_id if self.teacher else "",
         }
         write_checkpoint(self.run, about | self.weights.state())
 
     def _resume(self, state: Mapping[str, Any]) -> None:
         taught = state["space_id"]  # none: it has learnt phones, and any teacher may go on from there
-        if taught and taught != self.space_id:
+        if taught and (self.teacher is None or taught != self.teacher.space_id):
             raise TrainingDataError(
-                f"{self.run} learnt space {taught}, the teacher's is {self.space_id or '(no teacher)'}; "
+                f"{self.run} learnt space {taught}, the teacher's is {self.teacher and self.teacher.space_id}; "
                 "give --bundle with the space that it learnt, another --run, or remove it"
             )
         self.weights.load(state)

@@ -30,7 +30,7 @@ class SpeechTraining(Schedule):
     flite_share: float = 0.05
     producers: int = 1
 
-    reading_steps: int = 10_000
+    reading_steps: int = 5_000
     """Steps in which the reader alone learns, from phonemised text, before it is joined with what hears"""
     reading_phones: int = 2_000
     """Phones of text a step, then and after"""

@@ -12,10 +12,11 @@ from torch import Tensor
 from lcm.bundle import Bundle, BundleWriter
 from lcm.errors import TrainingDataError
 from lcm.space.speech_encoder import BLANK, SpeechEncoder, speech_encoder_from_part
+from lcm.space.text_encoder import TextEncoder, TextEncoderConfig
 from lcm.training.export import export_speech
 from lcm.training.phone_texts import PhoneBatch, collated_phones
 from lcm.training.phones import LABELS
-from lcm.training.speech import SpeechTrainer
+from lcm.training.speech import SpeechTrainer, Teacher
 from lcm.training.speech_batches import Example, SpeechBatch, collated
 from lcm.training.speech_losses import Lesson, bank_contrast, hearing_losses, phone_loss, reading_losses
 from lcm.training.speech_model import SpeechTraining, optimisers
@@ -46,7 +47,7 @@ def unit(rows: int, seed: int = 0) -> Tensor:
     return F.normalize(torch.randn(rows, 16, generator=torch.Generator().manual_seed(seed)), dim=1)
 
 
-def teacher(texts: Sequence[str], _languages: Sequence[str]) -> Tensor:
+def concepts(texts: Sequence[str], _languages: Sequence[str]) -> Tensor:
     """A fixed concept for each text."""
     return torch.cat([unit(1, sum(map(ord, text))) for text in texts])
 
@@ -113,8 +114,11 @@ def test_each_weight_has_one_optimiser() -> None:
     assert sorted(held) == sorted(id(p) for p in model.parameters())
 
 
-def trainer(folder: Path, config: SpeechTraining = TINY) -> SpeechTrainer:
-    return SpeechTrainer(config, folder / "prepared", folder / "stores", folder / "run", teacher)
+TEACHER = Teacher(concepts, "one")
+
+
+def trainer(folder: Path, config: SpeechTraining = TINY, taught_by: Teacher | None = TEACHER) -> SpeechTrainer:
+    return SpeechTrainer(config, folder / "prepared", folder / "stores", folder / "run", taught_by)
 
 
 @pytest.fixture
@@ -151,24 +155,31 @@ def test_a_run_broken_off_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("stores")
-def test_a_space_once_learnt_is_kept(tmp_path: Path) -> None:
-    def run_in(space: str) -> SpeechTrainer:
-        folders = (tmp_path / "prepared", tmp_path / "stores", tmp_path / "run")
-        return SpeechTrainer(TINY, *folders, teacher if space else None, space)
+def test_the_reader_begins_with_the_text_encoders_layers(tmp_path: Path) -> None:
+    config = TextEncoderConfig(50, 32, 1, 2, 32, concept_dim=16, pooling="attention")
+    begin = TextEncoder(config).state_dict()
+    run = trainer(tmp_path, taught_by=Teacher(concepts, "one", begin))
+    reader = run.model.reader.state_dict()
+    taken = {name for name, value in reader.items() if name in begin and torch.equal(value, begin[name])}
+    assert taken == set(reader) - {"embed.weight"}
+    torch.testing.assert_close(run.weights.average["reader.pooler.queries"], begin["pooler.queries"])
 
-    run_in("").save()
-    run_in("one").save()  # phones belong to no space
-    for other in ("another", ""):
+
+@pytest.mark.usefixtures("stores")
+def test_a_space_once_learnt_is_kept(tmp_path: Path) -> None:
+    trainer(tmp_path, taught_by=None).save()
+    trainer(tmp_path).save()  # phones belong to no space
+    for other in (Teacher(concepts, "another"), None):
         with pytest.raises(TrainingDataError, match="learnt space one"):
-            run_in(other)
+            trainer(tmp_path, taught_by=other)
 
 
 @pytest.mark.usefixtures("stores")
 def test_the_export_is_the_averaged_encoder_of_its_space(tmp_path: Path) -> None:
-    run = trainer(tmp_path)
-    run.train_step(batch(), texts())
     writer = BundleWriter(tmp_path / "bundle")
-    run.space_id = writer.write_space(b"tokens", ["eng"], {"concept_dim": 16}, {"weight": torch.zeros(2)})
+    space_id = writer.write_space(b"tokens", ["eng"], {"concept_dim": 16}, {"weight": torch.zeros(2)})
+    run = trainer(tmp_path, taught_by=Teacher(concepts, space_id))
+    run.train_step(batch(), texts())
     run.save()
     export_speech(tmp_path / "run/checkpoint.pt", tmp_path / "bundle", ["eng"])
     bundle = Bundle.open(tmp_path / "bundle")
@@ -177,7 +188,7 @@ def test_the_export_is_the_averaged_encoder_of_its_space(tmp_path: Path) -> None
     for name, value in run.weights.average.items():
         torch.testing.assert_close(exported.state_dict()[name], value, atol=1e-3, rtol=1e-3)
     assert bundle.languages["speech"] == ["eng"]
-    run.space_id = "another"
+    run.teacher = Teacher(concepts, "another")
     run.save()
     with pytest.raises(TrainingDataError, match="learnt space another"):
         export_speech(tmp_path / "run/checkpoint.pt", tmp_path / "bundle")
