@@ -258,6 +258,7 @@ class BundleWriter:
             file = f"{name}-{number}.safetensors"
             aside = self.folder / f".{file}.new"
             save_file(shard, aside)
+            aside.chmod(0o644)  # as every other file of a bundle
             os.replace(aside, self.folder / file)
             self._record(file)
             names.append(file)
