@@ -311,20 +311,22 @@ def check_splits(folder: Path) -> None:
     Raises:
         TrainingDataError: nothing is prepared in `folder`, or something else.
     """
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TrainingDataError(f"no splits at {folder} ({error}); run: python -m scripts.prepare_data") from error
-    if different := splits_differ(manifest):
+    if different := splits_differ(json.loads(_manifest(folder))):
         raise TrainingDataError(f"{folder} holds other splits than the bundle's ({', '.join(different)}); remove it")
 
 
 def splits_id(folder: Path) -> str:
     """Names the splits in `folder`: what is derived from them is kept under it."""
+    return hashlib.sha256(_manifest(folder)).hexdigest()[:16]
+
+
+def _manifest(folder: Path) -> bytes:
     try:
-        return hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()[:16]
-    except OSError as error:
+        content = (folder / "manifest.json").read_bytes()
+        json.loads(content)
+    except (OSError, ValueError) as error:
         raise TrainingDataError(f"no splits at {folder} ({error}); run: python -m scripts.prepare_data") from error
+    return content
 
 
 def made_of(folder: Path, prepared: Path) -> None:
