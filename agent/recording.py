@@ -10,12 +10,13 @@ was not finalised (crash, full disk) is finalised at the next start. When the di
 with a warning and the session goes on. Memory does not grow with length.
 """
 
+import contextlib
 import fcntl
 import json
 import logging
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -219,8 +220,7 @@ def finalise_unfinished(root: Path) -> list[Path]:
 def finalise_abandoned(folder: Path) -> bool:
     """Finalises one session if it needs it, but not while another process still records it."""
     try:
-        with (folder / _LOCK).open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with _locked(folder):
             finalise(folder)
     except FileNotFoundError:
         return False
@@ -233,13 +233,20 @@ def finalise_abandoned(folder: Path) -> bool:
 def is_recorded_now(folder: Path) -> bool:
     """Whether a process is recording it at this moment."""
     try:
-        with (folder / _LOCK).open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with _locked(folder):
+            return False
     except FileNotFoundError:
         return False
     except OSError:
         return True
-    return False
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds the session's lock; an OSError where another process does."""
+    with (folder / _LOCK).open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
 
 
 def _to_flac(raw: Path, flac: Path, rate: int) -> None:

@@ -61,8 +61,12 @@ class Conversation:
         self.requests += step.requests
         if self.answers:
             for request in step.requests:
-                for answer in self.answer(request):
-                    self.push(answer)
+                self.take(request)
+
+    def take(self, request: Request) -> None:
+        """What the request asks for comes back."""
+        for answer in self.answer(request):
+            self.push(answer)
 
     def answer(self, request: Request) -> list[Input]:
         at, concept = self.sample, np.ones(DIM, np.float32)
@@ -171,12 +175,10 @@ def test_turns_are_answered_one_after_the_other() -> None:
     talk.say()
     talk.say()
     first, second = talk.of(EncodeSpeech)
-    for item in talk.answer(second):
-        talk.push(item)
+    talk.take(second)
     assert talk.of(Think) == []
     talk.answers = True
-    for item in talk.answer(first):
-        talk.push(item)
+    talk.take(first)
     assert [request.turn for request in talk.of(Think)] == [1, 2]
     assert [event.turn for event in talk.of(TurnEnded)] == [1, 2]
 
@@ -199,14 +201,12 @@ def test_a_reply_goes_on_where_only_hearing_back_failed() -> None:
     talk.answers = False
     talk.say()
     for kind in (EncodeSpeech, Think, Decode):
-        for item in talk.answer(talk.of(kind)[0]):
-            talk.push(item)
+        talk.take(talk.of(kind)[0])
     [hearing] = [request for request in talk.of(Decode) if request.index is None]
     assert not hearing.urgent
     talk.push(WorkFailed(talk.sample, hearing.request, hearing.turn, "hear", "too much to do"))
     assert talk.of(TurnEnded) == []
-    for item in talk.answer(talk.of(Speak)[0]):
-        talk.push(item)
+    talk.take(talk.of(Speak)[0])
     assert [event.status for event in talk.of(TurnEnded)] == ["done"]
     assert (len(talk.of(Warned)), len(talk.of(Heard)), len(talk.of(ReplySentence))) == (1, 0, 1)
 
@@ -215,8 +215,7 @@ def test_who_reads_words_cannot_go_on_without_them() -> None:
     talk = Conversation(words_first=True)
     talk.answers = False
     talk.say()
-    for item in talk.answer(talk.of(EncodeSpeech)[0]):
-        talk.push(item)
+    talk.take(talk.of(EncodeSpeech)[0])
     [hearing] = talk.of(Decode)
     assert hearing.urgent
     talk.push(WorkFailed(talk.sample, hearing.request, hearing.turn, "hear", "too much to do"))
@@ -228,8 +227,7 @@ def test_late_results_of_a_turn_that_is_over_change_nothing() -> None:
     talk.say()
     before = len(talk.events)
     for request in list(talk.requests):
-        for item in talk.answer(request):
-            talk.push(item)
+        talk.take(request)
     assert len(talk.events) == before
 
 
@@ -268,16 +266,14 @@ def test_a_sentence_without_a_sound_does_not_take_the_heard_one_away() -> None:
     talk = Conversation(interruptible=True)
     talk.answers = False
     talk.say()
-    for item in talk.answer(talk.of(EncodeSpeech)[0]):
-        talk.push(item)
+    talk.take(talk.of(EncodeSpeech)[0])
     [think] = talk.of(Think)
     for text in ("...", "A sentence.", "Another one."):
         talk.push(Thought(talk.sample, think.request, think.turn, None, text, last=False))
     silent, spoken, cut = talk.of(Speak)
     talk.push(Voiced(talk.sample, silent.request, silent.turn, silent.index, np.zeros(0, np.float32), last=True))
     for request in (spoken, cut):
-        for item in talk.answer(request):
-            talk.push(item)
+        talk.take(request)
     talk.push(PlaybackPosition(talk.sample, 2400))  # all of the second, nothing of the third
     talk.sound(0.3, speech=True)
     assert talk.of(ReplyTruncated)[0].kept_sentences == 2
@@ -297,8 +293,7 @@ def test_an_interruption_cancels_what_is_under_way() -> None:
     talk = Conversation(interruptible=True)
     talk.answers = False
     talk.say()
-    for item in talk.answer(talk.of(EncodeSpeech)[0]):
-        talk.push(item)
+    talk.take(talk.of(EncodeSpeech)[0])
     talk.sound(0.3, speech=True)
     assert [event.status for event in talk.of(TurnEnded)] == ["interrupted"]
     assert [request.turn for request in talk.of(CancelTurn)] == [1]
