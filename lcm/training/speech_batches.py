@@ -5,17 +5,19 @@ trainer computes. What they draw depends on chance as well as on the seed: train
 Knows nothing of models or concepts.
 """
 
+import contextlib
+import logging
 import os
 import queue
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
-from multiprocessing.queues import Queue
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -36,6 +38,11 @@ from lcm.training.phones import needed_frames, phone_labels
 from lcm.training.recordings import FloatArray, Recordings
 from lcm.training.synthesis import ESPEAK_RATE, MAIN_ACCENT, Espeak, TrainingVariants, random_speaker
 from lcm.training.text_batches import transcript
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+_log = logging.getLogger(__name__)
 
 Float16Array = np.ndarray[Any, np.dtype[np.float16]]
 Int64Array = np.ndarray[Any, np.dtype[np.int64]]
@@ -221,68 +228,93 @@ def dev_examples(stores: Path, most: int = 150, longest_seconds: float = 12.0) -
 
 
 class SpeechFeed:
-    """Owns the producer processes; iterate it for batches. A context manager: leaving ends them."""
+    """Owns the producer processes; iterate it for batches. A context manager: leaving ends them.
+
+    A producer that died after it gave something is replaced: in some hundred thousand sentences of random voices
+    espeak-ng crashes once.
+    """
 
     def __init__(self, prepared: Path, stores: Path, mix: SpeechMix, *, seed: int, producers: int = 1) -> None:
-        context = get_context("spawn")
-        self._batches: Queue[SpeechBatch] = context.Queue(maxsize=_WAITING_BATCHES)
-        self._voices = tempfile.TemporaryDirectory(prefix="noema-")
-        folders = [Path(self._voices.name) / str(number) for number in range(producers)]
-        self._processes: list[BaseProcess] = [
-            context.Process(
-                target=_produce, args=(self._batches, prepared, stores, mix, (seed, number), folder), daemon=True
-            )
-            for number, folder in enumerate(folders)
-        ]
+        self._source = (prepared, stores, mix, seed)
+        self._batches: queue.Queue[SpeechBatch | None] = queue.Queue(_WAITING_BATCHES)
+        self._processes: dict[int, BaseProcess] = {}
+        self._ended = threading.Event()
+        self._threads = [threading.Thread(target=self._keep_alive, args=(n,)) for n in range(producers)]
 
     def __enter__(self) -> "SpeechFeed":
         """Start the producers."""
-        for process in self._processes:
-            process.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_error: object) -> None:
         """End the producers; batches not yet taken are lost."""
-        for process in self._processes:
-            process.terminate()
-        for process in self._processes:
-            process.join()
-        self._voices.cleanup()
+        self._ended.set()
+        for thread in self._threads:
+            while thread.is_alive():
+                for process in list(self._processes.values()):
+                    process.terminate()
+                thread.join(timeout=0.1)
 
     def __iter__(self) -> Iterator[SpeechBatch]:
         """Batches, for ever.
 
         Raises:
-            TrainingDataError: the producers have died; what they said is on stderr.
+            TrainingDataError: a producer died before its first batch; what it said is on stderr.
         """
-        while True:
-            try:
-                yield self._batches.get(timeout=5)
-            except queue.Empty:
-                if not any(process.is_alive() for process in self._processes):
-                    raise TrainingDataError("no process makes speech any more; see its message above") from None
+        while (batch := self._batches.get()) is not None:
+            yield batch
+        raise TrainingDataError("the process that makes speech has failed; see its message above")
+
+    def _keep_alive(self, number: int) -> None:
+        """One producer after the other, each until it dies."""
+        while self._pass_on(number):
+            _log.warning("producer %d died (exit code %s); another follows", number, self._processes[number].exitcode)
+        self._put(None)
+
+    def _pass_on(self, number: int) -> bool:
+        """Starts a producer and passes its batches on until it dies. Whether it gave any, and is to be replaced."""
+        context, given = get_context("spawn"), False
+        receiving, sending = context.Pipe(duplex=False)
+        with tempfile.TemporaryDirectory(prefix="noema-") as folder:
+            process = context.Process(
+                target=_produce, args=(sending, *self._source, number, Path(folder) / "voices"), daemon=True
+            )
+            process.start()
+            self._processes[number] = process
+            sending.close()  # or its end would not be seen here
+            with receiving, contextlib.suppress(EOFError, OSError):
+                while not self._ended.is_set():
+                    self._put(receiving.recv())
+                    given = True
+            process.join()
+        return given and not self._ended.is_set()
+
+    def _put(self, batch: SpeechBatch | None) -> None:
+        while not self._ended.is_set():
+            with contextlib.suppress(queue.Full):
+                return self._batches.put(batch, timeout=1)
 
 
 def _produce(
-    batches: "Queue[SpeechBatch]", prepared: Path, stores: Path, mix: SpeechMix, seed: tuple[int, int], folder: Path
+    batches: "Connection[SpeechBatch, None]",
+    prepared: Path,
+    stores: Path,
+    mix: SpeechMix,
+    seed: int,
+    number: int,
+    folder: Path,
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle; it ends its producers
     torch.set_num_threads(1)
-    parent = parent_process()
-    assert parent is not None  # started as a child
     # A restart must not hear the first hour again: the seed alone does not decide.
-    rng = np.random.default_rng((*seed, int.from_bytes(os.urandom(8), "big")))
+    rng = np.random.default_rng((seed, number, int.from_bytes(os.urandom(8), "big")))
     source = ExampleSource(prepared, stores, mix, int(rng.integers(2**62)), folder)
-    while parent.is_alive():
-        groups = grouped(source.pool(), mix.batch_seconds)
-        for number in rng.permutation(len(groups)):
-            batch = collated(groups[number])
-            while parent.is_alive():
-                try:
-                    batches.put(batch, timeout=5)
-                    break
-                except queue.Full:
-                    continue
+    with contextlib.suppress(BrokenPipeError):  # the trainer has gone
+        while True:
+            groups = grouped(source.pool(), mix.batch_seconds)
+            for group in rng.permutation(len(groups)):
+                batches.send(collated(groups[group]))
 
 
 def _weighted(choices: tuple[tuple[str, float], ...], rng: np.random.Generator) -> str:

@@ -1,5 +1,6 @@
 """Batches of speech: grouped by length, collated without loss, drawn by a process of their own."""
 
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,23 @@ def test_the_feed_gives_what_was_asked_for_and_ends(tmp_path: Path) -> None:
     assert {language for _, language, _ in seen} >= {"eng", "fra", "spa", "deu"}
     assert all(count > 0 for text, _, count in seen if text == "the quick brown fox")
     assert not texts & {"Das ist geheim."}  # a held-out sentence
+
+
+@pytest.mark.slow
+def test_a_producer_that_crashed_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    prepared, stores = tiny_stores(tmp_path)
+    mix = SpeechMix(batch_seconds=2, pool_seconds=20, corpora=(("librispeech_en", 1.0),))
+    with SpeechFeed(prepared, stores, mix, seed=0) as feed:
+        batches = iter(feed)
+        next(batches)
+        [producer] = multiprocessing.active_children()
+        producer.kill()
+        producer.join()
+        while not caplog.records:  # what it had made before is used up first
+            next(batches)
+        assert next(batches).texts
+    assert "exit code -9" in caplog.text
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.slow
