@@ -8,7 +8,7 @@ names the space it was made for, and one made for another space is refused: its 
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from lcm.errors import BundleError
 FORMAT = 1
 SHARD_BYTES = 16 * 1024 * 1024
 SPACE_PART = "text_encoder"
+TOKENIZER = "tokenizer.model"
 BUNDLES = Path(__file__).parent / "bundles"
 
 FileName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
@@ -36,6 +37,7 @@ class _PartEntry(BaseModel):
     config: dict[str, Any]
     shards: list[FileName]
     sidecars: list[FileName]
+    checkpoint: FileName | None = None
 
 
 class _Description(BaseModel):
@@ -43,6 +45,7 @@ class _Description(BaseModel):
 
     name: str
     space_id: str
+    concept_dim: int
     languages: dict[str, list[str]]
     parts: dict[FileName, _PartEntry]
     files: dict[FileName, tuple[int, str]]
@@ -57,6 +60,8 @@ class Part:
     folder: Path
     shards: tuple[str, ...]
     sidecars: tuple[str, ...]
+    checkpoint: Path | None = None
+    """A file in a layout of its publisher's, instead of shards"""
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor, float32 on the CPU (integers keep their type).
@@ -107,6 +112,7 @@ class Bundle:
         self.description = description
         self.name: str = description["name"]
         self.space_id: str = description["space_id"]
+        self.concept_dim: int = description["concept_dim"]
         self.languages: dict[str, list[str]] = description["languages"]
 
     @classmethod
@@ -162,15 +168,18 @@ class Bundle:
                 f"{name!r} of {self.folder} was made for space {entry['space_id']}, the bundle holds {self.space_id}; "
                 "train it again on this space, or restore the bundle"
             )
-        return Part(name, entry["config"], self.folder, tuple(entry["shards"]), tuple(entry["sidecars"]))
+        checkpoint = self.folder / entry["checkpoint"] if entry.get("checkpoint") else None
+        return Part(name, entry["config"], self.folder, tuple(entry["shards"]), tuple(entry["sidecars"]), checkpoint)
 
     def tokenizer_path(self) -> Path:
         """Where the SentencePiece model lies."""
-        return self.folder / "tokenizer.model"
+        return self.folder / TOKENIZER
 
     def _check_files(self, *, verify: bool) -> None:
         files = self.description["files"]
-        named = {"tokenizer.model", *(s for part in self.description["parts"].values() for s in part["shards"])}
+        parts = self.description["parts"].values()
+        named = {TOKENIZER, *(shard for part in parts for shard in part["shards"])}
+        named |= {part["checkpoint"] for part in parts if part.get("checkpoint")}
         if unlisted := sorted(named - files.keys()):
             raise BundleError(f"{self.folder / 'bundle.json'} does not list {', '.join(unlisted)}; {_REPAIR}")
         for name, (size, digest) in files.items():
@@ -205,17 +214,32 @@ class BundleWriter:
         self, tokenizer: bytes, languages: list[str], config: Mapping[str, Any], tensors: Mapping[str, Tensor]
     ) -> str:
         """Write tokenizer and text encoder; returns the new `space_id`. Parts of other spaces stay, and are refused."""
-        _replace(self.folder / "tokenizer.model", tokenizer)
-        self._record("tokenizer.model")
+        _replace(self.folder / TOKENIZER, tokenizer)
+        self._record(TOKENIZER)
         self.description["languages"]["text"] = list(languages)
         self.description["concept_dim"] = config["concept_dim"]
         shards = self._write_shards(SPACE_PART, tensors)
-        hashes = [self.description["files"][name][1] for name in ("tokenizer.model", *shards)]
-        sized = json.dumps([dict(config), list(languages), hashes], sort_keys=True)
-        space_id = hashlib.sha256(sized.encode()).hexdigest()[:16]
-        self.description["space_id"] = space_id
-        self._describe(SPACE_PART, config, space_id, shards, {})
-        return space_id
+        self._describe(SPACE_PART, config, self._name_space(config, shards), shards, {})
+        return str(self.description["space_id"])
+
+    def adopt_space(self, languages: list[str], config: Mapping[str, Any], checkpoint: str) -> None:
+        """Take `tokenizer.model` and a published checkpoint of a text encoder, both in the folder, as they are."""
+        self._record(TOKENIZER)
+        self._record(checkpoint)
+        self.description["languages"]["text"] = list(languages)
+        self.description["concept_dim"] = config["concept_dim"]
+        self._describe(SPACE_PART, config, self._name_space(config, [checkpoint]), [], {}, checkpoint)
+
+    def adopt_part(self, name: str, config: Mapping[str, Any], checkpoint: str) -> None:
+        """Take a published checkpoint in the folder as a part of this space."""
+        self._record(checkpoint)
+        self._describe(name, config, self.description["space_id"], [], {}, checkpoint)
+
+    def _name_space(self, config: Mapping[str, Any], files: Sequence[str]) -> str:
+        hashes = [self.description["files"][name][1] for name in (TOKENIZER, *files)]
+        sized = json.dumps([dict(config), self.description["languages"]["text"], hashes], sort_keys=True)
+        self.description["space_id"] = hashlib.sha256(sized.encode()).hexdigest()[:16]
+        return str(self.description["space_id"])
 
     def write_part(
         self,
@@ -237,17 +261,26 @@ class BundleWriter:
         self._save()
 
     def _describe(
-        self, name: str, config: Mapping[str, Any], space_id: str, shards: list[str], sidecars: Mapping[str, bytes]
+        self,
+        name: str,
+        config: Mapping[str, Any],
+        space_id: str,
+        shards: list[str],
+        sidecars: Mapping[str, bytes],
+        checkpoint: str | None = None,
     ) -> None:
         old = self.description["parts"].get(name, {"shards": [], "sidecars": []})
-        kept = {*shards, *(f"{name}.{s}" for s in sidecars)}
-        stale = [f for f in (*old["shards"], *(f"{name}.{s}" for s in old["sidecars"])) if f not in kept]
+        kept = {*shards, *(f"{name}.{s}" for s in sidecars), checkpoint}
+        had = [*old["shards"], *(f"{name}.{s}" for s in old["sidecars"]), old.get("checkpoint")]
+        stale = [file for file in had if file and file not in kept]
         for file in stale:
             del self.description["files"][file]
         self.description.pop("metrics", None)  # they are of the weights that were here
         self.description["parts"][name] = {
             "space_id": space_id, "config": dict(config), "shards": shards, "sidecars": sorted(sidecars),
         }  # fmt: skip
+        if checkpoint:
+            self.description["parts"][name]["checkpoint"] = checkpoint
         self._save()
         for file in stale:
             (self.folder / file).unlink(missing_ok=True)
@@ -288,13 +321,22 @@ def _shards(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     yield shard
 
 
+def fetched_bundles() -> Path:
+    """Where fetched bundles lie: `$XDG_DATA_HOME/noema/bundles`, usually in `~/.local/share`."""
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data) / "noema" / "bundles"
+
+
 def _folder(bundle: str | Path) -> Path:
-    named = BUNDLES / str(bundle)
-    return named if str(bundle).isidentifier() and named.is_dir() else Path(bundle)
+    if str(bundle).isidentifier():
+        for home in (BUNDLES, fetched_bundles()):
+            if (home / str(bundle) / "bundle.json").is_file():
+                return home / str(bundle)
+    return Path(bundle)
 
 
 def _known() -> str:
-    names = sorted(p.parent.name for p in BUNDLES.glob("*/bundle.json"))
+    names = sorted(p.parent.name for home in (BUNDLES, fetched_bundles()) for p in home.glob("*/bundle.json"))
     return f"{', '.join(names) or '(none ship with this checkout)'}, or a folder that holds one"
 
 

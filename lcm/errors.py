@@ -25,6 +25,10 @@ class ComputeDeviceError(LcmError):
     """This machine cannot compute on the device that was asked for."""
 
 
+class BackendError(LcmError):
+    """The backend that was asked for is not installed here, or cannot do what was asked of it."""
+
+
 class DecodingError(LcmError):
     """Options of decoding that do not go together, or are out of range."""
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lcm.bundle import Bundle
 from lcm.errors import BundleError, ContextError, LanguageError
-from lcm.space.tokenizer import base_language
+from lcm.space.languages import base_language
 
 PART = "bank"
 TEXTS = "texts.json.xz"

@@ -3,80 +3,94 @@
 Shape letters here and below: B batch, T time (tokens, frames or samples), C concept, D model width.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lcm.bundle import Bundle, fitting
+from lcm.bundle import Bundle
 from lcm.errors import AudioInputError, ComputeDeviceError, ContextError, DecodingError, LanguageError, TextError
-from lcm.space.decoding import DecodingOptions, decode
+from lcm.space.backend import Backend, Precision, TorchBackend
+from lcm.space.decoding import DecodingOptions
 from lcm.space.fbank import SAMPLE_RATE, fbank
+from lcm.space.languages import Languages
 from lcm.space.sentences import clean
-from lcm.space.speech_encoder import SpeechEncoder, speech_encoder_from_part
-from lcm.space.text_decoder import TextDecoder, TextDecoderConfig
-from lcm.space.text_encoder import TextEncoder, TextEncoderConfig
-from lcm.space.tokenizer import PAD, Tokenizer, base_language
+from lcm.space.text_decoder import TextDecoderConfig
+from lcm.space.text_encoder import TextEncoderConfig
+from lcm.space.tokenizer import PAD, Tokenizer
 
-__all__ = ["ConceptSpace", "DecodingOptions"]
+__all__ = ["ConceptSpace", "DecodedText", "DecodingOptions"]
 
 BATCH = 64
 MIN_SECONDS, MAX_SECONDS = 0.1, 30.0
 SPEECH_BATCH = 16
+_PREFIX_AND_END = 3
 FRAMES_MULTIPLE = 16
 """Feature frames are padded to a multiple. oneDNN keeps compiled code for every length it meets, and no two utterances
 are equally long: over 360 utterances memory grew by 59 MB unpadded, by 17 MB (and no further) padded"""
 
 
+@dataclass(frozen=True, slots=True)
+class DecodedText:
+    """A sentence, and how sure the decoder is of it."""
+
+    text: str
+    score: float
+    """Log-probability a token, language tag and end among them"""
+    tokens: list[int]
+    """Without tag and end"""
+    log_probs: list[float]
+    """Of each token, and of the end if it was reached"""
+
+
 class ConceptSpace:
     """Encoders and decoder of one bundle, on one device. Use from one thread at a time."""
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        tokenizer: Tokenizer,
-        text_encoder: TextEncoder,
-        text_decoder: TextDecoder | None,
-        speech_encoder: SpeechEncoder | None,
-        device: torch.device,
-    ) -> None:
-        self.bundle, self.tokenizer, self.device = bundle, tokenizer, device
-        self.space_id, self.dim = bundle.space_id, text_encoder.config.concept_dim
-        self._text_encoder, self._text_decoder, self._speech_encoder = text_encoder, text_decoder, speech_encoder
+    def __init__(self, bundle: Bundle, backend: Backend, device: torch.device) -> None:
+        self.bundle, self.device = bundle, device
+        self.space_id, self.dim = bundle.space_id, bundle.concept_dim
+        self.tokenizer = Tokenizer.from_file(bundle.tokenizer_path(), bundle.languages["text"])
+        self._backend = backend
+        self._known = {kind: Languages(tags, f"{kind} of {bundle.name!r}") for kind, tags in bundle.languages.items()}
 
     @classmethod
-    def load(cls, name: str | Path = "mini", device: str = "auto") -> "ConceptSpace":
-        """Load a bundle by name (`mini`) or folder.
+    def load(
+        cls,
+        name: str | Path = "mini",
+        device: str = "auto",
+        *,
+        precision: Precision = "float32",
+        backend: Literal["noema", "sonar-space"] = "noema",
+        parts: Collection[str] | None = None,
+    ) -> "ConceptSpace":
+        """Load a bundle by name (`mini`; `sonar`, once it was fetched) or folder.
 
         Args:
-            name: a bundle that ships with Noema, or a folder that holds one.
+            name: a bundle that ships with Noema or was fetched, or a folder that holds one.
             device: `auto` (CUDA, else MPS, else CPU) or any torch device.
+            precision: of the weights; concepts are float32 always.
+            backend: whose modules compute: ours, or Meta's package where it is installed (extra `sonar`).
+            parts: what to load now, the rest when it is first needed; None is all but encoders for one language.
 
         Raises:
             BundleError: missing, damaged, its parts belong to different spaces, or do not fit this Noema.
             ComputeDeviceError: no such device here.
+            BackendError: no such backend here.
         """
         bundle, where = Bundle.open(name), chosen_device(device)
-        decoder, speech = None, None
-        part = bundle.part("text_encoder")
-        with fitting(part):
-            encoder = TextEncoder(TextEncoderConfig(**part.config))
-            encoder.load_state_dict(part.tensors())
-        if "text_decoder" in bundle.parts:
-            part = bundle.part("text_decoder")
-            with fitting(part):
-                decoder = TextDecoder(TextDecoderConfig(**part.config), embed=encoder.embed)
-                decoder.load_state_dict({**part.tensors(), "embed.weight": encoder.embed.weight.detach()})
-            decoder.to(where).eval()
-        if "speech_encoder" in bundle.parts:
-            part = bundle.part("speech_encoder")
-            with fitting(part):
-                speech = speech_encoder_from_part(part.config, part.tensors())
-            speech.to(where)
-        tokenizer = Tokenizer.from_file(bundle.tokenizer_path(), bundle.languages["text"])
-        return cls(bundle, tokenizer, encoder.to(where).eval(), decoder, speech, where)
+        models: Backend
+        if backend == "sonar-space":
+            from lcm.space.sonar_space import SonarSpaceBackend
+
+            models = SonarSpaceBackend(bundle, where, precision)
+        else:
+            models = TorchBackend(bundle, where, precision)
+        usual = ("text_encoder", "text_decoder", "speech_encoder")
+        models.prepare([part for part in (usual if parts is None else parts) if part in bundle.parts])
+        return cls(bundle, models, where)
 
     @property
     def languages(self) -> dict[str, list[str]]:
@@ -96,12 +110,12 @@ class ConceptSpace:
 
         Raises:
             TextError: a text is empty, nothing is left of it without control characters, or `texts` is one text.
-            LanguageError: a language that the bundle does not hold.
+            LanguageError: a language that the bundle does not hold; says which come nearest.
         """
         if isinstance(texts, str):
             raise TextError("give a list of sentences, not one text: each letter would become a sentence")
         languages = self._languages(language, len(texts), "text")
-        limit = self._text_encoder.config.max_tokens
+        limit = TextEncoderConfig(**self.bundle.part("text_encoder").config).max_tokens
         rows = [
             self.tokenizer.encode_source(_required(text), tag, max_tokens=limit)
             for text, tag in zip(texts, languages, strict=True)
@@ -111,7 +125,7 @@ class ConceptSpace:
             tokens = torch.full((len(batch), max(len(rows[i]) for i in batch)), PAD)
             for at, i in enumerate(batch):
                 tokens[at, : len(rows[i])] = torch.tensor(rows[i])
-            out[batch] = self._text_encoder(tokens.to(self.device)).cpu()
+            out[batch] = self._backend.encode_tokens(tokens)
         return out
 
     @torch.inference_mode()
@@ -132,15 +146,17 @@ class ConceptSpace:
             AudioInputError: empty, too short or long, not finite, or not one channel.
             LanguageError: a language without a speech encoder.
         """
-        self._languages(language, len(waveforms), "speech")
-        assert self._speech_encoder is not None  # otherwise the bundle lists no speech language
+        languages = self._languages(language, len(waveforms), "speech")
         features = [fbank(_checked(waveform, sample_rate)) for waveform in waveforms]
         out = torch.empty(len(features), self.dim)
-        for batch in _length_sorted([len(f) for f in features], SPEECH_BATCH):
-            lengths = torch.tensor([len(features[i]) for i in batch])
-            padded = torch.nn.utils.rnn.pad_sequence([features[i] for i in batch], batch_first=True)  # [B, F, 80]
-            padded = torch.nn.functional.pad(padded, (0, 0, 0, -padded.shape[1] % FRAMES_MULTIPLE))
-            out[batch] = self._speech_encoder(padded.to(self.device), lengths.to(self.device)).float().cpu()
+        for tag in dict.fromkeys(languages):
+            of_tag = [i for i, spoken in enumerate(languages) if spoken == tag]
+            for positions in _length_sorted([len(features[i]) for i in of_tag], SPEECH_BATCH):
+                batch = [of_tag[at] for at in positions]
+                lengths = torch.tensor([len(features[i]) for i in batch])
+                padded = torch.nn.utils.rnn.pad_sequence([features[i] for i in batch], batch_first=True)  # [B, F, 80]
+                padded = torch.nn.functional.pad(padded, (0, 0, 0, -padded.shape[1] % FRAMES_MULTIPLE))
+                out[batch] = self._backend.encode_features(padded, lengths, tag)
         return out
 
     def decode_text(
@@ -150,7 +166,7 @@ class ConceptSpace:
         *,
         beam: int = 1,
         temperature: float = 0.0,
-        seeds: Sequence[int] | None = None,
+        seeds: Sequence[int] = (),
         max_tokens: int | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> list[str]:
@@ -166,41 +182,85 @@ class ConceptSpace:
             cancelled: asked between two steps.
 
         Raises:
+            As `decode`.
+        """
+        options = DecodingOptions(beam=beam, temperature=temperature, seeds=seeds, max_tokens=max_tokens)
+        return [decoded.text for decoded in self.decode(concepts, language, options, cancelled)]
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        concepts: Tensor,
+        language: str | Sequence[str],
+        options: DecodingOptions | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> list[DecodedText]:
+        """One sentence a concept, with its score.
+
+        Args:
+            concepts: [B, C].
+            language: one for all, or one each.
+            options: how to search; greedy if left out.
+            cancelled: asked between two steps.
+
+        Raises:
             ContextError: the concepts are not finite, or not of this space's width.
-            LanguageError: a language that the bundle does not hold.
-            DecodingError: a beam with a temperature, or a number out of its range.
+            LanguageError: a language that the bundle does not hold; says which come nearest.
+            DecodingError: options that do not go together, or are out of range.
             DecodingCancelled: `cancelled()` answered true.
         """
+        languages = self._speakers(concepts, language)
+        chosen = _checked_options(options or DecodingOptions(), len(concepts), self._decoder_config())
+        prefixes = torch.tensor([self.tokenizer.target_prefix(tag) for tag in languages]).view(-1, 2)
+        decoded: list[DecodedText] = []
+        size = max(1, BATCH // chosen.beam)
+        for start in range(0, len(concepts), size):
+            rows = slice(start, start + size)
+            own = replace(chosen, seeds=chosen.seeds[rows])
+            best = self._backend.decode(concepts[rows].float(), prefixes[rows], self.tokenizer.eos, own, cancelled)
+            decoded += [DecodedText(self.tokenizer.decode(h.tokens), h.score, h.tokens, h.log_probs) for h in best]
+        return decoded
+
+    @torch.inference_mode()
+    def logits(self, concepts: Tensor, texts: Sequence[str], language: str | Sequence[str]) -> list[Tensor]:
+        """What the decoder says at each place of a given text: teacher forcing.
+
+        Returns:
+            [T, V] each: before each of the T − 1 tokens of the text (`tokenizer.encode`), and before its end.
+
+        Raises:
+            ContextError, LanguageError: as `decode`.
+            TextError: as `encode_text`, or not one text a concept.
+        """
+        languages = self._speakers(concepts, language)
+        if len(texts) != len(concepts) or isinstance(texts, str):
+            raise TextError(f"give one text for each of {len(concepts)} concepts")
+        limit = self._decoder_config().max_tokens
+        said: list[Tensor] = []
+        for number, (text, tag) in enumerate(zip(texts, languages, strict=True)):
+            tokens = [*self.tokenizer.target_prefix(tag), *self.tokenizer.encode(_required(text))][:limit]
+            given = self._backend.logits(concepts[number : number + 1].float(), torch.tensor([tokens]))
+            said.append(given[0, 1:])
+        return said
+
+    def _speakers(self, concepts: Tensor, language: str | Sequence[str]) -> list[str]:
         if concepts.ndim != 2 or concepts.shape[1] != self.dim or not bool(concepts.isfinite().all()):
             raise ContextError(f"give finite concepts, [B, {self.dim}], not {tuple(concepts.shape)}")
-        languages = self._languages(language, len(concepts), "text")
-        if self._text_decoder is None:
+        return self._languages(language, len(concepts), "text")
+
+    def _decoder_config(self) -> TextDecoderConfig:
+        if "text_decoder" not in self.bundle.parts:
             raise LanguageError(f"bundle {self.bundle.name!r} has no text decoder; choose another with --bundle")
-        limit = min(96 if max_tokens is None else max_tokens, self._text_decoder.config.max_tokens - 2)
-        seeds = range(len(concepts)) if seeds is None else seeds
-        options = DecodingOptions(beam=beam, temperature=temperature, max_tokens=limit, seeds=seeds)
-        _check_options(options, len(concepts))
-        texts: list[str] = []
-        for start in range(0, len(concepts), BATCH):
-            rows = languages[start : start + BATCH]
-            prefixes = torch.tensor([self.tokenizer.target_prefix(tag) for tag in rows], device=self.device)
-            chosen = replace(options, seeds=seeds[start : start + BATCH])
-            batch = concepts[start : start + BATCH].to(self.device, torch.float32)
-            ids = decode(self._text_decoder, batch, prefixes, self.tokenizer.eos, chosen, cancelled)
-            texts += [self.tokenizer.decode(row) for row in ids]
-        return texts
+        return TextDecoderConfig(**self.bundle.part("text_decoder").config)
 
     def _languages(self, language: str | Sequence[str], count: int, kind: str) -> list[str]:
         tags = [language] * count if isinstance(language, str) else list(language)
         if len(tags) != count:
             raise LanguageError(f"{len(tags)} languages for {count} items; give one for all, or one each")
-        known = self.bundle.languages[kind]
-        for tag in {*tags, language} if isinstance(language, str) else set(tags):
-            if base_language(tag) not in known:
-                raise LanguageError(
-                    f"language {tag!r} is not in bundle {self.bundle.name!r} for {kind}; choose: {', '.join(known)}"
-                )
-        return [base_language(tag) for tag in tags]
+        known = self._known[kind]
+        if isinstance(language, str):
+            known.resolve(language)  # also where there are no items
+        return [known.resolve(tag) for tag in tags]
 
 
 def chosen_device(device: str) -> torch.device:
@@ -219,13 +279,22 @@ def chosen_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def _check_options(options: DecodingOptions, count: int) -> None:
-    if options.beam < 1 or options.max_tokens < 1 or not 0 <= options.temperature < float("inf"):
+def _checked_options(options: DecodingOptions, count: int, config: TextDecoderConfig) -> DecodingOptions:
+    """The options, filled up from the decoder's configuration."""
+    given = config.usual_tokens if options.max_tokens is None else options.max_tokens
+    if options.beam < 1 or given < 1 or not 0 <= options.temperature < float("inf"):
         raise DecodingError("beam and max_tokens begin at 1, a temperature at 0")
-    if options.beam > 1 and options.temperature > 0:
+    if options.top_k < 0 or not 0 < options.top_p <= 1:
+        raise DecodingError("top_k begins at 1 (0 is all), top_p lies above 0 and is at most 1")
+    samples = options.temperature > 0
+    if options.beam > 1 and samples:
         raise DecodingError("a beam search does not sample; leave out beam or temperature")
-    if len(options.seeds) != count:
+    if not samples and (options.top_k or options.top_p < 1):
+        raise DecodingError("top_k and top_p belong to sampling; give a temperature above 0")
+    if options.seeds and len(options.seeds) != count:
         raise DecodingError(f"{len(options.seeds)} seeds for {count} concepts; give one each")
+    longest = config.max_tokens - _PREFIX_AND_END
+    return replace(options, max_tokens=min(given, longest), seeds=options.seeds or range(count))
 
 
 def _required(text: str) -> str:

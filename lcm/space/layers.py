@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_GROWTH = 32
+"""Tokens by which a cache grows: few copies, and little room that short sentences do not need"""
+
 
 @dataclass(slots=True)
 class LayerCache:
@@ -20,17 +23,34 @@ class LayerCache:
     keys: Tensor  # [B, H, capacity, D / H]
     values: Tensor  # [B, H, capacity, D / H]
 
+    def make_room(self, position: int) -> None:
+        """Grow, if need be, so that there is a place for `position`."""
+        if position >= self.keys.shape[2]:
+            self.keys, self.values = (F.pad(kept, (0, 0, 0, _GROWTH)) for kept in (self.keys, self.values))
 
-def sinusoidal_positions(length: int, dim: int) -> Tensor:
+
+def sinusoidal_positions(length: int, dim: int, first: int = 0) -> Tensor:
     """Fixed positions as fairseq makes them: all sines first, then all cosines.
 
+    Args:
+        length: how many.
+        dim: width.
+        first: the number of the first of them.
+
     Returns:
-        [length, dim] float32.
+        [length, dim] float32 on the CPU, also where modules are built on another device.
     """
     half = dim // 2
-    frequencies = torch.exp(torch.arange(half, dtype=torch.float32) * -(math.log(10_000.0) / (half - 1)))
-    angles = torch.arange(length, dtype=torch.float32)[:, None] * frequencies[None]
+    steps = torch.arange(half, device="cpu", dtype=torch.float32)
+    frequencies = torch.exp(steps * -(math.log(10_000.0) / (half - 1)))
+    angles = torch.arange(first, first + length, device="cpu", dtype=torch.float32)[:, None] * frequencies[None]
     return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def key_bias(padding: Tensor) -> Tensor:
+    """[B, T], true where there is no key → [B, 1, 1, T]: −inf there."""
+    scores = torch.zeros(padding.shape, device=padding.device).masked_fill_(padding, float("-inf"))
+    return scores[:, None, None]
 
 
 class SelfAttention(nn.Module):
@@ -53,12 +73,14 @@ class SelfAttention(nn.Module):
         if q.dtype == torch.bfloat16 and q.device.type == "cpu":
             attended = _short_attention(q, k, v, bias, causal=causal)
         else:
-            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal)
+            mask = None if bias is None else bias.to(q.dtype)
+            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         return self.output_proj(attended.transpose(1, 2).flatten(2))
 
     def step(self, x: Tensor, cache: LayerCache, position: int) -> Tensor:
         """One decoding step: `x` [B, 1, D] attends to the cached positions and itself."""
         q = self._split(self.q_proj(x))
+        cache.make_room(position)
         cache.keys[:, :, position] = self._split(self.k_proj(x))[:, :, 0]
         cache.values[:, :, position] = self._split(self.v_proj(x))[:, :, 0]
         keys, values = cache.keys[:, :, : position + 1], cache.values[:, :, : position + 1]

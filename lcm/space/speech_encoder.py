@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lcm.space.conformer import ConformerLayer, convolved
-from lcm.space.layers import EncoderLayer, sinusoidal_positions
-from lcm.space.text_encoder import AttentionPooling, key_bias
+from lcm.space.layers import EncoderLayer, key_bias, sinusoidal_positions
+from lcm.space.text_encoder import AttentionPooling
 
 SUBSAMPLING = 4
 BLANK = 0

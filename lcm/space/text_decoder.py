@@ -25,6 +25,10 @@ class TextDecoderConfig:
     max_tokens: int = 512
     concept_dim: int = 1024
     dropout: float = 0.1
+    first_position: int = 0
+    """2 in SONAR, as fairseq counts: after the numbers of padding and the one before"""
+    usual_tokens: int = 96
+    """No sentence is longer: where decoding stops that does not end by itself"""
 
 
 @dataclass(slots=True)
@@ -53,7 +57,9 @@ class TextDecoder(nn.Module):
         super().__init__()
         self.config = config
         self.embed = embed or nn.Embedding(config.vocab_size, config.dim, padding_idx=PAD)
-        self.register_buffer("positions", sinusoidal_positions(config.max_tokens, config.dim), persistent=False)
+        self.register_buffer(
+            "positions", sinusoidal_positions(config.max_tokens, config.dim, config.first_position), persistent=False
+        )
         self.layers = nn.ModuleList(
             DecoderLayer(config.dim, config.heads, config.ffn_dim, config.concept_dim, config.dropout)
             for _ in range(config.layers)
@@ -72,10 +78,10 @@ class TextDecoder(nn.Module):
         """[..., D] → [..., V]."""
         return F.linear(hidden, self.embed.weight)
 
-    def start(self, concepts: Tensor, capacity: int) -> DecoderState:
-        """Per-sentence constants and an empty cache for `capacity` tokens."""
-        batch, config = concepts.shape[0], self.config
-        shape = (batch, config.heads, capacity, config.dim // config.heads)
+    def start(self, concepts: Tensor) -> DecoderState:
+        """Per-sentence constants and empty caches, which grow with the tokens."""
+        config, concepts = self.config, concepts.to(self.embed.weight.dtype)
+        shape = (len(concepts), config.heads, 0, config.dim // config.heads)
         empty = [LayerCache(concepts.new_empty(shape), concepts.new_empty(shape)) for _ in self.layers]
         return DecoderState([self._constant(layer, concepts) for layer in self.layers], empty)
 
@@ -95,4 +101,4 @@ class TextDecoder(nn.Module):
 
     def _embedded(self, tokens: Tensor, positions: Tensor) -> Tensor:
         embedded: Tensor = self.embed(tokens)
-        return embedded * math.sqrt(self.config.dim) + positions
+        return (embedded * math.sqrt(self.config.dim) + positions).to(embedded.dtype)

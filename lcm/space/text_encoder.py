@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lcm.space.layers import EncoderLayer, sinusoidal_positions
+from lcm.space.layers import EncoderLayer, key_bias, sinusoidal_positions
 from lcm.space.tokenizer import PAD
 
 
@@ -29,6 +29,8 @@ class TextEncoderConfig:
     pooling: Literal["mean", "attention"] = "mean"
     pooling_queries: int = 2
     dropout: float = 0.1
+    first_position: int = 0
+    """2 in SONAR, as fairseq counts: after the numbers of padding and the one before"""
 
 
 class AttentionPooling(nn.Module):
@@ -64,7 +66,9 @@ class TextEncoder(nn.Module):
         self.config = config
         self.embed = nn.Embedding(config.vocab_size, config.dim, padding_idx=PAD)
         nn.init.normal_(self.embed.weight, std=config.dim**-0.5)
-        self.register_buffer("positions", sinusoidal_positions(config.max_tokens, config.dim), persistent=False)
+        self.register_buffer(
+            "positions", sinusoidal_positions(config.max_tokens, config.dim, config.first_position), persistent=False
+        )
         self.layers = nn.ModuleList(
             EncoderLayer(config.dim, config.heads, config.ffn_dim, config.dropout) for _ in range(config.layers)
         )
@@ -80,8 +84,9 @@ class TextEncoder(nn.Module):
         """[B, T] int64, padded with `PAD` → [B, C] float32."""
         padding = tokens == PAD
         has_padding = bool(padding.any())
-        x = self.embed(tokens) * math.sqrt(self.config.dim) + self.positions[: tokens.shape[1]]
-        x = self.dropout(x)
+        embedded: Tensor = self.embed(tokens)
+        placed = embedded * math.sqrt(self.config.dim) + self.positions[: tokens.shape[1]]  # float32
+        x = self.dropout(placed.to(embedded.dtype))
         bias = key_bias(padding) if has_padding else None
         for layer in self.layers:
             x = layer(x, bias)
@@ -90,9 +95,3 @@ class TextEncoder(nn.Module):
             return self.pooler(x, padding if has_padding else None)
         kept = (~padding)[..., None].to(x.dtype)
         return ((x * kept).sum(dim=1) / kept.sum(dim=1)).float()
-
-
-def key_bias(padding: Tensor) -> Tensor:
-    """[B, T] → [B, 1, 1, T]: −inf where there is no token."""
-    scores = torch.zeros(padding.shape, device=padding.device).masked_fill_(padding, float("-inf"))
-    return scores[:, None, None]

@@ -1,7 +1,8 @@
 """Tokenizer: sentences in, SONAR token ids out, and back. Knows nothing of tensors or models.
 
 SentencePiece with the id layout of NLLB and SONAR [SONAR repository]: id = SentencePiece id + 1, `<pad>` = 0,
-one `__lang__` control symbol a language. Source: `__lang__ … </s>`; target prefix: `</s> __lang__`.
+one `__lang__` control symbol a language, inside the model or after all its pieces. Source: `__lang__ … </s>`; target
+prefix: `</s> __lang__`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,14 +10,12 @@ from pathlib import Path
 
 import sentencepiece as spm
 
-from lcm.errors import BundleError, LanguageError
+from lcm.errors import BundleError
+from lcm.space.languages import Languages
 
 PAD = 0
-
-
-def base_language(tag: str) -> str:
-    """`eng_Latn` → `eng`: the language without its script."""
-    return tag.split("_", 1)[0].casefold()
+_INTERNAL_SYMBOLS = 3
+"""That NLLB has after its languages and nobody uses"""
 
 
 class Tokenizer:
@@ -30,15 +29,19 @@ class Tokenizer:
         except RuntimeError as error:
             raise BundleError(f"the tokenizer model cannot be read ({error}); fetch the bundle again") from error
         self.languages = list(languages)
-        self._language_ids = {}
-        for language in languages:
-            piece = self._pieces.PieceToId(f"__{language}__")
-            if piece == self._pieces.unk_id():
-                raise BundleError(f"the tokenizer has no symbol for language {language!r}; fetch the bundle again")
-            self._language_ids[base_language(language)] = piece + 1
+        self._known = Languages(languages, "this bundle")
+        self._after_pieces: int = self._pieces.GetPieceSize() + 1
+        self.vocab_size = self._after_pieces
+        unknown = self._pieces.unk_id()
+        ids = {tag: self._pieces.PieceToId(f"__{tag}__") for tag in languages}
+        self._language_ids = {tag: piece + 1 for tag, piece in ids.items() if piece != unknown}
+        if not self._language_ids:  # NLLB's model has no symbols for them: they follow after its pieces, in order
+            self._language_ids = {tag: self._after_pieces + number for number, tag in enumerate(languages)}
+            self.vocab_size += len(languages) + _INTERNAL_SYMBOLS
+        elif missing := [tag for tag in languages if tag not in self._language_ids]:
+            raise BundleError(f"the tokenizer has no symbol for language {missing[0]!r}; fetch the bundle again")
         self.eos: int = self._pieces.eos_id() + 1
         self.unk: int = self._pieces.unk_id() + 1
-        self.vocab_size: int = self._pieces.GetPieceSize() + 1
 
     @classmethod
     def from_file(cls, path: Path, languages: Sequence[str]) -> "Tokenizer":
@@ -56,13 +59,9 @@ class Tokenizer:
         """Token id of the language's control symbol.
 
         Raises:
-            LanguageError: the bundle does not hold `language`.
+            LanguageError: the bundle does not hold `language`; says which come nearest.
         """
-        try:
-            return self._language_ids[base_language(language)]
-        except KeyError:
-            known = ", ".join(sorted(self._language_ids))
-            raise LanguageError(f"language {language!r} is not in this bundle; choose one of: {known}") from None
+        return self._language_ids[self._known.resolve(language)]
 
     def encode(self, text: str) -> list[int]:
         """Pieces of one sentence, without tags."""
@@ -79,4 +78,4 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """Text of the ids; padding, tags and the end symbol vanish."""
         tags = {PAD, self.eos, *self._language_ids.values()}
-        return str(self._pieces.DecodeIds([i - 1 for i in ids if i not in tags])).strip()
+        return str(self._pieces.DecodeIds([i - 1 for i in ids if i not in tags and i < self._after_pieces])).strip()

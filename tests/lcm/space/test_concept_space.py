@@ -21,6 +21,7 @@ from lcm.errors import (
 )
 from lcm.space import ConceptSpace
 from lcm.space.fbank import fbank
+from lcm.space.speech_encoder import speech_encoder_from_part
 
 SENTENCES = ["Go!", "The cat is hungry.", "Where is the station, and when does the next train leave?", "Good morning."]
 
@@ -64,8 +65,8 @@ def test_speech_becomes_one_concept_a_waveform_at_any_rate(small_space: ConceptS
 
 
 def test_padding_speech_changes_no_concept(small_space: ConceptSpace) -> None:
-    encoder = small_space._speech_encoder
-    assert encoder is not None
+    part = small_space.bundle.part("speech_encoder")
+    encoder = speech_encoder_from_part(part.config, part.tensors())
     for frames in (33, 47, 48, 49):
         waveform = tone(frames / 100 + 0.015)
         features = fbank(waveform)
@@ -104,9 +105,19 @@ def test_odd_text_still_becomes_a_concept(small_space: ConceptSpace, text: str) 
     assert small_space.encode_text([text], language="eng").isfinite().all()
 
 
-@pytest.mark.parametrize("language", ["klingon", "", "en"])
-def test_an_unknown_language_names_the_known_ones(small_space: ConceptSpace, language: str) -> None:
-    with pytest.raises(LanguageError, match="eng, fra, spa, deu"):
+@pytest.mark.parametrize(
+    ("language", "hint"),
+    [
+        ("klingon", "it covers eng, fra, spa, deu"),
+        ("", "it covers eng, fra, spa, deu"),
+        ("en", r"did you mean eng \(English\)\?"),
+        ("German", r"did you mean deu \(German\)\?"),
+        ("Spannish", r"did you mean spa \(Spanish\)\?"),
+        ("swa", r"did you mean spa \(Spanish\)\?"),
+    ],
+)
+def test_an_unknown_language_names_the_nearest(small_space: ConceptSpace, language: str, hint: str) -> None:
+    with pytest.raises(LanguageError, match=hint):
         small_space.encode_text(["Hello."], language=language)
 
 

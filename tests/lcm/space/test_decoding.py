@@ -1,10 +1,12 @@
 """Decoding through the KV cache agrees with the plain decoder, in any batch."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from lcm.space.decoding import DecodingCancelled, DecodingOptions, decode
+from lcm.space.decoding import DecodingCancelled, DecodingOptions, Hypothesis, decode
 from lcm.space.layers import DecoderLayer
 from lcm.space.text_decoder import TextDecoder, TextDecoderConfig
 
@@ -38,23 +40,28 @@ def greedy_without_cache(decoder: TextDecoder, concept: Tensor, max_tokens: int)
     ids = [EOS, 7]
     while len(ids) < max_tokens + 2:
         logits = decoder.logits(decoder.hidden(concept[None], torch.tensor([ids])))[0, -1]
-        if int(logits.argmax()) == EOS:
+        best = int(logits[1:].argmax()) + 1  # never padding
+        if best == EOS:
             break
-        ids.append(int(logits.argmax()))
+        ids.append(best)
     return ids[2:]
 
 
+def tokens(hypotheses: list[Hypothesis]) -> list[list[int]]:
+    return [hypothesis.tokens for hypothesis in hypotheses]
+
+
 @torch.inference_mode()
-def log_probability(decoder: TextDecoder, concept: Tensor, ids: list[int], max_tokens: int) -> float:
-    ended = [*ids, EOS] if len(ids) < max_tokens else ids
-    tokens = torch.tensor([[EOS, 7, *ended]])
+def log_probabilities(decoder: TextDecoder, concept: Tensor, ids: list[int]) -> Tensor:
+    """Of the language tag, each token and the end."""
+    tokens = torch.tensor([[EOS, 7, *ids, EOS]])
     log_p = decoder.logits(decoder.hidden(concept[None], tokens[:, :-1])).log_softmax(-1)
-    return float(log_p[0, 1:].gather(1, tokens[0, 2:, None]).sum()) / len(ended)
+    return log_p[0].gather(1, tokens[0, 1:, None])[:, 0]
 
 
 def test_greedy_with_the_cache_equals_greedy_without(decoder: TextDecoder, concepts: Tensor) -> None:
     options = DecodingOptions(max_tokens=20)
-    cached = decode(decoder, concepts, prefixes(24), EOS, options)
+    cached = tokens(decode(decoder, concepts, prefixes(24), EOS, options))
     assert cached == [greedy_without_cache(decoder, c, 20) for c in concepts]
     assert len({len(ids) for ids in cached}) > 1, "the sentences should end at different steps"
 
@@ -64,16 +71,22 @@ def test_a_batch_decodes_as_each_sentence_alone(decoder: TextDecoder, concepts: 
     options = DecodingOptions(beam=beam, max_tokens=20)
     together = decode(decoder, concepts, prefixes(24), EOS, options)
     alone = [decode(decoder, c[None], prefixes(1), EOS, options)[0] for c in concepts]
-    assert together == alone
+    assert tokens(together) == tokens(alone)
+    assert [h.score for h in together] == pytest.approx([h.score for h in alone], abs=1e-5)
+
+
+@pytest.mark.parametrize("options", [DecodingOptions(max_tokens=20), DecodingOptions(beam=4, max_tokens=20)])
+def test_a_score_is_the_mean_log_probability(decoder: TextDecoder, concepts: Tensor, options: DecodingOptions) -> None:
+    for concept, found in zip(concepts, decode(decoder, concepts, prefixes(24), EOS, options), strict=True):
+        expected = log_probabilities(decoder, concept, found.tokens)
+        assert found.score == pytest.approx(float(expected.mean()), abs=1e-5)
+        assert found.log_probs == pytest.approx(expected[1:].tolist(), abs=1e-4)
 
 
 def test_a_beam_finds_sentences_at_least_as_likely_as_greedy(decoder: TextDecoder, concepts: Tensor) -> None:
     greedy = decode(decoder, concepts, prefixes(24), EOS, DecodingOptions(max_tokens=20))
     beam = decode(decoder, concepts, prefixes(24), EOS, DecodingOptions(beam=3, max_tokens=20))
-    gains = [
-        log_probability(decoder, c, b, 20) - log_probability(decoder, c, g, 20)
-        for c, b, g in zip(concepts, beam, greedy, strict=True)
-    ]
+    gains = [found.score - other.score for found, other in zip(beam, greedy, strict=True)]
     assert sum(g > 1e-4 for g in gains) > len(gains) / 4
     assert sum(g < -1e-4 for g in gains) < len(gains) / 10, "a beam may prune the greedy path, but rarely"
 
@@ -81,12 +94,27 @@ def test_a_beam_finds_sentences_at_least_as_likely_as_greedy(decoder: TextDecode
 def test_sampling_depends_on_the_sentences_own_seed_alone(decoder: TextDecoder, concepts: Tensor) -> None:
     def sample(first: int, rows: slice = slice(None)) -> list[list[int]]:
         options = DecodingOptions(temperature=1.0, max_tokens=20, seeds=range(first, first + 24)[rows])
-        return decode(decoder, concepts[rows], prefixes(24)[rows], EOS, options)
+        return tokens(decode(decoder, concepts[rows], prefixes(24)[rows], EOS, options))
 
     together = sample(1)
     assert together == sample(1)
     assert together != sample(2)
     assert together[5:6] == sample(1, slice(5, 6))
+
+
+def test_sampling_keeps_to_the_likeliest(decoder: TextDecoder, concepts: Tensor) -> None:
+    def drawn(**truncation: Any) -> list[Hypothesis]:
+        options = DecodingOptions(temperature=1.5, max_tokens=20, seeds=range(24), **truncation)
+        return decode(decoder, concepts, prefixes(24), EOS, options)
+
+    greedy = tokens(decode(decoder, concepts, prefixes(24), EOS, DecodingOptions(max_tokens=20)))
+    assert tokens(drawn(top_k=1)) == tokens(drawn(top_p=1e-6)) == greedy
+    assert tokens(drawn(top_k=12)) == tokens(drawn())  # the whole vocabulary
+    for found, concept in zip(drawn(top_k=3), concepts, strict=True):
+        said = torch.tensor([[EOS, 7, *found.tokens]])
+        with torch.inference_mode():
+            likeliest = decoder.logits(decoder.hidden(concept[None], said))[0, 1:-1, 1:].topk(3).indices + 1
+        assert all(token in best for token, best in zip(found.tokens, likeliest.tolist(), strict=True))
 
 
 def test_decoding_stops_between_steps_when_cancelled(decoder: TextDecoder, concepts: Tensor) -> None:

@@ -1,0 +1,149 @@
+"""Backend: the models of a space, loaded on one device; token ids and features in, concepts and token ids out.
+
+`TorchBackend` is this package's own modules, filled tensor by tensor, so that each needs little more than its size.
+`sonar_space.py` is Meta's package behind the same protocol. Knows nothing of text, waveforms or validation.
+"""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from lcm.bundle import Bundle, Part, fitting
+from lcm.space.checkpoint import Kind, checkpoint_tensors
+from lcm.space.decoding import DecodingOptions, Hypothesis, Interrupted, decode
+from lcm.space.languages import base_language
+from lcm.space.speech_encoder import SpeechEncoder, SpeechEncoderConfig
+from lcm.space.text_decoder import TextDecoder, TextDecoderConfig
+from lcm.space.text_encoder import TextEncoder, TextEncoderConfig
+from lcm.space.w2v_bert import W2vBertConfig, W2vBertEncoder
+
+Precision = Literal["float32", "bfloat16", "float16"]
+M = TypeVar("M", bound=nn.Module)
+
+
+class Backend(Protocol):
+    """What a space needs of its models."""
+
+    def prepare(self, parts: Iterable[str]) -> None:
+        """Load these parts now rather than when they are first needed."""
+        ...
+
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        """[B, T] int64, padded with `PAD` → [B, C] float32 on the CPU."""
+        ...
+
+    def encode_features(self, features: Tensor, lengths: Tensor, language: str) -> Tensor:
+        """[B, F, 80], zero past each utterance's `lengths` [B] → [B, C] float32 on the CPU."""
+        ...
+
+    def decode(
+        self, concepts: Tensor, prefixes: Tensor, eos: int, options: DecodingOptions, cancelled: Interrupted
+    ) -> list[Hypothesis]:
+        """[B, C] and target prefixes [B, 2] → the best sentence of each."""
+        ...
+
+    def logits(self, concepts: Tensor, tokens: Tensor) -> Tensor:
+        """[B, C] and the tokens so far [B, T] → [B, T, V] float32 on the CPU: what each position says comes next."""
+        ...
+
+
+class TorchBackend:
+    """This package's modules."""
+
+    def __init__(self, bundle: Bundle, device: torch.device, precision: Precision) -> None:
+        self._bundle, self._device, self._dtype = bundle, device, getattr(torch, precision)
+        self._speech: dict[str, nn.Module] = {}
+
+    def prepare(self, parts: Iterable[str]) -> None:
+        """Load these parts now; of a speech encoder for each language, those named like `speech_encoder_fra`."""
+        for part in parts:
+            if part.startswith("speech_encoder"):
+                self._speech_encoder(part)
+            elif part in ("text_encoder", "text_decoder"):
+                getattr(self, f"_{part}")
+
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        """[B, T] int64, padded with `PAD` → [B, C] float32 on the CPU."""
+        return self._text_encoder(tokens.to(self._device)).cpu()
+
+    def encode_features(self, features: Tensor, lengths: Tensor, language: str) -> Tensor:
+        """[B, F, 80], zero past each utterance's `lengths` [B] → [B, C] float32 on the CPU."""
+        encoder = self._speech_encoder(speech_part(self._bundle, language))
+        return encoder(features.to(self._device), lengths.to(self._device)).float().cpu()
+
+    def decode(
+        self, concepts: Tensor, prefixes: Tensor, eos: int, options: DecodingOptions, cancelled: Interrupted
+    ) -> list[Hypothesis]:
+        """[B, C] and target prefixes [B, 2] → the best sentence of each."""
+        return decode(self._text_decoder, concepts.to(self._device), prefixes.to(self._device), eos, options, cancelled)
+
+    def logits(self, concepts: Tensor, tokens: Tensor) -> Tensor:
+        """[B, C] and the tokens so far [B, T] → [B, T, V] float32 on the CPU: what each position says comes next."""
+        decoder = self._text_decoder
+        hidden = decoder.hidden(concepts.to(self._device, decoder.embed.weight.dtype), tokens.to(self._device))
+        return decoder.logits(hidden).float().cpu()
+
+    @functools.cached_property
+    def _text_encoder(self) -> TextEncoder:
+        part = self._bundle.part("text_encoder")
+        return self._loaded(part, "text_encoder", lambda: TextEncoder(TextEncoderConfig(**part.config)))
+
+    @functools.cached_property
+    def _text_decoder(self) -> TextDecoder:
+        part = self._bundle.part("text_decoder")
+        shared = {} if part.checkpoint else {"embed.weight": self._text_encoder.embed.weight.detach()}
+        return self._loaded(part, "text_decoder", lambda: TextDecoder(TextDecoderConfig(**part.config)), shared)
+
+    def _speech_encoder(self, name: str) -> nn.Module:
+        if name not in self._speech:
+            part = self._bundle.part(name)
+            self._speech[name] = self._loaded(part, "speech_encoder", lambda: speech_module(part))
+        return self._speech[name]
+
+    def _loaded(self, part: Part, kind: Kind, build: Callable[[], M], shared: dict[str, Tensor] | None = None) -> M:
+        with fitting(part):
+            with torch.device("meta"):
+                module = build()
+            given = checkpoint_tensors(part.checkpoint, kind) if part.checkpoint else part.tensors().items()
+            fill(module, given, self._device, self._dtype)
+            fill(module, (shared or {}).items(), self._device, self._dtype)
+            if missing := [name for name, tensor in module.state_dict().items() if tensor.is_meta]:
+                raise ValueError(f"{missing[0]!r} is missing, and {len(missing) - 1} more")
+        return module.to(self._device).eval()  # positions are not stored
+
+
+def speech_module(part: Part) -> SpeechEncoder | W2vBertEncoder:
+    """The speech encoder that a part's settings describe, not yet filled."""
+    return (
+        W2vBertEncoder(W2vBertConfig(**part.config))
+        if part.checkpoint
+        else SpeechEncoder(SpeechEncoderConfig(**part.config))
+    )
+
+
+def speech_part(bundle: Bundle, language: str) -> str:
+    """The part that hears a language: `speech_encoder` if one hears all, else one such as `speech_encoder_fra`."""
+    one_each = f"speech_encoder_{base_language(language)}"
+    return one_each if one_each in bundle.parts else "speech_encoder"
+
+
+def fill(module: nn.Module, tensors: Iterable[tuple[str, Tensor]], device: torch.device, dtype: torch.dtype) -> None:
+    """Gives the module's parameters and buffers their values; what needs neither copy nor move stays where it is.
+
+    Raises:
+        ValueError: the first tensor that has no place, or another size.
+    """
+    places = module.state_dict(keep_vars=True)
+    for name, tensor in tensors:
+        place = places.get(name)
+        if place is None:
+            raise ValueError(f"there is no place for {name!r}")
+        if place.shape != tensor.shape:
+            raise ValueError(f"{name!r} is {list(tensor.shape)}, expected {list(place.shape)}")
+        value = tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+        owner, _, leaf = name.rpartition(".")
+        kept: Any = nn.Parameter(value, requires_grad=False) if isinstance(place, nn.Parameter) else value
+        setattr(module.get_submodule(owner), leaf, kept)

@@ -1,0 +1,129 @@
+"""SONAR: what Meta has published, under which licence, and its files in a folder as a bundle of ours.
+
+The facts are the cards of sonar-space 0.5.0 and SONAR's LICENSE.md [SONAR repository]. The two disagree on Swedish:
+its encoder is published and licensed, but has no card. Knows nothing of networks: `agent/fetch.py` downloads.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lcm.bundle import TOKENIZER as TOKENIZER_FILE
+from lcm.bundle import Bundle, BundleWriter
+from lcm.space.languages import known_languages
+from lcm.space.text_decoder import TextDecoderConfig
+from lcm.space.text_encoder import TextEncoderConfig
+from lcm.space.w2v_bert import W2vBertConfig
+
+NAME = "sonar"
+ADDRESS = "https://dl.fbaipublicfiles.com/SONAR/"
+CODE_LICENCE = "MIT"
+MIT, NON_COMMERCIAL = "MIT", "CC-BY-NC-4.0"
+LICENCE_PAGES = {
+    MIT: "https://github.com/facebookresearch/SONAR/blob/main/CODE_LICENSE.md",
+    NON_COMMERCIAL: "https://github.com/facebookresearch/SONAR/blob/main/NC_MODEL_LICENSE.md",
+}
+_VOCABULARY = 256_206
+TEXT_ENCODERS = {
+    "basic": TextEncoderConfig(_VOCABULARY, max_tokens=514, first_position=2, dropout=0.0),
+    "small": TextEncoderConfig(32_005, layers=6, ffn_dim=4_096, max_tokens=514, first_position=2, dropout=0.0),
+}
+_DECODER: dict[str, Any] = {"max_tokens": 512, "first_position": 2, "dropout": 0.0, "usual_tokens": 256}
+TEXT_DECODERS = {
+    "basic": TextDecoderConfig(_VOCABULARY, **_DECODER),
+    "small": TextDecoderConfig(32_005, layers=6, ffn_dim=4_096, **_DECODER),
+    "toy": TextDecoderConfig(1_024, dim=32, layers=2, heads=4, ffn_dim=128, concept_dim=32, **_DECODER),
+}
+SPEECH_ENCODERS = {"english": W2vBertConfig(), "non_english": W2vBertConfig(pooler_layers=6)}
+
+# Published without and with the right to earn money by it.
+_FREE_SPEECH = "arb cat cym dan deu est fin fra ind ita kor nld pes por ron spa swe swh tgl tur uzn"
+_SPEECH = (
+    "asm bel ben bos bul ces cmn guj heb hin hrv jpn kan lao lit lvs mal mar mkd mlt npi ory pan pol rus slk slv snd "
+    "srp tam tel tha ukr urd vie yue"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One published file."""
+
+    name: str
+    """As sonar-space calls it"""
+    part: str
+    """Of the bundle; `tokenizer` is no part"""
+    file: str
+    parameters: int
+    licence: str
+    languages: tuple[str, ...]
+
+    @property
+    def url(self) -> str:
+        """Where Meta publishes it."""
+        return ADDRESS + self.file
+
+    @property
+    def about_bytes(self) -> int:
+        """Its size, reckoned from the parameters, all float32."""
+        return 4 * self.parameters or 5_000_000
+
+    @property
+    def saved_as(self) -> str:
+        """Its name in the bundle's folder."""
+        return TOKENIZER_FILE if self.part == "tokenizer" else self.file
+
+
+def _speech_card(language: str, file: str, licence: str) -> Card:
+    parameters = 658_084_160 if language == "eng" else 708_474_176
+    return Card(
+        f"sonar_speech_encoder_{language}", f"speech_encoder_{language}", file, parameters, licence, (language,)
+    )
+
+
+TEXT_LANGUAGES = tuple(known.tag for known in known_languages())
+TOKENIZER = Card("tokenizer", "tokenizer", "sentencepiece.source.256000.model", 0, NON_COMMERCIAL, TEXT_LANGUAGES)
+TEXT_CARDS = {
+    "encoder": Card(
+        "text_sonar_basic_encoder", "text_encoder", "sonar_text_encoder.pt", 766_091_264, NON_COMMERCIAL, TEXT_LANGUAGES
+    ),
+    "decoder": Card(
+        "text_sonar_basic_decoder", "text_decoder", "sonar_text_decoder.pt", 866_902_016, NON_COMMERCIAL, TEXT_LANGUAGES
+    ),
+    "finetuned": Card(
+        "text_sonar_finetuned_decoder",
+        "text_decoder",
+        "finetuned_decoder.pt",
+        866_902_016,
+        NON_COMMERCIAL,
+        TEXT_LANGUAGES,
+    ),
+}
+SPEECH_CARDS = {
+    "eng": _speech_card("eng", "spenc.eng.pt", NON_COMMERCIAL),
+    **{tag: _speech_card(tag, f"spenc.v3ap.{tag}.pt", MIT) for tag in _FREE_SPEECH.split()},
+    **{tag: _speech_card(tag, f"spenc.v5ap.{tag}.pt", NON_COMMERCIAL) for tag in _SPEECH.split()},
+}
+
+
+def write_sonar_bundle(folder: Path, cards: Sequence[Card], text: str = "basic") -> Bundle:
+    """Describe published files as a bundle; what the folder held before stays in it.
+
+    Args:
+        folder: where the files lie, each `saved_as` its card says.
+        cards: of tokenizer and text encoder at least, unless the folder is a bundle already.
+        text: which architecture the text models have.
+    """
+    writer = BundleWriter(folder, NAME)
+    for card in sorted(cards, key=lambda c: c.part != "text_encoder"):  # the space first: the others belong to it
+        if card.part == "text_encoder":
+            writer.adopt_space(list(card.languages), asdict(TEXT_ENCODERS[text]), card.saved_as)
+        elif card.part == "text_decoder":
+            writer.adopt_part(card.part, asdict(TEXT_DECODERS[text]), card.saved_as)
+        elif card.part != "tokenizer":
+            kind = "english" if card.languages == ("eng",) else "non_english"
+            writer.adopt_part(card.part, asdict(SPEECH_ENCODERS[kind]), card.saved_as)
+    spoken = [tag for tag in SPEECH_CARDS if f"speech_encoder_{tag}" in writer.description["parts"]]
+    licences = writer.description.get("licences", {}) | {card.saved_as: card.licence for card in cards}
+    writer.describe(languages=writer.description["languages"] | {"speech": spoken}, licences=licences)
+    return Bundle.open(folder)
