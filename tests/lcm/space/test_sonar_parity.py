@@ -1,7 +1,6 @@
 """SONAR's checkpoints in our modules give what sonar-space gave: golden files by scripts/make_golden.py."""
 
-import json
-import shutil
+import functools
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,13 +16,19 @@ from lcm.space import ConceptSpace, DecodingOptions
 from lcm.space.backend import TorchBackend
 from lcm.space.fbank import fbank
 from lcm.space.sonar import SPEECH_ENCODERS, TEXT_DECODERS, TEXT_ENCODERS, TEXT_LANGUAGES
+from tests.lcm.space.golden_bundle import (
+    GIVEN,
+    NEWER,
+    OLDER,
+    SIZES,
+    TOLD,
+    concepts,
+    languages,
+    texts,
+    waveforms,
+    write_golden_bundle,
+)
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "sonar"
-TOLD: dict[str, Any] = json.loads((GOLDEN / "outputs.json").read_text(encoding="utf-8"))
-GIVEN = dict(np.load(GOLDEN / "outputs.npz"))
-SIZES = {key: TOLD["sizes"][key] for key in ("vocab_size", "dim", "heads", "ffn_dim", "layers", "concept_dim")}
-NEWER = {"text_encoder": "sonar_text_encoder.pt", "text_decoder": "sonar_text_decoder.pt", "eng": "speech_eng.pt"}
-OLDER = {"text_encoder": "older_text_encoder.pt", "text_decoder": "older_text_decoder.pt", "eng": "older_speech_eng.pt"}
 EOS = 3
 
 WriteBundle = Callable[..., Path]
@@ -32,35 +37,13 @@ WriteBundle = Callable[..., Path]
 @pytest.fixture
 def write_bundle(tmp_path: Path) -> WriteBundle:
     """Writes a bundle of the golden checkpoints."""
-
-    def write(files: dict[str, str], **changed: int) -> Path:
-        folder = tmp_path / "bundle"
-        shutil.copytree(GOLDEN, folder)
-        writer = BundleWriter(folder, "golden")
-        sizes = SIZES | changed
-        writer.adopt_space(
-            list(TEXT_LANGUAGES), asdict(replace(TEXT_ENCODERS["basic"], **sizes)), files["text_encoder"]
-        )
-        writer.adopt_part("text_decoder", asdict(replace(TEXT_DECODERS["basic"], **sizes)), files["text_decoder"])
-        small = {"dim": SIZES["dim"], "layers": 2, "heads": SIZES["heads"], "ffn_dim": SIZES["ffn_dim"]}
-        small |= {"pooler_heads": SIZES["heads"], "pooler_ffn_dim": SIZES["ffn_dim"]}
-        english, french = (asdict(replace(SPEECH_ENCODERS[kind], **small)) for kind in ("english", "non_english"))
-        writer.adopt_part("speech_encoder_eng", english, files["eng"])
-        writer.adopt_part("speech_encoder_fra", french, "speech_fra.pt")
-        writer.describe(languages={"text": list(TEXT_LANGUAGES), "speech": ["eng", "fra"]})
-        return folder
-
-    return write
+    return functools.partial(write_golden_bundle, tmp_path / "bundle")
 
 
 @pytest.fixture(params=[NEWER, OLDER], ids=["fairseq2", "fairseq"])
 def space(request: pytest.FixtureRequest, write_bundle: WriteBundle) -> ConceptSpace:
     """The golden models, from checkpoints of either layout."""
     return ConceptSpace.load(write_bundle(request.param), "cpu")
-
-
-def waveforms() -> list[torch.Tensor]:
-    return [torch.from_numpy(GIVEN[f"waveform_{number}"]) for number in range(len(TOLD["seconds"]))]
 
 
 def farthest(ours: torch.Tensor, theirs: Any) -> float:
@@ -75,16 +58,14 @@ def test_token_ids_are_the_same(space: ConceptSpace, sentence: dict[str, Any]) -
 
 
 def test_concepts_of_text_are_the_same(space: ConceptSpace) -> None:
-    texts = [sentence["text"] for sentence in TOLD["sentences"]]
-    languages = [sentence["language"] for sentence in TOLD["sentences"]]
-    assert farthest(space.encode_text(texts, languages), GIVEN["text_concepts"]) < 1e-4
-    assert farthest(space.encode_text(texts, "eng"), GIVEN["text_batch"]) < 1e-4
+    assert farthest(space.encode_text(texts(), languages()), GIVEN["text_concepts"]) < 1e-4
+    assert farthest(space.encode_text(texts(), "eng"), GIVEN["text_batch"]) < 1e-4
 
 
 @pytest.mark.parametrize("search", TOLD["searches"], ids=lambda search: f"beam {search['beam']} {search['language']}")
 def test_beam_search_finds_the_same_sentences(space: ConceptSpace, search: dict[str, Any]) -> None:
     options = DecodingOptions(beam=search["beam"], max_tokens=search["max_seq_len"] - 3)  # `</s> __lang__ … </s>`
-    decoded = space.decode(torch.from_numpy(GIVEN["concepts"]), search["language"], options)
+    decoded = space.decode(concepts(), search["language"], options)
     assert [d.tokens for d in decoded] == [best["ids"][:-1] for best in search["best"]]
     assert [d.text for d in decoded] == search["texts"]
     assert [d.score for d in decoded] == pytest.approx([best["score"] for best in search["best"]], abs=1e-5)
@@ -93,7 +74,7 @@ def test_beam_search_finds_the_same_sentences(space: ConceptSpace, search: dict[
 
 def test_logits_are_the_same(space: ConceptSpace) -> None:
     sentence = TOLD["sentences"][1]
-    [logits] = space.logits(torch.from_numpy(GIVEN["concepts"][:1]), [sentence["text"]], sentence["language"])
+    [logits] = space.logits(concepts()[:1], [sentence["text"]], sentence["language"])
     assert farthest(logits, GIVEN["logits"][1:]) < 1e-4
 
 
@@ -113,13 +94,11 @@ def test_concepts_of_speech_are_the_same(space: ConceptSpace, language: str) -> 
 @pytest.mark.parametrize(("precision", "least"), [("bfloat16", 0.999), ("float16", 0.99999)])
 def test_fewer_bits_change_little(write_bundle: WriteBundle, precision: Any, least: float) -> None:
     space = ConceptSpace.load(write_bundle(NEWER), "cpu", precision=precision)
-    texts = [sentence["text"] for sentence in TOLD["sentences"]]
-    languages = [sentence["language"] for sentence in TOLD["sentences"]]
     heard = space.encode_speech(waveforms(), language="eng")
-    written = space.encode_text(texts, languages)
+    written = space.encode_text(texts(), languages())
     for ours, theirs in ((written, GIVEN["text_concepts"]), (heard, GIVEN["speech_eng_batch"])):
         assert float(torch.cosine_similarity(ours, torch.from_numpy(theirs)).min()) > least
-    assert len(space.decode_text(written, languages, beam=2)) == len(texts)
+    assert len(space.decode_text(written, languages(), beam=2)) == len(texts())
 
 
 def test_the_first_tensor_that_does_not_fit_is_named(write_bundle: WriteBundle) -> None:
