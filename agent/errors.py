@@ -6,6 +6,7 @@
     ├── TextInputError   text that cannot be used (2)
     ├── RecordingError   a recording is missing, damaged or of another version (2)
     ├── OutputError      a file cannot be written (1)
+    ├── FetchError       a file cannot be fetched, or what came is not it (1)
     ├── ThinkerError     the thinker cannot work: its server, its bundle (1)
     ├── Overloaded       the model has no room for more work (1)
     └── Difference       a replay did not give what was recorded (1)
@@ -55,6 +56,10 @@ class RecordingError(AgentError):
 
 class OutputError(AgentError):
     """A file cannot be written."""
+
+
+class FetchError(AgentError):
+    """A file cannot be fetched, or what came is not it."""
 
 
 class ThinkerError(AgentError):

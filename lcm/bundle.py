@@ -26,6 +26,8 @@ FORMAT = 1
 SHARD_BYTES = 16 * 1024 * 1024
 SPACE_PART = "text_encoder"
 TOKENIZER = "tokenizer.model"
+LONGEST_SECONDS = 8.0
+"""Of speech in one concept, where a bundle does not say"""
 BUNDLES = Path(__file__).parent / "bundles"
 
 FileName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
@@ -149,6 +151,11 @@ class Bundle:
         return opened
 
     @property
+    def longest_seconds(self) -> float:
+        """How much speech its encoders were trained to hear at once."""
+        return float(self.description.get("longest_seconds", LONGEST_SECONDS))
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """Names of the parts."""
         return tuple(self.description["parts"])
@@ -197,8 +204,10 @@ class BundleWriter:
     A crash half-way leaves files that `bundle.json` does not describe: `Bundle.open` with `verify` finds them.
     """
 
-    def __init__(self, folder: Path, name: str | None = None) -> None:
+    def __init__(self, folder: Path, name: str | None = None, *, hashes: Mapping[str, str] | None = None) -> None:
+        """`hashes` are of files that need not be read for theirs again."""
         self.folder = folder
+        self._hashes = dict(hashes or {})
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "bundle.json"
         self.description: dict[str, Any] = (
@@ -299,7 +308,7 @@ class BundleWriter:
 
     def _record(self, file: str) -> None:
         path = self.folder / file
-        self.description["files"][file] = [path.stat().st_size, _sha256(path)]
+        self.description["files"][file] = [path.stat().st_size, self._hashes.get(file) or _sha256(path)]
 
     def _save(self) -> None:
         self.description["files"] = dict(sorted(self.description["files"].items()))

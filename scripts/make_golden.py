@@ -28,8 +28,12 @@ from sonar.models.sonar_text.factory import SonarTextDecoderFactory, SonarTextEn
 from sonar.models.sonar_translation.model import DummyEncoderModel, SonarEncoderDecoderModel
 
 OUT = Path(__file__).parent.parent / "tests" / "golden" / "sonar"
-LANGUAGES = [row.split("\t")[0] for row in (
-    Path(__file__).parent.parent / "lcm" / "space" / "sonar_languages.tsv").read_text(encoding="utf-8").splitlines()[1:]]
+LANGUAGES = [
+    row.split("\t")[0]
+    for row in (Path(__file__).parent.parent / "lcm" / "space" / "sonar_languages.tsv")
+    .read_text(encoding="utf-8")
+    .splitlines()[1:]
+]
 SENTENCES = [
     ("eng_Latn", "The cat is hungry."),
     ("fra_Latn", "Où est la gare, s'il vous plaît ?"),
@@ -82,8 +86,12 @@ def make_tokenizer(out: Path) -> Any:
     text = out / "text.txt"
     text.write_text("\n".join(sentence for _, sentence in SENTENCES * 20), encoding="utf-8")
     sentencepiece.SentencePieceTrainer.Train(
-        input=str(text), model_prefix=str(out / "tokenizer"), vocab_size=110, character_coverage=1.0,
-        model_type="bpe", minloglevel=2,
+        input=str(text),
+        model_prefix=str(out / "tokenizer"),
+        vocab_size=110,
+        character_coverage=1.0,
+        model_type="bpe",
+        minloglevel=2,
     )
     text.unlink()
     (out / "tokenizer.vocab").unlink()
@@ -96,13 +104,26 @@ def text_configs(vocabulary: int) -> tuple[SonarTextEncoderConfig, SonarTextDeco
 
     info = VocabularyInfo(size=vocabulary, unk_idx=1, bos_idx=2, eos_idx=3, pad_idx=1)
     sizes: dict[str, Any] = {
-        "model_dim": DIM, "vocab_info": info, "num_encoder_layers": 2, "num_decoder_layers": 2,
-        "num_encoder_attn_heads": HEADS, "num_decoder_attn_heads": HEADS, "ffn_inner_dim": FFN, "max_seq_len": 512,
+        "model_dim": DIM,
+        "vocab_info": info,
+        "num_encoder_layers": 2,
+        "num_decoder_layers": 2,
+        "num_encoder_attn_heads": HEADS,
+        "num_decoder_attn_heads": HEADS,
+        "ffn_inner_dim": FFN,
+        "max_seq_len": 512,
     }
     encoder = SonarTextEncoderConfig(pooling="mean", _from_fairseq=True, **sizes)
     decoder = SonarTextDecoderConfig(
-        activation_fn="ReLU", no_scale_embedding=False, no_token_positional_embeddings=False, learned_pos=False,
-        emb_dropout_p=0.1, attention_dropout_p=0.1, activation_dropout_p=0.1, normalize_before=True, **sizes,
+        activation_fn="ReLU",
+        no_scale_embedding=False,
+        no_token_positional_embeddings=False,
+        learned_pos=False,
+        emb_dropout_p=0.1,
+        attention_dropout_p=0.1,
+        activation_dropout_p=0.1,
+        normalize_before=True,
+        **sizes,
     )
     return encoder, decoder
 
@@ -115,9 +136,17 @@ def speech_config(pooling_layers: int) -> SonarSpeechEncoderConfig:
     conformers.model_dim, conformers.num_encoder_layers, conformers.num_encoder_attn_heads = DIM, 2, HEADS
     conformers.ffn_inner_dim = FFN
     return SonarSpeechEncoderConfig(
-        w2v2_encoder_config=conformers, final_dropout_p=0.1, model_dim=DIM, max_seq_len=1024, pad_idx=1, bos_idx=2,
-        num_decoder_layers=pooling_layers, num_decoder_attn_heads=HEADS,
-        decoder_norm_order=TransformerNormOrder.POST, ffn_inner_dim=FFN, dropout_p=0.1,
+        w2v2_encoder_config=conformers,
+        final_dropout_p=0.1,
+        model_dim=DIM,
+        max_seq_len=1024,
+        pad_idx=1,
+        bos_idx=2,
+        num_decoder_layers=pooling_layers,
+        num_decoder_attn_heads=HEADS,
+        decoder_norm_order=TransformerNormOrder.POST,
+        ffn_inner_dim=FFN,
+        dropout_p=0.1,
     )
 
 
@@ -157,7 +186,11 @@ def text_outputs(encoder: Any, decoder: Any, tokenizer: Any) -> tuple[dict[str, 
         prompt = tokenizer.create_encoder(lang="fra_Latn", mode="target")(SENTENCES[1][1])[:-1][None]
         hidden = decoder.decode(prompt, BatchLayout.of(prompt), concepts[:1, None], BatchLayout.of(concepts[:1, None]))
         arrays["logits"] = decoder.project(hidden)[0].numpy()
-    told = {"sentences": [{"language": tag, "text": text, "ids": of} for (tag, text), of in zip(SENTENCES, ids, strict=True)]}
+    told = {
+        "sentences": [
+            {"language": tag, "text": text, "ids": of} for (tag, text), of in zip(SENTENCES, ids, strict=True)
+        ]
+    }
     return arrays, told | {"searches": searches}
 
 
@@ -196,7 +229,9 @@ def features() -> dict[str, Any]:
     for number, seconds in enumerate(SECONDS):
         one = waveform(seconds, number)
         arrays[f"waveform_{number}"] = one.numpy()
-        arrays[f"fbank_{number}"] = convert({"waveform": one[:, None], "sample_rate": 16_000.0, "format": -1})["fbank"].numpy()
+        arrays[f"fbank_{number}"] = convert({"waveform": one[:, None], "sample_rate": 16_000.0, "format": -1})[
+            "fbank"
+        ].numpy()
     return arrays
 
 
@@ -235,7 +270,9 @@ def older_text_decoder(model: Any) -> dict[str, Any]:
 
 def _older_text(key: str) -> str:
     for ours, theirs in (
-        (".output_proj.", ".out_proj."), (".ffn.inner_proj.", ".fc1."), (".ffn_layer_norm.", ".final_layer_norm."),
+        (".output_proj.", ".out_proj."),
+        (".ffn.inner_proj.", ".fc1."),
+        (".ffn_layer_norm.", ".final_layer_norm."),
     ):
         key = key.replace(ours, theirs)
     return key.replace(".ffn.out_proj.", ".fc2.")
@@ -253,7 +290,8 @@ def _older_speech(key: str) -> str:
     if key.startswith("encoder_pooler."):
         key = key.removeprefix("encoder_pooler.")
         for ours, theirs in (
-            ("decoder_frontend.embed.weight", "decoder.embed_tokens.weight"), ("projection_out.weight", "decoder.embed_out"),
+            ("decoder_frontend.embed.weight", "decoder.embed_tokens.weight"),
+            ("projection_out.weight", "decoder.embed_out"),
             ("encoder_decoder_attn", "encoder_attn"),
         ):
             key = key.replace(ours, theirs)
@@ -269,17 +307,31 @@ def _older_speech(key: str) -> str:
             key = theirs + key.removeprefix(ours)
             break
     for ours, theirs in (
-        (".conv.", ".conv_module."), (".conv_layer_norm.", ".conv_module.layer_norm."),
-        (".ffn1_layer_norm.", ".ffn1.layer_norm."), (".ffn2_layer_norm.", ".ffn2.layer_norm."),
-        (".inner_proj.", ".w_1."), ("ffn1.output_proj.", "ffn1.w_2."), ("ffn2.output_proj.", "ffn2.w_2."),
-        (".q_proj.", ".linear_q."), (".k_proj.", ".linear_k."), (".v_proj.", ".linear_v."),
-        (".output_proj.", ".linear_out."), (".sdpa.r_proj.", ".linear_pos."), (".sdpa.u_bias", ".pos_bias_u"),
+        (".conv.", ".conv_module."),
+        (".conv_layer_norm.", ".conv_module.layer_norm."),
+        (".ffn1_layer_norm.", ".ffn1.layer_norm."),
+        (".ffn2_layer_norm.", ".ffn2.layer_norm."),
+        (".inner_proj.", ".w_1."),
+        ("ffn1.output_proj.", "ffn1.w_2."),
+        ("ffn2.output_proj.", "ffn2.w_2."),
+        (".q_proj.", ".linear_q."),
+        (".k_proj.", ".linear_k."),
+        (".v_proj.", ".linear_v."),
+        (".output_proj.", ".linear_out."),
+        (".sdpa.r_proj.", ".linear_pos."),
+        (".sdpa.u_bias", ".pos_bias_u"),
         (".sdpa.v_bias", ".pos_bias_v"),
     ):
         key = key.replace(ours, theirs)
     head, _, tail = key.partition("layers.")
     number, dot, rest = tail.partition(".")
-    return f"{head}layers.{number}.final_{rest}" if rest.startswith("layer_norm.") else f"{head}layers.{number}{dot}{rest}" if tail else key
+    return (
+        f"{head}layers.{number}.final_{rest}"
+        if rest.startswith("layer_norm.")
+        else f"{head}layers.{number}{dot}{rest}"
+        if tail
+        else key
+    )
 
 
 if __name__ == "__main__":

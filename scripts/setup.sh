@@ -11,11 +11,17 @@
 # stands in for the rename is the stamp, written last; a .venv without it is thrown away by the next start.
 # shellcheck shell=bash
 
-VENV="$ROOT/.venv"
-STAMP="$VENV/noema-stamp"
-LOCK="$ROOT/.venv.lock"
-CHILD="$ROOT/.venv.child"
-LOG="$ROOT/.venv-setup.log"
+# $1: the environment's name; $2: the file that fixes its versions, or nothing.
+use_environment() {
+    VENV="$ROOT/$1"
+    STAMP="$VENV/noema-stamp"
+    LOCK="$ROOT/$1.lock"
+    CHILD="$ROOT/$1.child"
+    LOG="$ROOT/$1-setup.log"
+    CONSTRAINTS=$2
+}
+
+use_environment .venv constraints.txt
 SETUP_VERSION=1 # count up when an environment made by an older version of this file will not do
 TORCH_CPU_INDEX="https://download.pytorch.org/whl/cpu"
 
@@ -325,7 +331,7 @@ install_packages() {
     # pip unpacks where it installs: /tmp may be small, and an interrupted set-up takes this folder with it.
     mkdir -p "$VENV/tmp"
     TMPDIR="$VENV/tmp" PIP_USER=0 "$VENV/bin/python" -m pip install --no-input --disable-pip-version-check \
-        --progress-bar off --no-compile --constraint constraints.txt "$@" --editable "$target" || return
+        --progress-bar off --no-compile ${CONSTRAINTS:+--constraint "$CONSTRAINTS"} "$@" --editable "$target" || return
     rm -rf "$VENV/tmp"
 }
 

@@ -17,12 +17,13 @@ from lcm.space.backend import Backend, Precision, TorchBackend
 from lcm.space.decoding import DecodingOptions
 from lcm.space.fbank import SAMPLE_RATE, fbank
 from lcm.space.languages import Languages
+from lcm.space.pauses import cut_at_pauses
 from lcm.space.sentences import clean
 from lcm.space.text_decoder import TextDecoderConfig
 from lcm.space.text_encoder import TextEncoderConfig
 from lcm.space.tokenizer import PAD, Tokenizer
 
-__all__ = ["ConceptSpace", "DecodedText", "DecodingOptions"]
+__all__ = ["ConceptSpace", "DecodedText", "DecodingOptions", "EncodedPiece"]
 
 BATCH = 64
 MIN_SECONDS, MAX_SECONDS = 0.1, 30.0
@@ -44,6 +45,15 @@ class DecodedText:
     """Without tag and end"""
     log_probs: list[float]
     """Of each token, and of the end if it was reached"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedPiece:
+    """A stretch of a recording."""
+
+    start_seconds: float
+    end_seconds: float
+    concept: Tensor  # [C]
 
 
 class ConceptSpace:
@@ -221,6 +231,28 @@ class ConceptSpace:
             decoded += [DecodedText(self.tokenizer.decode(h.tokens), h.score, h.tokens, h.log_probs) for h in best]
         return decoded
 
+    def encode_recording(
+        self, waveform: Tensor, sample_rate: int = SAMPLE_RATE, language: str = "eng"
+    ) -> list[EncodedPiece]:
+        """A recording of any length: cut at its pauses into pieces that each fit one concept.
+
+        Args:
+            waveform: float32 [T] in −1 … 1.
+            sample_rate: resampled to 16 kHz.
+            language: what is spoken.
+
+        Raises:
+            AudioInputError: too short, not finite, or not one channel.
+            LanguageError: a language without a speech encoder.
+        """
+        samples = _samples(waveform, sample_rate)
+        pieces = cut_at_pauses(samples, self.bundle.longest_seconds)
+        concepts = self.encode_speech([samples[start:end] for start, end in pieces], language=language)
+        return [
+            EncodedPiece(start / SAMPLE_RATE, end / SAMPLE_RATE, concept)
+            for (start, end), concept in zip(pieces, concepts, strict=True)
+        ]
+
     @torch.inference_mode()
     def logits(self, concepts: Tensor, texts: Sequence[str], language: str | Sequence[str]) -> list[Tensor]:
         """What the decoder says at each place of a given text: teacher forcing.
@@ -305,14 +337,22 @@ def _required(text: str) -> str:
 
 
 def _checked(waveform: Tensor, sample_rate: int) -> Tensor:
+    samples = _samples(waveform, sample_rate)
+    if len(samples) > MAX_SECONDS * SAMPLE_RATE:
+        raise AudioInputError(
+            f"a waveform lasts {len(samples) / SAMPLE_RATE:.1f} s, a concept takes {MAX_SECONDS:.0f} s at most: "
+            "cut it at pauses, as encode_recording does"
+        )
+    return samples
+
+
+def _samples(waveform: Tensor, sample_rate: int) -> Tensor:
+    """One channel of 16 kHz."""
     samples = torch.as_tensor(waveform, dtype=torch.float32)
     if samples.ndim != 1:
         raise AudioInputError(f"a waveform has shape {tuple(samples.shape)}; give one channel, [T]")
-    seconds = len(samples) / sample_rate
-    if not MIN_SECONDS <= seconds <= MAX_SECONDS:
-        raise AudioInputError(
-            f"a waveform lasts {seconds:.2f} s; a concept takes {MIN_SECONDS} to {MAX_SECONDS:.0f} s: cut it at pauses"
-        )
+    if len(samples) < MIN_SECONDS * sample_rate:
+        raise AudioInputError(f"a waveform lasts {len(samples) / sample_rate:.2f} s; a concept needs {MIN_SECONDS} s")
     if not bool(samples.isfinite().all()):
         raise AudioInputError("a waveform holds samples that are not finite; read the file again")
     return samples if sample_rate == SAMPLE_RATE else _resampled(samples, sample_rate)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lcm.bundle import Bundle, Part, fitting
+from lcm.errors import BackendError
 from lcm.space.checkpoint import Kind, checkpoint_tensors
 from lcm.space.decoding import DecodingOptions, Hypothesis, Interrupted, decode
 from lcm.space.languages import base_language
@@ -20,7 +21,8 @@ from lcm.space.text_decoder import TextDecoder, TextDecoderConfig
 from lcm.space.text_encoder import TextEncoder, TextEncoderConfig
 from lcm.space.w2v_bert import W2vBertConfig, W2vBertEncoder
 
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
+"""`int8`: linear maps with weights of 8 bits, a scale a row; everything else bfloat16"""
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -54,7 +56,9 @@ class TorchBackend:
     """This package's modules."""
 
     def __init__(self, bundle: Bundle, device: torch.device, precision: Precision) -> None:
-        self._bundle, self._device, self._dtype = bundle, device, getattr(torch, precision)
+        self._bundle, self._device = bundle, device
+        self._dtype = torch.bfloat16 if precision == "int8" else getattr(torch, precision)
+        self._quantize = _int8_weights() if precision == "int8" else None
         self._speech: dict[str, nn.Module] = {}
 
     def prepare(self, parts: Iterable[str]) -> None:
@@ -112,7 +116,23 @@ class TorchBackend:
             fill(module, (shared or {}).items(), self._device, self._dtype)
             if missing := [name for name, tensor in module.state_dict().items() if tensor.is_meta]:
                 raise ValueError(f"{missing[0]!r} is missing, and {len(missing) - 1} more")
-        return module.to(self._device).eval()  # positions are not stored
+        module.to(self._device).eval()  # positions are not stored
+        if self._quantize:
+            self._quantize(module)
+        return module
+
+
+def _int8_weights() -> Callable[[nn.Module], None]:
+    """What rounds a module's linear maps, in place.
+
+    Raises:
+        BackendError: torchao is not installed.
+    """
+    try:
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+    except ImportError as error:
+        raise BackendError(f"int8 needs torchao ({error}): pip install 'noema[int8]', or take bfloat16") from error
+    return functools.partial(quantize_, config=Int8WeightOnlyConfig())
 
 
 def speech_module(part: Part) -> SpeechEncoder | W2vBertEncoder:

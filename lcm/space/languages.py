@@ -38,7 +38,8 @@ def known_languages() -> tuple[KnownLanguage, ...]:
 
 @functools.cache
 def _names() -> dict[str, str]:
-    return {base_language(known.tag): known.name for known in known_languages()}
+    spoken_only = {"cmn": "Mandarin Chinese"}  # written it is Chinese
+    return spoken_only | {base_language(known.tag): known.name for known in known_languages()}
 
 
 @functools.cache
@@ -49,6 +50,11 @@ def _of_two_letters() -> dict[str, str]:
 def base_language(tag: str) -> str:
     """`eng_Latn` → `eng`: the language without its script."""
     return tag.split("_", 1)[0].casefold()
+
+
+def language_name(tag: str) -> str:
+    """`swh_Latn` → `Swahili`; empty for a tag that SONAR does not have."""
+    return _names().get(base_language(tag), "")
 
 
 class Languages:

@@ -4,7 +4,7 @@ The facts are the cards of sonar-space 0.5.0 and SONAR's LICENSE.md [SONAR repos
 its encoder is published and licensed, but has no card. Knows nothing of networks: `agent/fetch.py` downloads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ LICENCE_PAGES = {
     NON_COMMERCIAL: "https://github.com/facebookresearch/SONAR/blob/main/NC_MODEL_LICENSE.md",
 }
 _VOCABULARY = 256_206
+_LONGEST_SECONDS = 30.0
 TEXT_ENCODERS = {
     "basic": TextEncoderConfig(_VOCABULARY, max_tokens=514, first_position=2, dropout=0.0),
     "small": TextEncoderConfig(32_005, layers=6, ffn_dim=4_096, max_tokens=514, first_position=2, dropout=0.0),
@@ -106,15 +107,18 @@ SPEECH_CARDS = {
 }
 
 
-def write_sonar_bundle(folder: Path, cards: Sequence[Card], text: str = "basic") -> Bundle:
+def write_sonar_bundle(
+    folder: Path, cards: Sequence[Card], text: str = "basic", *, hashes: Mapping[str, str] | None = None
+) -> Bundle:
     """Describe published files as a bundle; what the folder held before stays in it.
 
     Args:
         folder: where the files lie, each `saved_as` its card says.
         cards: of tokenizer and text encoder at least, unless the folder is a bundle already.
         text: which architecture the text models have.
+        hashes: of files whose SHA-256 is known already: reading gigabytes takes a while.
     """
-    writer = BundleWriter(folder, NAME)
+    writer = BundleWriter(folder, NAME, hashes=hashes)
     for card in sorted(cards, key=lambda c: c.part != "text_encoder"):  # the space first: the others belong to it
         if card.part == "text_encoder":
             writer.adopt_space(list(card.languages), asdict(TEXT_ENCODERS[text]), card.saved_as)
@@ -125,5 +129,9 @@ def write_sonar_bundle(folder: Path, cards: Sequence[Card], text: str = "basic")
             writer.adopt_part(card.part, asdict(SPEECH_ENCODERS[kind]), card.saved_as)
     spoken = [tag for tag in SPEECH_CARDS if f"speech_encoder_{tag}" in writer.description["parts"]]
     licences = writer.description.get("licences", {}) | {card.saved_as: card.licence for card in cards}
-    writer.describe(languages=writer.description["languages"] | {"speech": spoken}, licences=licences)
+    writer.describe(
+        longest_seconds=_LONGEST_SECONDS,
+        languages=writer.description["languages"] | {"speech": spoken},
+        licences=licences,
+    )
     return Bundle.open(folder)

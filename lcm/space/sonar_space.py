@@ -40,6 +40,8 @@ class SonarSpaceBackend:
                 f"the backend sonar-space is not installed here ({error}); './scripts/test --sonar' makes an "
                 "environment that has it, or leave out the backend: ours gives the same"
             ) from error
+        if precision == "int8":
+            raise BackendError("sonar-space has no int8; take bfloat16, or our backend")
         self._bundle, self._device, self._dtype = bundle, device, getattr(torch, precision)
         self._loaded: dict[str, Any] = {}
 

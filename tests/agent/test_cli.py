@@ -395,7 +395,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_every_command_has_examples() -> None:
-    for command in ("chat", "talk", "replay", "encode", "decode", "translate", "doctor", "sessions"):
+    for command in ("chat", "talk", "replay", "encode", "decode", "translate", "fetch", "doctor", "sessions"):
         process = noema_process(command, "--help")
         out, _ = process.communicate(timeout=60)
         assert process.returncode == 0

@@ -1,0 +1,361 @@
+"""`noema fetch`, as a user meets it: what is listed, asked, fetched from a local mirror, and described as a bundle."""
+
+import hashlib
+import io
+import json
+import os
+import pty
+import random
+import signal
+import subprocess
+import sys
+import termios
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from agent.cli import main
+from agent.partial_file import begun_bytes, locked
+from lcm.bundle import Bundle
+from lcm.space.sonar import SPEECH_CARDS, TEXT_CARDS, TOKENIZER
+from tests import file_server
+from tests.file_server import FileServer
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden" / "sonar"
+ENCODER, DECODER, FINETUNED = "sonar_text_encoder.pt", "sonar_text_decoder.pt", "finetuned_decoder.pt"
+ENGLISH, FRENCH = "spenc.eng.pt", "spenc.v3ap.fra.pt"
+FILES = {
+    TOKENIZER.file: (GOLDEN / "tokenizer.model").read_bytes(),
+    ENCODER: (GOLDEN / ENCODER).read_bytes(),
+    DECODER: (GOLDEN / DECODER).read_bytes(),
+    FINETUNED: (GOLDEN / "older_text_decoder.pt").read_bytes(),
+    ENGLISH: (GOLDEN / "speech_eng.pt").read_bytes(),
+    FRENCH: (GOLDEN / "speech_fra.pt").read_bytes(),
+}
+CODE_OF_USAGE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What `noema` said and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def fails(self, code: int, told: str) -> None:
+        """What to do, in the last line, and the right code."""
+        assert self.code == code, self.err
+        last = self.err.splitlines()[-1]
+        assert last.startswith("noema: ")
+        assert told in last
+        assert "Traceback" not in self.err
+
+    @property
+    def json(self) -> dict[str, object]:
+        content = json.loads(self.out.splitlines()[-1])
+        assert isinstance(content, dict)
+        return content
+
+
+Noema = Callable[..., Result]
+
+
+@pytest.fixture
+def mirror() -> Iterator[FileServer]:
+    with FileServer(FILES) as running:
+        yield running
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where `--bundle sonar` looks."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.delenv("NOEMA_SONAR_URL", raising=False)
+    return tmp_path / "noema" / "bundles" / "sonar"
+
+
+@pytest.fixture
+def noema(home: Path, capsys: pytest.CaptureFixture[str]) -> Noema:
+    """Runs `noema fetch` in this process, with a home of its own."""
+
+    def run(*args: object) -> Result:
+        capsys.readouterr()
+        code = main(["fetch", *map(str, args)])
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def fetch(noema: Noema, mirror: FileServer) -> Noema:
+    """`noema fetch sonar` from the local mirror, with the licence accepted."""
+    return lambda *args: noema("sonar", "--from", f"{mirror.address}/SONAR/", "--accept-licence", *args)
+
+
+def names_fetched(result: Result) -> list[str]:
+    files = result.json["files"]
+    assert isinstance(files, list)
+    return [file["name"] for file in files if file["fetched"]]
+
+
+def test_everything_published_is_listed_offline(noema: Noema) -> None:
+    lines = noema().out.splitlines()
+    assert lines == noema("--list").out.splitlines()
+    assert len(lines) == 1 + 1 + len(TEXT_CARDS) + len(SPEECH_CARDS) + 2
+    [swahili] = [line for line in lines if " swh " in line]
+    for told in ("sonar_speech_encoder_swh", "Swahili", "about 2.8 GB", "MIT", SPEECH_CARDS["swh"].url):
+        assert told in swahili
+    [encoder] = [line for line in lines if line.startswith("text_sonar_basic_encoder ")]
+    assert "202 languages" in encoder
+    assert "CC-BY-NC-4.0" in encoder
+
+
+def test_the_list_is_there_for_programs(noema: Noema, home: Path) -> None:
+    listed = noema("--json").json
+    assert (listed["bundle"], listed["folder"]) == ("sonar", str(home))
+    files = listed["files"]
+    assert isinstance(files, list)
+    assert all(file["fetched"] is False for file in files)
+    assert {"name", "file", "languages", "about_bytes", "licence", "url"} < set(files[0])
+
+
+def test_text_becomes_a_bundle(fetch: Noema, home: Path) -> None:
+    result = fetch("--text")
+    assert result.code == 0, result.err
+    bundle = Bundle.open("sonar", verify=True)
+    assert bundle.folder == home
+    assert bundle.parts == ("text_encoder", "text_decoder")
+    assert len(bundle.languages["text"]) == 202
+    assert bundle.description["licences"] == dict.fromkeys(["tokenizer.model", ENCODER, DECODER], "CC-BY-NC-4.0")
+    assert (home / "tokenizer.model").read_bytes() == FILES[TOKENIZER.file]
+    assert {path.name for path in home.iterdir()} == {".fetch.lock", "bundle.json", "tokenizer.model", ENCODER, DECODER}
+    assert "--bundle sonar --language swh --to fin" in result.out.splitlines()[-1]
+
+
+def test_files_sizes_places_and_licences_are_shown_first(fetch: Noema, mirror: FileServer, home: Path) -> None:
+    out = fetch("--text", "--speech", "fra").out
+    assert f"from {mirror.address}/SONAR/ to {home}" in out
+    for told in (
+        f"{ENCODER}    about   3.1 GB   CC-BY-NC-4.0",
+        f"{FRENCH}        about   2.8 GB   MIT",
+        "about   9.4 GB",
+    ):
+        assert told in out
+    for page in ("NC_MODEL_LICENSE.md", "CODE_LICENSE.md"):
+        assert page in out
+    assert "not for commercial use" in out
+
+
+def test_nobody_to_ask_is_no_consent(noema: Noema, mirror: FileServer) -> None:
+    result = noema("sonar", "--text", "--from", mirror.address)
+    result.fails(2, "add --accept-licence to agree to the licences above")
+    assert "CC-BY-NC-4.0: not for commercial use" in result.out
+    assert mirror.seen == []
+
+
+def test_programs_get_one_object_and_people_the_rest(fetch: Noema, home: Path) -> None:
+    result = fetch("--text", "--speech", "eng", "--json")
+    assert result.out.count("\n") == 1
+    assert "CC-BY-NC-4.0" in result.err
+    assert set(result.json) == {"bundle", "folder", "files", "seconds"}
+    assert (result.json["bundle"], result.json["folder"]) == ("sonar", str(home))
+    files = result.json["files"]
+    assert isinstance(files, list)
+    content = FILES[ENGLISH]
+    assert files[-1] == {
+        "name": ENGLISH,
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "licence": "CC-BY-NC-4.0",
+        "fetched": True,
+    }
+
+
+def test_what_is_here_is_not_fetched_again(fetch: Noema, mirror: FileServer, home: Path) -> None:
+    fetch("--text")
+    before, asked = (home / "bundle.json").read_bytes(), len(mirror.seen)
+    result = fetch("--text", "--json")
+    assert names_fetched(result) == []
+    assert len(mirror.seen) == asked
+    assert (home / "bundle.json").read_bytes() == before
+    assert "Nothing to fetch" in fetch("--text").out
+
+
+def test_speech_is_added_to_text(fetch: Noema, noema: Noema, home: Path) -> None:
+    fetch("--text")
+    assert names_fetched(fetch("--speech", "fra,eng,fra", "--json")) == [FRENCH, ENGLISH]
+    bundle = Bundle.open(home, verify=True)
+    assert bundle.languages["speech"] == ["eng", "fra"]
+    assert bundle.part("speech_encoder_fra").config["pooler_layers"] == 6
+    assert [line.split()[0] for line in noema().out.splitlines() if " here " in line][1:] == [
+        "tokenizer",
+        "text_sonar_basic_encoder",
+        "text_sonar_basic_decoder",
+        "sonar_speech_encoder_eng",
+        "sonar_speech_encoder_fra",
+    ]
+
+
+def test_the_finetuned_decoder_takes_the_place_of_the_other(fetch: Noema, home: Path) -> None:
+    fetch("--text", "--speech", "eng")
+    result = fetch("--text", "--finetuned")
+    assert f"{DECODER} is deleted then" in result.out
+    bundle = Bundle.open(home, verify=True)
+    assert bundle.part("text_decoder").checkpoint == home / FINETUNED
+    assert bundle.part("speech_encoder_eng").checkpoint == home / ENGLISH
+    assert not (home / DECODER).exists()
+
+
+@pytest.mark.parametrize("gone", [ENCODER, ENGLISH, "tokenizer.model"])
+def test_a_file_that_is_gone_is_fetched_too(fetch: Noema, home: Path, gone: str) -> None:
+    """Whatever was asked for: without it the bundle could not be opened."""
+    fetch("--text", "--speech", "eng")
+    (home / gone).unlink()
+    assert names_fetched(fetch("--speech", "fra", "--json")) == [gone, FRENCH]
+    Bundle.open(home, verify=True)
+
+
+def test_a_damaged_file_is_fetched_again(fetch: Noema, home: Path) -> None:
+    fetch("--text")
+    content = bytearray(FILES[DECODER])
+    content[1000] ^= 1
+    (home / DECODER).write_bytes(content)
+    assert names_fetched(fetch("--text", "--json")) == [DECODER]
+    Bundle.open(home, verify=True)
+
+
+def test_files_before_a_failure_are_kept(fetch: Noema, mirror: FileServer, home: Path) -> None:
+    mirror.answers[ENCODER] = [file_server.status(404)]
+    fetch("--text").fails(1, "answers 404")
+    assert not (home / "bundle.json").exists()
+    mirror.answers[ENGLISH] = [file_server.replying(b"<html>log in</html>")]
+    fetch("--text", "--speech", "eng").fails(1, "sent a web page, not a checkpoint")
+    assert Bundle.open(home).parts == ("text_encoder", "text_decoder")
+    assert names_fetched(fetch("--text", "--speech", "eng", "--json")) == [ENGLISH]
+    assert len(mirror.starts(TOKENIZER.file)) == 1
+
+
+def test_a_folder_of_ones_own(fetch: Noema, noema: Noema, tmp_path: Path, home: Path) -> None:
+    folder = tmp_path / "my models"
+    result = fetch("--text", "--folder", folder, "--json")
+    assert (result.json["bundle"], result.json["folder"]) == (str(folder), str(folder))
+    assert f"--bundle '{folder}'" in fetch("--text", "--folder", folder).out
+    assert not home.exists()
+
+
+def test_the_mirror_may_stand_in_the_environment(
+    noema: Noema, mirror: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOEMA_SONAR_URL", mirror.address)
+    assert noema("sonar", "--text", "--accept-licence").code == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["sonar"], "Give --text, --speech eng,fra or both"),
+        (["sonar", "--finetuned", "--speech", "eng"], "add --text"),
+        (["sonar", "--speech", "eng"], "add --text"),
+        (["sonar", "--text", "--speech", "Finish"], "did you mean fin (Finnish)"),
+        (["sonar", "--text", "--speech", "en"], "did you mean eng (English)?"),
+        (["sonar", "--text", "--from", "http://me:secret@mirror.example/"], "http://mirror.example/: give an https"),
+        (["sonar", "--text", "--from", "https://mirror.example/?key=1"], "not with a query"),
+        (["--text"], "write `noema fetch sonar`"),
+        (["sonar", "--list", "--text"], "leave out --list"),
+        (["sonar", "--text", "--folder", ROOT / "lcm" / "bundles" / "mini"], "holds the bundle 'mini'"),
+    ],
+)
+def test_what_cannot_be_meant_is_said(noema: Noema, args: list[object], told: str, home: Path) -> None:
+    noema(*args).fails(CODE_OF_USAGE, told)
+
+
+def test_a_damaged_description_is_said(noema: Noema, tmp_path: Path) -> None:
+    (tmp_path / "bundle.json").write_text('{"name": ')
+    noema("sonar", "--text", "--folder", tmp_path).fails(2, "bundle.json is damaged; delete the folder")
+
+
+def test_two_at_once_are_one_too_many(fetch: Noema, mirror: FileServer, home: Path) -> None:
+    with locked(home):
+        fetch("--text").fails(1, f"another `noema fetch` is at work in {home}")
+    assert mirror.seen == []
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "told"),
+    [(signal.SIGINT, 130, "noema: interrupted; what has come is kept"), (signal.SIGKILL, -9, "")],
+    ids=["ctrl-c", "kill -9"],
+)
+def test_an_interrupted_fetch_resumes(
+    fetch: Noema, mirror: FileServer, home: Path, how: signal.Signals, code: int, told: str
+) -> None:
+    mirror.files[ENCODER] = large_checkpoint()
+    reached = threading.Event()
+    mirror.answers[ENCODER] = [file_server.holding(2_500_000, lambda: begun_bytes(home / ENCODER) > 0, reached)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "agent", "fetch", "sonar", "--text", "--accept-licence", "--from", mirror.address],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert reached.wait(60)
+    process.send_signal(how)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert told in err
+    assert "Traceback" not in err
+    kept = begun_bytes(home / ENCODER)
+    assert kept > 1_000_000
+
+    assert names_fetched(fetch("--text", "--json")) == [ENCODER, DECODER]
+    assert mirror.starts(ENCODER) == [0, kept]
+    assert (home / ENCODER).read_bytes() == mirror.files[ENCODER]
+    Bundle.open(home, verify=True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "told"), [("y", 0, f"{ENCODER}: 100%"), ("", 1, "the licence was not accepted")]
+)
+def test_at_a_terminal_one_is_asked(mirror: FileServer, home: Path, answer: str, code: int, told: str) -> None:
+    """With a real terminal on all three streams: the question, and a bar for each file."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    command = [sys.executable, "-m", "agent", "fetch", "sonar", "--text", "--from", mirror.address]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = read_until(ours, b"[y/N] ")
+    os.write(ours, f"{answer}\n".encode())
+    shown += read_until(ours, None)
+    os.close(ours)
+    assert process.wait(30) == code
+    assert told in shown.decode()
+    assert (home / "bundle.json").exists() is (code == 0)
+
+
+def large_checkpoint() -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("weights", random.Random(0).randbytes(3_000_000))
+    return packed.getvalue()
+
+
+def read_until(terminal: int, end: bytes | None) -> bytes:
+    """What a program writes to its terminal, as far as `end` or its own end."""
+    shown = b""
+    while end is None or end not in shown:
+        try:
+            piece = os.read(terminal, 65536)
+        except OSError:  # how Linux says that nobody has the other side open
+            break
+        if not piece:
+            break
+        shown += piece
+    return shown
