@@ -34,13 +34,13 @@ class Line:
     text: str
 
 
-LINES = (
-    Line("eng", "f2", 52, "Good morning. How are you?"),
-    Line("fra", "m3", 42, "Je suis très fatigué."),
-    Line("eng", "f2", 52, "I would like a cup of coffee."),
-    Line("fra", "m3", 42, "Où est la gare ?"),
-    Line("eng", "f2", 52, "We have a lot of time."),
-    Line("fra", "m3", 42, "Merci beaucoup, à demain."),
+LINES = (  # short everyday sentences, of those that the mini bundle hears well: it is a demonstration, no measurement
+    Line("eng", "f2", 52, "Do you speak French?"),
+    Line("fra", "m3", 42, "Parlez-vous anglais ?"),
+    Line("eng", "f2", 52, "I need a doctor."),
+    Line("fra", "m3", 42, "Pouvez-vous m'aider ?"),
+    Line("eng", "f2", 52, "My father is a doctor."),
+    Line("fra", "m3", 42, "C'est trop cher."),
 )
 
 
