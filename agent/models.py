@@ -123,17 +123,12 @@ class Models:
         return self.thinker(request.task).think(request)
 
     def check_language(self, language: str, *, speech: bool = False) -> str:
-        """The language as the bundle names it; one it does not cover is an error that lists those it does."""
-        code = language.split("_", 1)[0].lower()
-        known = {kind: list(names) for kind, names in self.space.languages.items()}
-        for kind in ("text", "speech") if speech else ("text",):
-            short = [name.split("_", 1)[0] for name in known.get(kind, [])]
-            if not short and kind == "speech":
+        """The language as the bundle writes it; one it does not cover is an error that names the nearest."""
+        if speech:
+            if not self.space.languages["speech"]:
                 raise UsageError(f"the bundle '{self.bundle}' has no speech encoder yet; use text")
-            if code not in short:
-                covered = ", ".join(sorted(set(short)))
-                raise UsageError(f"unknown language '{language}': '{self.bundle}' knows {covered} for {kind}")
-        return code
+            self.space.resolve_language(language, "speech")
+        return self.space.resolve_language(language, "text")
 
 
 def _filled_up(samples: FloatArray) -> FloatArray:

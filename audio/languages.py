@@ -22,7 +22,7 @@ ESPEAK_VOICES = {
     "pap": "pap", "pes": "fa", "pol": "pl", "por": "pt", "ron": "ro", "rus": "ru", "sin": "si", "slk": "sk",
     "slv": "sl", "snd": "sd", "srp": "sr", "swe": "sv", "swh": "sw", "tam": "ta", "tat": "tt", "tel": "te",
     "tha": "th", "tir": "ti", "tuk": "tk", "tur": "tr", "uig": "ug", "ukr": "uk", "urd": "ur", "uzn": "uz",
-    "vie": "vi", "yue": "yue", "zsm": "ms",
+    "vie": "vi", "yue": "yue", "zho": "cmn", "zsm": "ms",
 }  # fmt: skip
 
 VARIANTS = ("f1", "f2", "f3", "f4", "f5", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "croak", "whisper")

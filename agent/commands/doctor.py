@@ -94,13 +94,13 @@ def _space(config: "AgentConfig") -> str:
     import time
 
     from lcm.space import ConceptSpace
+    from lcm.space.languages import few
 
     start = time.perf_counter()
     space = ConceptSpace.load(config.bundle, device=config.device)
-    concepts = space.encode_text(["The cat is hungry."], language=space.languages["text"][0])
-    said = space.decode_text(concepts, language=space.languages["text"][0])[0]
+    said = space.decode_text(space.encode_text(["The cat is hungry."], language="eng"), language="eng")[0]
     spent = time.perf_counter() - start
-    languages = "; ".join(f"{kind}: {', '.join(known) or 'none'}" for kind, known in space.languages.items())
+    languages = "; ".join(f"{kind}: {few(known) or 'none'}" for kind, known in space.languages.items())
     return f"loaded in {spent:.1f} s; {languages}; «The cat is hungry.» → «{said}»"
 
 

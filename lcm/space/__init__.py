@@ -107,6 +107,14 @@ class ConceptSpace:
         """`{"text": […], "speech": […]}`: ISO 639-3 languages of each modality."""
         return {kind: list(tags) for kind, tags in self.bundle.languages.items()}
 
+    def resolve_language(self, language: str, kind: Literal["text", "speech"] = "text") -> str:
+        """The bundle's own tag for what somebody wrote.
+
+        Raises:
+            LanguageError: not covered; says which come nearest.
+        """
+        return self._known[kind].resolve(language)
+
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str], language: str | Sequence[str]) -> Tensor:
         """One concept a sentence.

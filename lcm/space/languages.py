@@ -13,6 +13,8 @@ from pathlib import Path
 from lcm.errors import LanguageError
 
 _NEAREST = 4
+_ALSO = {"zho_hans": "cmn", "cmn": "zho_hans"}
+"""SONAR's text models write Mandarin as `zho_Hans`, its speech encoder's card as `cmn`"""
 _LEAST_LETTERS = 4
 """Of a name's part: `Span` leads to Spanish, `an` to nothing"""
 
@@ -75,13 +77,14 @@ class Languages:
         Raises:
             LanguageError: not covered, or written in several scripts of which none was named; lists what comes nearest.
         """
-        if (exact := self._exact.get(tag.casefold())) is not None:
-            return exact
+        for written in (tag.casefold(), _ALSO.get(tag.casefold(), "")):
+            if (exact := self._exact.get(written)) is not None:
+                return exact
         candidates = self._by_base.get(base_language(tag), [])
         if len(candidates) == 1 and ("_" not in tag or "_" not in candidates[0]):
             return candidates[0]
         named = candidates or self._nearest(tag)
-        hint = f"did you mean {_listed(named)}?" if named else f"it covers {_few(self.tags)}"
+        hint = f"did you mean {_listed(named)}?" if named else f"it covers {few(self.tags)}"
         raise LanguageError(f"{self._of} does not cover language {tag!r}; {hint}")
 
     def _nearest(self, tag: str) -> list[str]:
@@ -104,5 +107,6 @@ def _listed(tags: Sequence[str]) -> str:
     return " or ".join([", ".join(known[:-1]), known[-1]] if len(known) > 1 else known)
 
 
-def _few(tags: Sequence[str], most: int = 12) -> str:
+def few(tags: Sequence[str], most: int = 12) -> str:
+    """The first of them, and how many more there are."""
     return ", ".join(tags[:most]) + (f" and {len(tags) - most} more" if len(tags) > most else "")

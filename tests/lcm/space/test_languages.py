@@ -47,3 +47,8 @@ def test_sonar_writes_202_languages_each_once() -> None:
     tags = [known.tag for known in known_languages()]
     assert len(set(tags)) == 202
     assert {known.two_letters for known in known_languages() if known.tag.startswith("swh")} == {"sw"}
+
+
+def test_mandarin_is_one_language_under_two_tags() -> None:
+    assert SONAR.resolve("cmn") == "zho_Hans"
+    assert Languages(["eng", "cmn"], "speech of 'sonar'").resolve("zho_Hans") == "cmn"
