@@ -47,9 +47,9 @@ from agent.models import EncodedText
 from agent.order import VirtualLatency, VirtualOrder
 from agent.recorded import read_info, read_inputs
 from agent.session import Listener, Parts, run_session
-from agent.turn import VOICE_RATE, TurnMachine, TurnOptions
+from agent.turn import TurnMachine, TurnOptions
 from audio.files import write_audio
-from audio.frames import SAMPLE_RATE
+from audio.frames import SAMPLE_RATE, VOICE_RATE
 from audio.source import file_source
 
 _COSINE_FLOOR = 0.9999

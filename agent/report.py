@@ -17,8 +17,7 @@ from agent.events import DomainEvent, FloatArray, ReplyAudio, TurnEnded, Utteran
 from agent.inputs import AudioInput, Input
 from agent.metrics import STAGES
 from agent.replay import ReplayResult, ReplayTurn
-from agent.turn import VOICE_RATE
-from audio.frames import SAMPLE_RATE
+from audio.frames import SAMPLE_RATE, VOICE_RATE
 
 _COLUMNS = 1600
 _MAX_RECORDING_S = 600

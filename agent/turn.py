@@ -58,10 +58,8 @@ from agent.inputs import (
     Voiced,
     WorkFailed,
 )
-from audio.frames import SAMPLE_RATE, AudioFrame
+from audio.frames import SAMPLE_RATE, VOICE_RATE, AudioFrame
 from audio.segmenter import Segmenter, SegmenterOptions, SoftPause, SpeechResumed, SpeechStarted, Utterance
-
-VOICE_RATE = 24_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,7 +426,7 @@ class TurnMachine:
         self._deaf_until = min(self._deaf_until, self._sample)
 
     def _heard_sentences(self, number: int) -> int:
-        """How many sentences of a reply came to be heard, the last of them at least by half; or read, if none sounds."""
+        """How many sentences of a reply came to be heard, the last of them at least by half; or to be read."""
         turn = self._turns.get(number)
         if turn is not None and not self.options.spoken_reply:
             return sum(sentence.text is not None for sentence in turn.sentences)

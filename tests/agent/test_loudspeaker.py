@@ -7,7 +7,7 @@ import numpy as np
 from agent.events import ReplyAudio, ReplyTruncated
 from agent.inputs import Input, PlaybackPosition
 from agent.loudspeaker import Loudspeaker
-from agent.turn import VOICE_RATE
+from audio.frames import VOICE_RATE
 from audio.playback import Playback
 from tests.audio.conftest import sound_devices
 from tests.audio.waiting import until
