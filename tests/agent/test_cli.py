@@ -13,6 +13,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,7 +120,8 @@ def test_a_recorded_session_replays_and_recomputes(noema: Noema, recording: Path
     assert name in noema("sessions", "list").out
     shown = noema("sessions", "show", name, "--json").json
     assert shown["turns"] == 2
-    speakers = [line["who"] for line in shown["said"]]
+    said: Any = shown["said"]
+    speakers = [line["who"] for line in said]
     assert speakers[0] == "user"
     assert "".join(speakers).replace("agentagent", "agent").startswith("useragentuser")
     assert noema("sessions", "export", name, "--out", tmp_path / "x.zip").code == 0
