@@ -4,8 +4,9 @@
 of another space are refused: they would decode to fluent nonsense.
 """
 
+import io
 import json
-import zipfile
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,37 +38,51 @@ class ConceptFile:
 
 
 def save_concepts(path: Path, content: ConceptFile) -> None:
-    """Writes an `.npz`."""
+    """Writes an `.npz`, whole or not at all: what stood there before gives way to nothing less."""
+    packed = io.BytesIO()
+    np.savez(
+        packed,
+        concepts=content.concepts,
+        texts=np.array(content.texts),
+        language=np.array(content.language),
+        space_id=np.array(content.space_id),
+    )
+    aside = path.with_name(f".{path.name}.part")
     try:
-        with path.open("wb") as file:
-            np.savez(
-                file,
-                concepts=content.concepts,
-                texts=np.array(content.texts),
-                language=np.array(content.language),
-                space_id=np.array(content.space_id),
-            )
+        try:
+            aside.write_bytes(packed.getvalue())
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
 
 
 def load_concepts(path: Path, space_id: str, dim: int) -> ConceptFile:
     """Reads an `.npz` or JSON; what belongs to another space is refused."""
-    try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                content = ConceptFile(
+    if path.suffix == ".npz":
+        content = _from_npz(path)
+    else:
+        content = concepts_from_json(path.read_text(encoding="utf-8", errors="replace"), str(path))
+    check_space(content, space_id, dim, str(path))
+    return content
+
+
+def _from_npz(path: Path) -> ConceptFile:
+    with path.open("rb") as stream:
+        try:
+            with np.load(stream, allow_pickle=False) as file, np.errstate(over="ignore"):
+                return ConceptFile(
                     file["concepts"].astype(np.float32),
                     tuple(str(text) for text in file["texts"]),
                     str(file["language"]),
                     str(file["space_id"]),
                 )
-        else:
-            content = concepts_from_json(path.read_text(encoding="utf-8"), str(path))
-    except (ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-        raise UsageError(f"{path}: not a file of concepts ({error}); make one with `noema encode`") from error
-    check_space(content, space_id, dim, str(path))
-    return content
+        # numpy and zipfile name no common error: a damaged or hostile file raises a dozen kinds, among them
+        # RuntimeError (encrypted), MemoryError (a header that claims terabytes), zlib.error, tokenize.TokenError.
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            raise UsageError(f"{path}: not a file of concepts ({reason}); make one with `noema encode`") from error
 
 
 def concepts_from_json(text: str, name: str) -> ConceptFile:
@@ -76,15 +91,16 @@ def concepts_from_json(text: str, name: str) -> ConceptFile:
     try:
         content = json.loads(lines[-1])
         rows = content["sentences"]
-        concepts = np.array([row["concept"] for row in rows], dtype=np.float32)
+        with np.errstate(over="ignore"):  # what no float32 holds becomes infinite, and is refused with its file
+            concepts = np.array([row["concept"] for row in rows], dtype=np.float32)
         texts = tuple(str(row.get("text", "")) for row in rows)
         return ConceptFile(concepts, texts, str(content.get("language", "")), str(content["space_id"]))
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UsageError(f"{name}: not concepts; pipe in what `noema encode --json` prints") from error
 
 
 def check_space(content: ConceptFile, space_id: str, dim: int, name: str) -> None:
-    """Refuses concepts of another space."""
+    """Refuses concepts of another space, and what is no number."""
     if content.space_id != space_id:
         raise UsageError(
             f"{name}: made in space {content.space_id}, but this bundle is space {space_id}; "
@@ -92,3 +108,5 @@ def check_space(content: ConceptFile, space_id: str, dim: int, name: str) -> Non
         )
     if content.concepts.ndim != 2 or content.concepts.shape[1] != dim:
         raise UsageError(f"{name}: concepts of shape {content.concepts.shape}; expected [N, {dim}]")
+    if not np.isfinite(content.concepts).all():
+        raise UsageError(f"{name}: holds concepts that are no numbers (NaN or infinite); encode them again")

@@ -9,16 +9,23 @@ import base64
 import hashlib
 import json
 from dataclasses import fields
-from typing import Any, get_args
+from functools import cache
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import numpy as np
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from agent.events import DomainEvent, FloatArray, ReplyAudio
-from agent.inputs import AudioInput, Input, Voiced
+from agent.inputs import AudioInput, Encoded, Input, Thought, Voiced
 from audio.frames import to_pcm16
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _INPUTS: dict[str, type[Input]] = {cls.__name__: cls for cls in get_args(Input) if cls is not AudioInput}
 _PROBABILITY_STEPS = 255
+_INTEGERS = range(2**63)
+"""Positions, numbers and counts, as a file may hold them"""
 
 
 class LogFormatError(Exception):
@@ -48,7 +55,10 @@ def audio_line(start_sample: int, probabilities: bytes) -> str:
 
 def unpacked_probabilities(content: dict[str, Any]) -> bytes:
     """The probabilities of a row that `audio_line` wrote."""
-    return base64.b64decode(content["probabilities"], validate=True)
+    try:
+        return base64.b64decode(content["probabilities"], validate=True)
+    except (KeyError, ValueError, TypeError) as error:
+        raise LogFormatError(f"a damaged Audio line ({error_text(error)})") from error
 
 
 def input_line(item: Input, reply_offset: int = 0) -> str:
@@ -70,11 +80,42 @@ def parse_line(line: str) -> dict[str, Any]:
     """One line as a dictionary with a `type`."""
     try:
         content = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LogFormatError(f"not a line of JSON: {line[:60]!r}") from error
     if not isinstance(content, dict) or not isinstance(content.get("type"), str):
         raise LogFormatError(f"a line without a type: {line[:60]!r}")
     return content
+
+
+def checked_fields(cls: "type[DataclassInstance]", values: dict[str, Any]) -> dict[str, Any]:
+    """The values as they are, if each has the type that its field of `cls` declares; else `LogFormatError`."""
+    known = {entry.name for entry in fields(cls)}
+    for name, value in values.items():
+        if name not in known:
+            raise LogFormatError(f"a damaged {cls.__name__} ({name} is unknown)")
+        try:
+            _field_type(cls, name).validate_python(value)
+        except ValidationError as error:
+            raise LogFormatError(f"a damaged {cls.__name__} ({name}: {error_text(error)})") from error
+        if type(value) is int and value not in _INTEGERS:
+            raise LogFormatError(f"a damaged {cls.__name__} ({name} is out of range)")
+    return values
+
+
+def whole_number(content: dict[str, Any], name: str) -> int:
+    """A position or length that no field of an input holds as it stands in the log."""
+    value = content.get(name)
+    if type(value) is not int or value not in _INTEGERS:
+        raise LogFormatError(f"a damaged {content['type']} line ({name} is no position or length)")
+    return value
+
+
+def error_text(error: Exception) -> str:
+    """What is wrong with a value, in a few words."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return ": ".join([*map(str, first["loc"]), first["msg"]])
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def input_from(content: dict[str, Any], reply: FloatArray | None = None) -> Input:
@@ -90,9 +131,11 @@ def input_from(content: dict[str, Any], reply: FloatArray | None = None) -> Inpu
                 values["samples"] = reply
             else:
                 values[entry.name] = _value(content[entry.name])
-    except (KeyError, ValueError, TypeError) as error:
-        raise LogFormatError(f"a damaged {kind} line ({error})") from error
-    return cls(**values)
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
+        raise LogFormatError(f"a damaged {kind} line ({error_text(error)})") from error
+    item = cls(**checked_fields(cls, values))
+    _check_shapes(item)
+    return item
 
 
 def event_line(event: DomainEvent) -> str:
@@ -106,6 +149,20 @@ def event_line(event: DomainEvent) -> str:
         else:
             content[entry.name] = value
     return _line(content)
+
+
+@cache
+def _field_type(cls: type, name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(get_type_hints(cls)[name], config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+
+
+def _check_shapes(item: Input) -> None:
+    if isinstance(item, Encoded):
+        texts = item.texts if item.texts is not None else item.concepts
+        if item.concepts.ndim != 2 or len(texts) != len(item.concepts):
+            raise LogFormatError("a damaged Encoded line (not one concept for each sentence)")
+    if isinstance(item, Thought) and item.concept is not None and item.concept.ndim != 1:
+        raise LogFormatError("a damaged Thought line (not one concept)")
 
 
 def _value(value: Any) -> Any:

@@ -66,6 +66,10 @@ class Models:
         # oneDNN keeps compiled code for every length of utterance it has met, a thousand of them by default: with
         # speech, no two are alike, and memory would grow for hours. Read when torch is first imported.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+        # Between two operations torch's threads wait by spinning, for milliseconds: beside another busy process that
+        # cost half of two cores, and replies came three times as late (docs/LOG.md). A little of it is enough.
+        if "OMP_WAIT_POLICY" not in os.environ:
+            os.environ.setdefault("GOMP_SPINCOUNT", "10000")
         from lcm.space import ConceptSpace
 
         space = ConceptSpace.load(bundle, device=device)

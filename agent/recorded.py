@@ -10,13 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from agent.config import ThinkerConfig
+from agent.config import ConversationConfig, ThinkerConfig
 from agent.errors import RecordingError
 from agent.events import FloatArray, SessionEnded
-from agent.input_log import LogFormatError, input_from, parse_line, probability_from_byte, unpacked_probabilities
+from agent.input_log import (
+    LogFormatError,
+    checked_fields,
+    error_text,
+    input_from,
+    parse_line,
+    probability_from_byte,
+    unpacked_probabilities,
+    whole_number,
+)
 from agent.inputs import AudioInput, Input, Voiced
 from agent.recording import FORMAT, SOUNDS, SessionInfo
-from agent.turn import TurnOptions
+from agent.turn import Step, TurnMachine, TurnOptions
 from audio.frames import FRAME_SAMPLES, from_pcm16
 from audio.segmenter import SegmenterOptions
 
@@ -28,36 +37,41 @@ def read_info(folder: Path) -> SessionInfo:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RecordingError(f"{folder}: not a recorded session (no session.json)") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordingError(f"{path}: damaged ({error})") from error
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise RecordingError(f"{path}: made by another version; this one reads format {FORMAT}")
     try:
-        options = content.pop("options")
-        segmenter = SegmenterOptions(**options.pop("segmenter"))
+        options = _options(content.pop("options"))
         thinker = ThinkerConfig.model_validate(content.pop("thinker"))
-        return SessionInfo(options=TurnOptions(segmenter=segmenter, **options), thinker=thinker, **content)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise RecordingError(f"{path}: damaged ({error})") from error
+        return SessionInfo(options=options, thinker=thinker, **checked_fields(SessionInfo, content))
+    except (LogFormatError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RecordingError(f"{path}: damaged ({error_text(error)})") from error
 
 
-def read_inputs(folder: Path) -> Iterator[Input]:
-    """Every input of a recorded session, in order."""
+def _options(content: dict[str, Any]) -> TurnOptions:
+    segmenter = SegmenterOptions(**checked_fields(SegmenterOptions, content.pop("segmenter")))
+    options = TurnOptions(segmenter=segmenter, **checked_fields(TurnOptions, content))
+    ConversationConfig.model_validate({name: getattr(options, name) for name in ConversationConfig.model_fields})
+    return options
+
+
+def read_steps(folder: Path) -> Iterator[tuple[Input, Step]]:
+    """Every input of a recorded session, in order, and what the turn machine makes of it.
+
+    Raises:
+        RecordingError: a line is damaged, or holds what the machine cannot have asked for; with file and line.
+    """
+    machine = TurnMachine(read_info(folder).options)
     audio, reply = _Sound(folder, "audio"), _Sound(folder, "reply")
     path = folder / "inputs.jsonl"
     try:
         with path.open(encoding="utf-8", errors="replace") as lines:
             for number, line in enumerate(lines, start=1):
                 try:
-                    content = parse_line(line)
-                    if content["type"] == "Audio":
-                        yield from _frames(content, audio)
-                        continue
-                    sound = None
-                    if content["type"] == Voiced.__name__:
-                        sound = reply.read(int(content["offset"]), int(content["length"]))
-                    yield input_from(content, sound)
-                except (LogFormatError, KeyError, ValueError, EOFError) as error:
+                    for item in _inputs(parse_line(line), audio, reply):
+                        yield item, _push(machine, item)
+                except (LogFormatError, EOFError) as error:
                     raise RecordingError(f"{path}, line {number}: {error}") from error
     except FileNotFoundError:
         raise RecordingError(f"{folder}: not a recorded session (no inputs.jsonl)") from None
@@ -84,8 +98,27 @@ def is_complete(folder: Path) -> bool:
         return False
 
 
+def _push(machine: TurnMachine, item: Input) -> Step:
+    """What follows from an input. The machine trusts those it is given, which in a file may be any."""
+    try:
+        return machine.push(item)
+    except (AssertionError, LookupError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise LogFormatError(f"this {type(item).__name__} does not fit what comes before it ({reason})") from error
+
+
+def _inputs(content: dict[str, Any], audio: "_Sound", reply: "_Sound") -> Iterator[Input]:
+    if content["type"] == "Audio":
+        yield from _frames(content, audio)
+        return
+    sound = None
+    if content["type"] == Voiced.__name__:
+        sound = reply.read(whole_number(content, "offset"), whole_number(content, "length"))
+    yield input_from(content, sound)
+
+
 def _frames(content: dict[str, Any], audio: "_Sound") -> Iterator[AudioInput]:
-    start = int(content["start_sample"])
+    start = whole_number(content, "start_sample")
     for number, byte in enumerate(unpacked_probabilities(content)):
         place = start + number * FRAME_SAMPLES
         yield AudioInput(place, audio.read_frame(place), probability_from_byte(byte))

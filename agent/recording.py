@@ -34,8 +34,8 @@ from agent.input_log import (
     probability_byte,
 )
 from agent.inputs import AudioInput, Input, Voiced
-from agent.turn import VOICE_RATE, TurnOptions
-from audio.frames import SAMPLE_RATE, to_pcm16
+from agent.turn import TurnOptions
+from audio.frames import SAMPLE_RATE, VOICE_RATE, to_pcm16
 
 FORMAT = 1
 _LOCK = "recording.lock"

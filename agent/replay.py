@@ -45,11 +45,11 @@ from agent.metrics import Metrics, peak_rss_mb
 from agent.model_worker import ModelWorker
 from agent.models import EncodedText
 from agent.order import VirtualLatency, VirtualOrder
-from agent.recorded import read_info, read_inputs
+from agent.recorded import read_steps
 from agent.session import Listener, Parts, run_session
-from agent.turn import VOICE_RATE, TurnMachine, TurnOptions
+from agent.turn import TurnOptions
 from audio.files import write_audio
-from audio.frames import SAMPLE_RATE
+from audio.frames import SAMPLE_RATE, VOICE_RATE
 from audio.source import file_source
 
 _COSINE_FLOOR = 0.9999
@@ -253,11 +253,9 @@ async def replay_session(
     recomputer: "Recomputer | None" = None,
 ) -> None:
     """Runs a recorded session from its input log. Needs no model, no voice and no detector."""
-    machine = TurnMachine(read_info(folder).options)
     pace = _Pace(speed)
-    for item in read_inputs(folder):
+    for item, step in read_steps(folder):
         await pace.until(item.at_sample)
-        step = machine.push(item)
         if recomputer is not None:
             await recomputer.compare(item)
         for listener in listeners:

@@ -17,8 +17,7 @@ from agent.events import DomainEvent, FloatArray, ReplyAudio, TurnEnded, Utteran
 from agent.inputs import AudioInput, Input
 from agent.metrics import STAGES
 from agent.replay import ReplayResult, ReplayTurn
-from agent.turn import VOICE_RATE
-from audio.frames import SAMPLE_RATE
+from audio.frames import SAMPLE_RATE, VOICE_RATE
 
 _COLUMNS = 1600
 _MAX_RECORDING_S = 600
@@ -87,6 +86,10 @@ class ReportCollector:
             self.replies[turn] = voice.data_uri()
             self._reply_bytes += len(self.replies[turn])
 
+    def close(self) -> None:
+        """Nothing more will come. Safe to repeat, and without a report."""
+        self._recording.close()
+
     def recording(self) -> str:
         """The recording as a data URI; its first ten minutes if it is longer."""
         return self._recording.data_uri()
@@ -104,8 +107,11 @@ class _Opus:
     def add(self, samples: FloatArray) -> None:
         self._file.write(samples)
 
-    def data_uri(self) -> str:
+    def close(self) -> None:
         self._file.close()
+
+    def data_uri(self) -> str:
+        self.close()
         return "data:audio/ogg;base64," + base64.b64encode(self._bytes.getvalue()).decode()
 
 

@@ -17,9 +17,8 @@ import numpy as np
 from agent.errors import OutputError
 from agent.events import DomainEvent, FloatArray, ReplyAudio
 from agent.inputs import AudioInput, Input
-from agent.turn import VOICE_RATE
 from audio.errors import DeviceError
-from audio.frames import SAMPLE_RATE
+from audio.frames import SAMPLE_RATE, VOICE_RATE
 from audio.playback import Playback
 from audio.resample import StreamResampler
 

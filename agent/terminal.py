@@ -49,7 +49,14 @@ class Screen:
         from rich.console import Console
 
         self._metrics = metrics
-        self._console = console or Console(highlight=False)
+
+        class Told(Console):
+            """Says so when nobody reads any more, where rich would end the process."""
+
+            def on_broken_pipe(self) -> None:
+                raise BrokenPipeError
+
+        self._console = console or Told(highlight=False)
         self._live: Live | None = None
         self._levels: deque[tuple[float, bool]] = deque(maxlen=_WIDTH)
         self._energy: list[float] = []

@@ -33,9 +33,7 @@ if TYPE_CHECKING:
     from lcm.engine import Engine
     from lcm.reply_bank import ReplyBank
 
-_REPEAT_COSINE = 0.9
 _REMEMBERED = 16
-_STOP_PROBABILITY = 0.5
 _MAX_ANSWER_BYTES = 1_000_000
 _MAX_ANSWER_SENTENCES = 32
 
@@ -92,9 +90,11 @@ class LcmThinker:
 
     def think(self, request: Think) -> Iterator[ThoughtPart]:
         """Concept after concept, each predicted from all before it, until the stop head ends the turn."""
+        from lcm.engine import REPEAT_COSINE
+
         concepts, roles = concept_context(request.context)
         for predicted in _predictions(self._engine, concepts, roles, self._max_concepts):
-            if roles[-1] == ROLE_AGENT and cosine(predicted, concepts[-1]) >= _REPEAT_COSINE:
+            if roles[-1] == ROLE_AGENT and cosine(predicted, concepts[-1]) >= REPEAT_COSINE:
                 return
             concepts.append(predicted)
             roles.append(ROLE_AGENT)
@@ -132,6 +132,13 @@ class RetrieveThinker:
             yield ThoughtPart(concepts[-1], reply.text)
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirected question would arrive without its words, and show the key to whoever the redirect names."""
+
+    def redirect_request(self, *_: object) -> None:
+        """None: the redirect itself is the answer, an `HTTPError`."""
+
+
 class OpenAiThinker:
     """`openai`: words to a chat endpoint, words back. Standard library only."""
 
@@ -163,16 +170,17 @@ class OpenAiThinker:
             if e.text
         ]
         body = json.dumps({"model": self._model, "messages": messages}).encode()
-        headers = {"Content-Type": "application/json"}
+        call = urllib.request.Request(self._url, data=body, headers={"Content-Type": "application/json"})
         if self._api_key:
-            headers["Authorization"] = f"Bearer {self._api_key}"
-        call = urllib.request.Request(self._url, data=body, headers=headers)
+            call.add_unredirected_header("Authorization", f"Bearer {self._api_key}")
         try:
-            with urllib.request.urlopen(call, timeout=self._timeout_s) as answer:
+            with urllib.request.build_opener(_NoRedirects).open(call, timeout=self._timeout_s) as answer:
                 content = json.loads(self._read(answer))["choices"][0]["message"]["content"]
         except urllib.error.HTTPError as error:
-            raise ThinkerError(f"{self._url} answered {error.code} {error.reason}; check model and key") from error
-        except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError, TypeError) as error:
+            elsewhere = error.headers.get("Location")
+            check = f"it points to {elsewhere}: check thinker.openai.base_url" if elsewhere else "check model and key"
+            raise ThinkerError(f"{self._url} answered {error.code} {error.reason}; {check}") from error
+        except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, RecursionError) as error:
             raise ThinkerError(f"{self._url} gave no answer ({error}); check thinker.openai in the settings") from error
         return str(content or "")
 
@@ -210,11 +218,13 @@ def _predictions(engine: "Engine", concepts: list[FloatArray], roles: list[int],
     """What comes next, again and again; the caller appends what it makes of each before it asks for another."""
     import torch
 
+    from lcm.engine import STOP_PROBABILITY
+
     for number in range(limit):
         if not concepts:
             return
         context = torch.from_numpy(np.stack(concepts))  # [T, D]
         [ahead] = engine.predict_next([context], [torch.tensor(roles)])
-        if number and ahead.ended >= _STOP_PROBABILITY:
+        if number and ahead.ended >= STOP_PROBABILITY:
             return
         yield to_array(ahead.concept)

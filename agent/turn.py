@@ -58,10 +58,8 @@ from agent.inputs import (
     Voiced,
     WorkFailed,
 )
-from audio.frames import SAMPLE_RATE, AudioFrame
+from audio.frames import SAMPLE_RATE, VOICE_RATE, AudioFrame
 from audio.segmenter import Segmenter, SegmenterOptions, SoftPause, SpeechResumed, SpeechStarted, Utterance
-
-VOICE_RATE = 24_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +116,8 @@ class _Turn:
     committed: bool = False
     heard: Literal["no", "asked", "yes"] = "no"
     thinking: Literal["no", "asked", "over"] = "no"
+    superseded: bool = False
+    """The speaker went on before the answer began: what was said stays, nobody answers it."""
     sentences: list[_Sentence] = field(default_factory=list)
 
     @property
@@ -324,6 +324,9 @@ class TurnMachine:
             self._think(turn, step)
 
     def _think(self, turn: _Turn, step: Step) -> None:
+        if turn.superseded:
+            self._end(turn, "interrupted", step)
+            return
         turn.thinking = "asked"
         if turn.task == "converse":
             context = self.conversation.view()
@@ -415,14 +418,18 @@ class TurnMachine:
             if cut:
                 step.events.append(ReplyTruncated(self._sample, number, self._heard, kept))
         self._unheard.clear()
+        for turn in self._turns.values():
+            turn.superseded = turn.committed and turn.thinking == "no"
         for turn in answering:
             self._end(turn, "interrupted", step)
         self._heard = self._emitted  # playback is cleared: nothing of it will sound any more
         self._deaf_until = min(self._deaf_until, self._sample)
 
     def _heard_sentences(self, number: int) -> int:
-        """How many sentences of a reply came to be heard, the last of them at least by half."""
+        """How many sentences of a reply came to be heard, the last of them at least by half; or to be read."""
         turn = self._turns.get(number)
+        if turn is not None and not self.options.spoken_reply:
+            return sum(sentence.text is not None for sentence in turn.sentences)
         if turn is not None:
             sounded = [(index, s) for index, s in enumerate(turn.sentences) if s.end_sample]
             heard = [index for index, s in sounded if self._heard >= (s.start_sample + s.end_sample) / 2]

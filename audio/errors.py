@@ -1,7 +1,8 @@
 """The few exceptions of the audio package; their messages are one line and say what to do.
 
 AudioError
-├── AudioFileError   a file cannot be read or written
+├── AudioFileError   a file cannot be read, or what is asked of it cannot be written
+├── AudioWriteError  the disk refuses
 ├── DeviceError      no PortAudio, no microphone, no loudspeaker, or it went away
 ├── VadError         a voice activity detector cannot be loaded
 └── VoiceError       the voice cannot start, or does not know a language or variant
@@ -14,6 +15,10 @@ class AudioError(Exception):
 
 class AudioFileError(AudioError):
     """A file cannot be read as audio, or cannot be written."""
+
+
+class AudioWriteError(AudioError):
+    """The disk takes no file here."""
 
 
 class DeviceError(AudioError):

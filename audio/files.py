@@ -7,6 +7,7 @@ cannot be used raises `AudioFileError`, one line that says what to do. Knows not
 import io
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,14 +16,20 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
-from audio.errors import AudioFileError
+from audio.errors import AudioFileError, AudioWriteError
 from audio.frames import SAMPLE_RATE, AudioFrame, FloatArray, Framer
 from audio.resample import StreamResampler, resample
 
 BLOCK_FRAMES = 65_536
-"""Read at once: some seconds, a few hundred kilobytes"""
+"""Read at once: some seconds, a few hundred kilobytes; fewer where there are many channels"""
 MAX_SECONDS = 1800.0
 """What `read_audio` takes into memory unless told otherwise"""
+
+# What microphones and converters give. A block of a lower rate would become many times as much at ours.
+_LOWEST_RATE, _HIGHEST_RATE = 4_000, 768_000
+_MOST_CHANNELS = 64
+_MAX_BLOCK_SAMPLES = 2 * BLOCK_FRAMES
+"""Of all channels together"""
 
 _OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
 _MP3_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
@@ -115,7 +122,8 @@ def write_audio(path: str | Path, samples: FloatArray, sample_rate: int) -> None
     file appears whole or not at all: it is written aside and renamed.
 
     Raises:
-        AudioFileError: an unknown suffix, nothing to write, or the disk refuses.
+        AudioFileError: an unknown suffix, or nothing to write.
+        AudioWriteError: the disk refuses.
     """
     path = Path(path)
     chosen = FORMATS.get(path.suffix.lower())
@@ -153,13 +161,16 @@ def _replace_file(path: Path, content: bytes) -> None:
     except OSError as error:
         aside.unlink(missing_ok=True)
         reason = error.strerror or str(error)
-        raise AudioFileError(f"{path}: cannot be written ({reason}); choose another folder or free space") from error
+        raise AudioWriteError(f"{path}: cannot be written ({reason}); choose another folder or free space") from error
 
 
 @contextmanager
 def _open(path: Path) -> Iterator[sf.SoundFile]:
     """Open for reading, every failure as one line."""
     try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a pipe would wait for whoever writes to it
+            raise AudioFileError(f"{path}: is a pipe or a device, not a file; save the sound to a file first")
         with path.open("rb") as probe:
             if not probe.read(1):
                 raise AudioFileError(f"{path}: the file is empty; record it again")
@@ -171,7 +182,21 @@ def _open(path: Path) -> Iterator[sf.SoundFile]:
     except (sf.LibsndfileError, TypeError) as error:  # TypeError: a .raw suffix, which carries no header
         raise AudioFileError(f"{path}: is not audio; give a wav, flac, mp3, ogg or opus file") from error
     with file:
+        _check_header(path, file)
         yield file
+
+
+def _check_header(path: Path, file: sf.SoundFile) -> None:
+    """Refuse what no recording has: memory would depend on what a header claims."""
+    if not _LOWEST_RATE <= file.samplerate <= _HIGHEST_RATE:
+        raise AudioFileError(
+            f"{path}: has {file.samplerate} samples per second, not {_LOWEST_RATE} to {_HIGHEST_RATE}; "
+            "is its header right? Export it again"
+        )
+    if file.channels > _MOST_CHANNELS:
+        raise AudioFileError(
+            f"{path}: has {file.channels} channels, more than {_MOST_CHANNELS}; export one of them, or a mix"
+        )
 
 
 def _resampled_blocks(path: Path, sample_rate: int, max_seconds: float | None) -> Iterator[FloatArray]:
@@ -189,9 +214,10 @@ def _resampled_blocks(path: Path, sample_rate: int, max_seconds: float | None) -
 
 def _mono_blocks(path: Path, file: sf.SoundFile) -> Iterator[FloatArray]:
     read = 0
+    frames = min(BLOCK_FRAMES, _MAX_BLOCK_SAMPLES // file.channels)
     while True:
         try:
-            block: FloatArray = file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)  # [T, channels]
+            block: FloatArray = file.read(frames, dtype="float32", always_2d=True)  # [T, channels]
         except sf.LibsndfileError as error:
             raise _damaged(path, read / file.samplerate) from error
         if len(block) == 0:

@@ -15,6 +15,8 @@ PcmArray: TypeAlias = NDArray[np.int16]
 
 SAMPLE_RATE = 16_000
 """Hertz, everywhere between the source and the model."""
+VOICE_RATE = 24_000
+"""Hertz, from the voice to the loudspeaker"""
 FRAME_MS = 20
 FRAME_SAMPLES = SAMPLE_RATE * FRAME_MS // 1000
 

@@ -12,10 +12,9 @@ from typing import Any, Self
 
 from audio.devices import DeviceId, load_sounddevice, refused, usable_rate
 from audio.errors import DeviceError
-from audio.frames import FloatArray
+from audio.frames import VOICE_RATE, FloatArray
 from audio.resample import StreamResampler
 
-PLAYBACK_RATE = 24_000
 MAX_QUEUED_SECONDS = 300.0
 """What may wait to be played; `drain` keeps it far below"""
 LATENCY_MS = 60
@@ -35,7 +34,7 @@ class _Block:
 class Playback:
     """A loudspeaker, opened for as long as the context lasts.
 
-    Positions count samples at `PLAYBACK_RATE` since the start, or since the last `clear`.
+    Positions count samples at `VOICE_RATE` since the start, or since the last `clear`.
     """
 
     def __init__(self, device: DeviceId = None, *, latency_ms: int = LATENCY_MS) -> None:
@@ -48,10 +47,10 @@ class Playback:
         self._given = 0
         """Samples handed to the device"""
         self._written = 0
-        """Samples written, at `PLAYBACK_RATE`"""
+        """Samples written, at `VOICE_RATE`"""
         self._blocks: deque[_Block] = deque()
-        self._rate = PLAYBACK_RATE
-        self._resampler = StreamResampler(PLAYBACK_RATE, PLAYBACK_RATE)
+        self._rate = VOICE_RATE
+        self._resampler = StreamResampler(VOICE_RATE, VOICE_RATE)
         self._stream: Any = None
         self._stopped = False
 
@@ -73,8 +72,8 @@ class Playback:
     def start(self) -> None:
         """Open the device; see `__aenter__`."""
         sounddevice = load_sounddevice()
-        self._rate = usable_rate("output", self._device, PLAYBACK_RATE)
-        self._resampler = StreamResampler(PLAYBACK_RATE, self._rate)
+        self._rate = usable_rate("output", self._device, VOICE_RATE)
+        self._resampler = StreamResampler(VOICE_RATE, self._rate)
         self._stopped = False
         try:
             self._stream = sounddevice.OutputStream(
@@ -121,7 +120,7 @@ class Playback:
             heard = self._heard(now)
             if heard == self._given + self._queued:
                 return self._written  # all of it: what the resampler holds back is a few milliseconds of nothing
-            return heard * PLAYBACK_RATE // self._rate
+            return heard * VOICE_RATE // self._rate
 
     @property
     def playing(self) -> bool:
@@ -138,7 +137,7 @@ class Playback:
             self._queue.clear()
             self._blocks.clear()
             self._queued = self._given = self._written = 0
-        self._resampler = StreamResampler(PLAYBACK_RATE, self._rate)
+        self._resampler = StreamResampler(VOICE_RATE, self._rate)
         return heard
 
     async def drain(self, below_seconds: float = 0.0) -> None:

@@ -25,11 +25,10 @@ import numpy as np
 
 from audio import voice_worker
 from audio.errors import VoiceError
-from audio.frames import FloatArray, from_pcm16
+from audio.frames import VOICE_RATE, FloatArray, from_pcm16
 from audio.languages import espeak_voice, speakable
 from audio.resample import StreamResampler
 
-VOICE_RATE = 24_000
 """Hertz, what the realtime protocol carries"""
 START_SECONDS = 10.0
 ANSWER_SECONDS = 10.0

@@ -61,6 +61,8 @@ class Part:
     config: dict[str, Any]
     folder: Path
     shards: tuple[str, ...]
+    hashes: tuple[str, ...]
+    """SHA-256 of each shard"""
     sidecars: tuple[str, ...]
     checkpoint: Path | None = None
     """A file in a layout of its publisher's, instead of shards"""
@@ -69,12 +71,14 @@ class Part:
         """Every tensor, float32 on the CPU (integers keep their type).
 
         Raises:
-            BundleError: a shard is missing or damaged.
+            BundleError: a shard is missing or damaged: what it holds is compared with its hash.
         """
         tensors: dict[str, Tensor] = {}
-        for shard in self.shards:
+        for shard, digest in zip(self.shards, self.hashes, strict=True):
             path = self.folder / shard
             try:
+                if _sha256(path) != digest:
+                    raise BundleError(f"{path} is damaged (its hash differs); {_REPAIR}")
                 with safe_open(path, framework="pt") as file:
                     for key in file.keys():  # noqa: SIM118, safe_open is no mapping
                         tensor = file.get_tensor(key)
@@ -123,7 +127,7 @@ class Bundle:
 
         Args:
             bundle: a name under `lcm/bundles`, or a folder with `bundle.json`.
-            verify: also compare every file's hash (`noema doctor` does; loading does not, it takes a while).
+            verify: compare every file's hash now (`noema doctor` does); else a shard's is compared when it is read.
 
         Raises:
             BundleError: missing, not a bundle, made by a newer Noema, or damaged.
@@ -175,8 +179,10 @@ class Bundle:
                 f"{name!r} of {self.folder} was made for space {entry['space_id']}, the bundle holds {self.space_id}; "
                 "train it again on this space, or restore the bundle"
             )
+        shards = tuple(entry["shards"])
+        hashes = tuple(self.description["files"][shard][1] for shard in shards)
         checkpoint = self.folder / entry["checkpoint"] if entry.get("checkpoint") else None
-        return Part(name, entry["config"], self.folder, tuple(entry["shards"]), tuple(entry["sidecars"]), checkpoint)
+        return Part(name, entry["config"], self.folder, shards, hashes, tuple(entry["sidecars"]), checkpoint)
 
     def tokenizer_path(self) -> Path:
         """Where the SentencePiece model lies."""
@@ -194,8 +200,10 @@ class Bundle:
             actual = path.stat().st_size if path.is_file() else None
             if actual is None:
                 raise BundleError(f"{path} is missing; {_REPAIR}")
-            if actual != size or (verify and _sha256(path) != digest):
+            if actual != size:
                 raise BundleError(f"{path} is damaged ({actual} bytes, expected {size}); {_REPAIR}")
+            if (verify or name == TOKENIZER) and _sha256(path) != digest:
+                raise BundleError(f"{path} is damaged (its hash differs); {_REPAIR}")
 
 
 class BundleWriter:

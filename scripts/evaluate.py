@@ -40,6 +40,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.write and arguments.split != "test":
         parser.error("--write keeps what is reported, and that is the test split's; leave out --split dev")
+    if arguments.write and arguments.beam != 1:
+        parser.error("--write keeps what is reported, and that is decoded greedily; leave out --beam")
     report = (lambda _: None) if arguments.json else (lambda line: print(line, file=sys.stderr))
     try:
         figures = evaluate(arguments, report)

@@ -1,7 +1,8 @@
 """Make the golden files of tests/golden/sonar: small random models of every kind that Meta's own package runs.
 
-    python3 -m venv /tmp/sonar && /tmp/sonar/bin/pip install sonar-space==0.5.0 fairseq2==0.5.2 torchaudio==2.8.0 sentencepiece
-    /tmp/sonar/bin/python scripts/make_golden.py
+    python3 -m venv ~/sonar
+    ~/sonar/bin/pip install sonar-space==0.5.0 fairseq2==0.5.2 torchaudio==2.8.0 sentencepiece
+    ~/sonar/bin/python scripts/make_golden.py
 
 Runs in that environment only, and imports nothing of Noema: what it writes is what sonar-space says.
 """
@@ -237,7 +238,7 @@ def features() -> dict[str, Any]:
 
 def older_embedding(weight: torch.Tensor) -> torch.nn.Embedding:
     """fairseq's order of the first rows: `<s>`, `<pad>`, `</s>`, `<unk>`; pickled as a module."""
-    embedding = torch.nn.Embedding(*weight.shape, padding_idx=1)
+    embedding = torch.nn.Embedding(weight.shape[0], weight.shape[1], padding_idx=1)
     rows = weight.detach().clone()
     rows[[1, 3, 0, 2]] = weight.detach()[[0, 1, 2, 3]]
     embedding.weight = torch.nn.Parameter(rows)

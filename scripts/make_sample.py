@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from audio.files import write_audio
-from audio.frames import SAMPLE_RATE, FloatArray
+from audio.frames import SAMPLE_RATE, VOICE_RATE, FloatArray
 from audio.resample import resample
-from audio.voice import VOICE_RATE, Voice
+from audio.voice import Voice
 
 FOLDER = Path(__file__).parents[1] / "agent" / "samples"
 LEAD_S = 0.6

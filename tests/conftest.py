@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from audio.files import write_audio
+from audio.frames import VOICE_RATE
 from audio.resample import resample
-from audio.voice import VOICE_RATE, Voice
+from audio.voice import Voice
 
 
 @pytest.fixture(scope="session")

@@ -124,7 +124,8 @@ def _voice(config: "AgentConfig") -> str:
     import asyncio
     import time
 
-    from audio.voice import VOICE_RATE, Voice
+    from audio.frames import VOICE_RATE
+    from audio.voice import Voice
 
     async def speak() -> str:
         async with Voice() as voice:

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,8 @@ from agent.errors import FAILED, OK, OutputError, UsageError, exit_code, first_k
 
 if TYPE_CHECKING:
     from agent.config import AgentConfig, ThinkerConfig
-    from agent.events import Task
+    from agent.events import DomainEvent, Task
+    from agent.inputs import Input
     from agent.metrics import Metrics
     from agent.opening import Opened
     from agent.recording import SessionInfo
@@ -259,7 +261,11 @@ class _Outputs:
             from agent.report import ReportCollector
 
             self._report = ReportCollector()
+            self._closing.callback(self._report.close)
             self.listeners.append(self._report)
+        if not self._args.json:
+            print(self._path, flush=True)
+            self.listeners.append(_TurnPrinter(self.result))
 
     def compare(self, comparer: "EventComparer") -> None:
         """Compares the events with others as they come."""
@@ -283,7 +289,11 @@ class _Outputs:
         if self._args.json:
             print_json(self.result.as_json())
             return
-        _print_turns(self._path, self.result)
+        result = self.result
+        factor = result.audio_ms / result.wall_ms if result.wall_ms else 0.0
+        if not result.turns:
+            print("  no speech was heard")
+        print(f"  {result.audio_ms / 1000:.1f} s of sound, {factor:.3g} times as fast as spoken")
         for remark in self.remarks:
             print(f"  {remark}")
 
@@ -294,13 +304,21 @@ def _is_session(path: Path) -> bool:
     return path.is_dir()
 
 
-def _print_turns(path: Path, result: "ReplayResult") -> None:
-    factor = result.audio_ms / result.wall_ms if result.wall_ms else 0.0
-    print(f"{path}: {result.audio_ms / 1000:.1f} s of sound, {factor:.0f} times as fast as spoken")
-    if not result.turns:
-        print("  no speech was heard")
-    for turn in result.turns:
-        _print_turn(turn)
+class _TurnPrinter:
+    """A listener that prints each turn once it has ended: whoever stops a replay has seen what it did."""
+
+    def __init__(self, result: "ReplayResult") -> None:
+        self._result = result
+        self._printed = 0
+
+    async def on_input(self, item: "Input") -> None:
+        """Inputs are not turns."""
+
+    async def on_event(self, event: "DomainEvent") -> None:
+        """The turn collector stands before this in the row of listeners."""
+        for turn in self._result.turns[self._printed :]:
+            _print_turn(turn)
+        self._printed = len(self._result.turns)
 
 
 def _print_turn(turn: "ReplayTurn") -> None:
@@ -313,3 +331,4 @@ def _print_turn(turn: "ReplayTurn") -> None:
         print(f"  {'':18}ms: {', '.join(measured)}")
     if turn.reply_audio:
         print(f"  {'':18}{turn.reply_audio}")
+    sys.stdout.flush()

@@ -18,6 +18,9 @@ noema sessions export 20260101-120000 --out talk.zip
 noema sessions delete 20260101-120000
 """
 
+_WHO = {"Heard": "user", "ReplySentence": "agent"}
+_MAX_SAMPLE = 2**63
+
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Describes the subcommand and its own."""
@@ -115,33 +118,41 @@ def _folder(name: str) -> Path:
 
 
 def _facts(folder: Path) -> dict[str, Any]:
-    events = list(_events(folder))
-    last = events[-1]["at_sample"] if events else 0
+    """What a list tells of a session; one that is damaged says so, and hides no other."""
+    last = turns = 0
+    task, created = "damaged", ""
     try:
+        for event in _events(folder):
+            last = event["at_sample"]
+            turns += event["type"] == "TurnCommitted"
         content = json.loads((folder / "session.json").read_text(encoding="utf-8"))
-        task, created = content["options"]["task"], content["created"]
-    except (OSError, ValueError, KeyError, TypeError):
-        task, created = "damaged", ""
-    turns = sum(event["type"] == "TurnCommitted" for event in events)
+        task, created = str(content["options"]["task"]), str(content["created"])
+    except (OSError, RecordingError, ValueError, KeyError, TypeError, RecursionError):
+        pass  # as far as it could be read
     return {"name": folder.name, "created": created, "seconds": last / 16_000, "turns": turns, "task": task}
 
 
 def _turns(folder: Path) -> Iterator[dict[str, Any]]:
-    for event in _events(folder):
-        if event["type"] in {"Heard", "ReplySentence"}:
-            who = "user" if event["type"] == "Heard" else "agent"
-            yield {"seconds": event["at_sample"] / 16_000, "who": who, "text": event["text"]}
+    """Who said what; in each turn the user first, though what was heard may be put into words after the reply."""
+    said = [event for event in _events(folder) if event["type"] in _WHO]
+    for event in sorted(said, key=lambda e: (e.get("turn", 0), _WHO[e["type"]] != "user")):
+        yield {"seconds": event["at_sample"] / 16_000, "who": _WHO[event["type"]], "text": event["text"]}
 
 
 def _events(folder: Path) -> Iterator[dict[str, Any]]:
+    """The events of a session, up to a torn line; raises `RecordingError` at one that is no event."""
     from agent.input_log import LogFormatError, parse_line
     from agent.recorded import read_event_lines
 
     path = folder / "events.jsonl"
     if not path.exists():
         return
-    for line in read_event_lines(path):
+    for number, line in enumerate(read_event_lines(path), start=1):
         try:
-            yield parse_line(line)
+            event = parse_line(line)
         except LogFormatError:
             return
+        place, text = event.get("at_sample"), event.get("text", None if event["type"] in _WHO else "")
+        if type(place) is not int or not 0 <= place < _MAX_SAMPLE or not isinstance(text, str):
+            raise RecordingError(f"{path}, line {number}: damaged; delete the session, or mend that line")
+        yield event

@@ -130,10 +130,9 @@ def _state(path: Path, content: Any) -> tuple[dict[str, Any], bool]:
 
 def _unpickled(path: Path) -> tuple[Any, bool]:
     """What the file holds, and whether its tensors are the mapped file itself (torch's format since 1.6 allows it)."""
-    allowed = [nn.Embedding]  # the one class that fairseq's checkpoints need
     try:
         mapped = zipfile.is_zipfile(path)
-        with torch.serialization.safe_globals(allowed):
+        with torch.serialization.safe_globals([nn.Embedding]):  # the one class that fairseq's checkpoints need
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped), mapped
     except (OSError, EOFError, RuntimeError, ValueError, LookupError, AttributeError, TypeError, PickleError) as error:
         what = " ".join(str(error).split())[:200]

@@ -16,7 +16,8 @@ _ABBREVIATIONS = {
     *("sra", "srta", "ud", "uds", "p.ej"),  # Spanish
     *("z.b", "d.h", "usw", "bzw", "ca", "nr", "str", "hr", "fr", "u.a"),  # German
 }
-_BOUNDARY = re.compile(r"""[.!?…]+["'”’»)\]]*\s+|[。！？]+\s*|\n\s*\n+""")
+# Only from the first mark of a run on: «.....» without a space after it would else cost its length squared.
+_BOUNDARY = re.compile(r"""(?<![.!?…])[.!?…]++["'”’»)\]]*\s+|[。！？]+\s*|\n\s*\n+""")
 _CLAUSE = re.compile(r"[,;:–—]\s+")
 
 
@@ -36,13 +37,16 @@ def split_sentences(text: str, language: str = "eng", *, max_chars: int = MAX_CH
 
 
 def _sentences(text: str, *, ordinals: bool) -> Iterator[str]:
-    start = 0
+    # The last word before a mark stands after the mark before it, or is that mark. Looking no further back keeps
+    # the time linear where no full stop ends a sentence.
+    start = recent = previous = 0
     for match in _BOUNDARY.finditer(text):
         following = text[match.end() : match.end() + 1]
-        if match.group()[0] == "." and _goes_on(text[start : match.start()], following, ordinals=ordinals):
+        if match.group()[0] == "." and _goes_on(text[recent : match.start()], following, ordinals=ordinals):
+            recent, previous = previous, match.end()
             continue
         yield text[start : match.end()]
-        start = match.end()
+        start = recent = previous = match.end()
     yield text[start:]
 
 

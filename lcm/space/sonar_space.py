@@ -135,6 +135,7 @@ def _vocabulary(size: int) -> Any:
 
 
 def _state(part: Part) -> Any:
+    assert part.checkpoint is not None  # others were refused before
     with torch.serialization.safe_globals([torch.nn.Embedding]):
         return torch.load(part.checkpoint, map_location="cpu", weights_only=True)
 

@@ -49,7 +49,7 @@ def rendered_figures(figures: dict[str, Any]) -> str:
 def _text_tables(text: dict[str, Any], baselines: dict[str, Any]) -> str:
     trigrams, chance = baselines.get("character_trigrams_xsim_error", {}), baselines.get("chance_xsim_error", "–")
     retrieval = table(
-        ["English ↔", "xsim error", "without near-duplicates", "character trigrams", "chance"],
+        ["English ↔", "xsim error", "asked without near-duplicates", "character trigrams", "chance"],
         [
             [NAMES[x], error, text["xsim_error_no_near_duplicates"][x], trigrams.get(x, "–"), chance]
             for x, error in text["xsim_error"].items()
@@ -70,14 +70,18 @@ def _text_tables(text: dict[str, Any], baselines: dict[str, Any]) -> str:
     counts = [scores["n"] for scores in cells.values()]
     exact = ", ".join(f"{NAMES[x]} {scores['exact']}" for x, scores in text["autoencode"].items())
     copies = ", ".join(f"{pair} {score}" for pair, score in baselines.get("copy_source_chrf", {}).items())
+    bleu = ", ".join(f"{pair} {scores['bleu']}" for pair, scores in text["translate"].items())
     return "\n\n".join(
         [
-            "Retrieval among 1,000 held-out sentences, both directions:",
+            f"Retrieval among 1,000 held-out sentences, both directions. {text['near_duplicates']} % of the English "
+            "ones are a training sentence but for one word («Tom» for «Mary»); the second column asks for the others "
+            "only, among all:",
             retrieval,
             f"Decoded again, sentences of at most {SHORT_WORDS} words, {min(counts)} to {max(counts)} of them in each "
             "cell (the diagonal is autoencoding):",
             directions,
             f"Word for word the same after autoencoding: {exact}. Copying the source instead of translating: {copies}.",
+            f"BLEU of the same sentences: {bleu}.",
             f"chrF lost when every concept moves by 0.2 σ: {text['noise']['0.2']}. Effective rank {text['rank']}, "
             f"mean cosine {text['mean_cosine']}.",
         ]
@@ -88,44 +92,46 @@ def _speech_table(speech: dict[str, Any], baselines: dict[str, Any]) -> str:
     rows = []
     for kind in ("synthetic", "unseen_engine", "real", "real_segmented"):
         for name, scores in speech.get(kind, {}).items():
-            cascade = baselines.get(f"{kind}/{name}", {}).get("pocketsphinx", {})
+            beside = baselines.get(f"{kind}/{name}") or baselines.get(f"real/{name}", {})
+            always = beside.get("mean_concept", {})
             rows.append(
                 [
                     f"{kind.replace('_', ' ')}: {name}",
                     f"{scores['n']} / {scores['speakers']}",
-                    f"{scores['retrieval_error']} [{scores['ci'][0]}, {scores['ci'][1]}]",
+                    f"{scores['retrieval_error']} {_interval(scores['ci'])}",
                     scores["sound_to_text_error"],
-                    scores["chrf"],
-                    scores.get("wer", "–"),
-                    cascade.get("retrieval_error", "–"),
+                    f"{scores['chrf']} / {scores.get('wer', '–')}",
+                    f"{always.get('chrf', '–')} / {always.get('wer', '–')}",
+                    _cascade(beside.get("pocketsphinx") if kind != "real_segmented" else None),
                 ]
             )
-    return table(
-        [
-            "heard",
-            "clips / voices",
-            "retrieval error [95 %]",
-            "sound → text alone",
-            "chrF",
-            "WER",
-            "pocketsphinx → text encoder",
-        ],
-        rows,
-    )
+    head = ["heard", "clips / voices", "retrieval error [95 %]", "sound → text alone", "chrF / WER"]
+    return table([*head, "one sentence for all: chrF / WER", "pocketsphinx: error (ours), clips"], rows)
+
+
+def _cascade(scores: dict[str, Any] | None) -> str:
+    """The recogniser's retrieval error, ours on the same clips, and how many they are."""
+    return f"{scores['retrieval_error']} ({scores['ours']['retrieval_error']}), {scores['n']}" if scores else "–"
+
+
+def _interval(bounds: Sequence[float]) -> str:
+    return f"[{bounds[0]:.1f}, {bounds[1]:.1f}]"
 
 
 def _lcm_table(lcm: dict[str, Any], baselines: dict[str, Any]) -> str:
     rows = []
     for name, scores in (lcm | baselines).items():
         hits = scores.get("hits_at_1_of_20", {})
-        rows.append(
-            [
-                f"**{name}**" if name in lcm else name.replace("_", " "),
-                *(scores.get(k, "–") for k in ("l2", "l2_r", "ca", "par")),
-                *(hits.get(k, "–") for k in ("dialogue", "sgd", "story")),
-            ]
-        )
-    return table(["", "ℓ2", "ℓ2-r", "CA", "PAR", "hits@1 of 20: dialogue", "SGD", "story"], rows)
+        measures = [f"{scores[k]:.2f}" if k in scores else "–" for k in ("l2", "l2_r", "ca", "par")]
+        found = [_hits(hits, kind) for kind in ("dialogue", "sgd", "story")]
+        rows.append([f"**{name}**" if name in lcm else name.replace("_", " "), *measures, *found])
+    return table(["", "ℓ2", "ℓ2-r", "CA", "PAR", "hits@1 of 20 [95 %]: dialogue", "SGD", "story"], rows)
+
+
+def _hits(hits: dict[str, Any], kind: str) -> str:
+    if kind not in hits:
+        return "–"
+    return f"{hits[kind]:.1f}" + (f" {_interval(hits['ci'][kind])}" if kind in hits.get("ci", {}) else "")
 
 
 def translated(space: ConceptSpace, texts: Sequence[str], source: str, target: str) -> list[str]:

@@ -1,11 +1,13 @@
 """Evaluation of a speech encoder: a bundle and held-out recordings in, figures out, baselines beside them.
 
 A clip is found again if the concept of its sound is, by cosine, nearer to its transcript's concept than to any other
-candidate's. Candidates are 1,000 sentences, topped up from held-out text where a corpus has fewer. The error is the
-mean of both directions: sound to text, and text to sound among the set's clips, which is easier the fewer they are.
-Knows nothing of how the encoder was trained.
+candidate's. Candidates are 1,000 sentences, topped up from held-out text of like length where a corpus has fewer.
+Retrieval error is the mean of both directions: sound to text, and text to sound among the set's clips, which is easier
+the fewer they are. Knows nothing of how the encoder was trained.
 """
 
+import bisect
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -39,6 +41,7 @@ LONGEST_SECONDS = 29.0
 ONE_CONCEPT_SECONDS = 8.0
 """What the mini encoder is meant to hear at once"""
 FEW_SPEAKERS = 5
+_ALL_SENTENCES = 1_000_000
 RECOGNISED = 200
 """Clips of a set that pocketsphinx transcribes: it is slow"""
 
@@ -117,7 +120,7 @@ def evaluation_sets(prepared: Path, stores: Path, split: str, languages: Sequenc
             name = _set_name(corpus, language) if kind == "real" else language
             sets.append(_drawn(f"{kind}/{name}", store, corpus, language, SET_CANDIDATES))
             if kind == "real":
-                others = held_out_sentences(prepared, language, split, 2 * SET_CANDIDATES)
+                others = held_out_sentences(prepared, language, split, _ALL_SENTENCES)
                 sets[-1] = _topped_up(sets[-1], others, SET_CANDIDATES)
     return sets
 
@@ -204,16 +207,22 @@ def speech_baselines(space: ConceptSpace, prepared: Path, stores: Path, *, split
 def cascaded(space: ConceptSpace, of_set: ClipSet, stores: Path) -> dict[str, Any] | None:
     """The set's first clips transcribed by pocketsphinx, then encoded as text; None where it is not installed.
 
-    Clips stand in an order drawn by lot.
+    Clips stand in an order drawn by lot. `ours` is the speech encoder on the same clips.
     """
     kept = replace(of_set, indices=of_set.indices[:RECOGNISED], texts=of_set.texts[:RECOGNISED])
     rest = of_set.texts[RECOGNISED:] + of_set.distractors
     recognised = recognise(kept, stores)
     if recognised is None:
         return None
-    heard = space.encode_text([text or "nothing" for text in recognised], kept.language)
+    read = space.encode_text([text or "nothing" for text in recognised], kept.language)
+    heard = space.encode_speech([torch.from_numpy(w) for w in kept.waveforms()], SAMPLE_RATE, kept.language)
     written = space.encode_text(kept.texts + rest, kept.language)
-    return retrieval(heard, written, kept.short(), kept.speakers()) | text_scores(recognised, kept.texts, kept.language)
+    ours = retrieval(heard, written, kept.short(), kept.speakers())
+    return (
+        retrieval(read, written, kept.short(), kept.speakers())
+        | text_scores(recognised, kept.texts, kept.language)
+        | {"ours": {name: ours[name] for name in ("retrieval_error", "sound_to_text_error")}}
+    )
 
 
 def recognise(of_set: ClipSet, stores: Path) -> list[str] | None:
@@ -263,8 +272,17 @@ def _drawn(name: str, store: Recordings, corpus: str, language: str, most: int) 
 
 
 def _topped_up(of_set: ClipSet, sentences: Sequence[str], candidates: int) -> ClipSet:
-    """With distractors, so that a small set is as hard as a large one; in the same form as its transcripts."""
+    """With distractors in the form of its transcripts, each as long as one of them, or as near as there is.
+
+    Short sentences among long ones would be no distraction. The longest are given away first: they are the rarest.
+    """
     taken = {key(text) for text in of_set.texts}
     bare = all(text == transcript(text) for text in of_set.texts)
-    fresh = [transcript(s) if bare else s for s in sentences if key(s) not in taken]
-    return replace(of_set, distractors=fresh[: max(0, candidates - len(of_set.texts))])
+    fresh = sorted((transcript(s) if bare else s for s in sentences if key(s) not in taken), key=len)
+    wanted = [len(text) for text in itertools.islice(itertools.cycle(of_set.texts), candidates - len(of_set.texts))]
+    distractors = []
+    for length in sorted(wanted, reverse=True)[: len(fresh)]:
+        at = bisect.bisect_left(fresh, length, key=len)
+        nearest = min((i for i in (at, at - 1) if 0 <= i < len(fresh)), key=lambda i: abs(len(fresh[i]) - length))
+        distractors.append(fresh.pop(nearest))
+    return replace(of_set, distractors=distractors)

@@ -1,5 +1,6 @@
 """Export: a training checkpoint in, parts of a bundle out. Knows nothing of training itself."""
 
+import itertools
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -92,14 +93,16 @@ def note_command(run: Path, command: Sequence[str], first: int, last: int) -> No
 
 
 def making(run: Path) -> list[str]:
-    """The commands of a run, in order, each with the step that it reached."""
+    """The commands of a run, in order, each with its steps and the commits of the code that ran."""
     if not (run / COMMANDS).exists():
         return []
-    reached: dict[str, int] = {}
-    for line in (run / COMMANDS).read_text(encoding="utf-8").splitlines():
-        noted = json.loads(line)
-        reached[noted["command"]] = noted["to"]
-    return [f"{command}  # to step {step}" for command, step in reached.items()]
+    noted = [json.loads(line) for line in (run / COMMANDS).read_text(encoding="utf-8").splitlines()]
+    told = []
+    for command, pieces in itertools.groupby(noted, key=lambda piece: str(piece["command"])):
+        parts = list(pieces)
+        commits = ", ".join(dict.fromkeys(piece["commit"][:7] for piece in parts))
+        told.append(f"{command}  # steps {parts[0]['from']} to {parts[-1]['to']}, at {commits}")
+    return told
 
 
 def describe_making(folder: Path, data: Path, run: Path, command: Sequence[str]) -> None:
@@ -116,10 +119,16 @@ def describe_making(folder: Path, data: Path, run: Path, command: Sequence[str])
         raise TrainingDataError(f"{data / 'SOURCES.tsv'} must list {', '.join(kept)} of all data ({error})") from error
     writer = BundleWriter(folder)
     training = writer.description.get("training", {"commands": []})
-    commands = [*making(run), " ".join(command)]
-    earlier = [c for c in training["commands"] if c.split("  #")[0] not in {n.split("  #")[0] for n in commands}]
+    commands = [*making(run), f"{' '.join(command)}  # at {_commit()[:7]}"]
+    made_anew = {_settings_file(new) for new in commands}
+    earlier = [old for old in training["commands"] if _settings_file(old) not in made_anew]
     training |= {"data": sources, "commit": _commit(), "commands": earlier + commands}
     writer.describe(license="CC-BY-SA-4.0", training=training)
+
+
+def _settings_file(command: str) -> str:
+    """Which part a command is about."""
+    return next((word for word in command.split() if word.endswith(".yaml")), command)
 
 
 def _commit() -> str:

@@ -267,10 +267,13 @@ class SpeechFeed:
         raise TrainingDataError("the process that makes speech has failed; see its message above")
 
     def _keep_alive(self, number: int) -> None:
-        """One producer after the other, each until it dies."""
-        while self._pass_on(number):
-            _log.warning("producer %d died (exit code %s); another follows", number, self._processes[number].exitcode)
-        self._put(None)
+        """One producer after the other, each until it dies; whatever ends that, the trainer is told."""
+        try:
+            while self._pass_on(number):
+                code = self._processes[number].exitcode
+                _log.warning("producer %d died (exit code %s); another follows", number, code)
+        finally:
+            self._put(None)
 
     def _pass_on(self, number: int) -> bool:
         """Starts a producer and passes its batches on until it dies. Whether it gave any, and is to be replaced."""

@@ -253,12 +253,15 @@ def tokenizer_id(model: bytes) -> str:
     return hashlib.sha256(model).hexdigest()[:16]
 
 
-def xsim_error(a: Tensor, b: Tensor) -> float:
-    """Per cent of sentences whose translation is not the nearest by cosine, mean of both directions."""
+def xsim_error(a: Tensor, b: Tensor, asked: Tensor | None = None) -> float:
+    """Per cent of sentences whose translation is not the nearest by cosine, mean of both directions.
+
+    With `asked` [N] bool only these are looked for, among all.
+    """
     similarity = F.normalize(a, dim=1) @ F.normalize(b, dim=1).T
     labels = torch.arange(len(a), device=a.device)
-    right = (similarity.argmax(1) == labels).float().mean() + (similarity.argmax(0) == labels).float().mean()
-    return 100 * (1 - float(right) / 2)
+    right = ((similarity.argmax(1) == labels).float() + (similarity.argmax(0) == labels).float()) / 2
+    return 100 * (1 - float((right if asked is None else right[asked]).mean()))
 
 
 def spread(concepts: Tensor) -> dict[str, float]:

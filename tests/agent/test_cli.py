@@ -3,19 +3,23 @@
 import errno
 import json
 import os
+import re
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from agent.cli import main
+from agent.commands.first_minute import SAMPLE
 from audio.devices import load_sounddevice
 from audio.errors import DeviceError
 from audio.files import write_audio
@@ -114,7 +118,12 @@ def test_a_recorded_session_replays_and_recomputes(noema: Noema, recording: Path
     noema("replay", session, "--against", events, "--json").fails(1, "differs")
     noema("replay", session, "--to", "fra").fails(2, "leave those options out")
     assert name in noema("sessions", "list").out
-    assert noema("sessions", "show", name, "--json").json["turns"] == 2
+    shown = noema("sessions", "show", name, "--json").json
+    assert shown["turns"] == 2
+    said: Any = shown["said"]
+    speakers = [line["who"] for line in said]
+    assert speakers[0] == "user"
+    assert "".join(speakers).replace("agentagent", "agent").startswith("useragentuser")
     assert noema("sessions", "export", name, "--out", tmp_path / "x.zip").code == 0
     noema("sessions", "delete", "../elsewhere").fails(2, "no session")
     assert noema("sessions", "delete", name).code == 0
@@ -164,6 +173,74 @@ def test_a_report_is_one_file_without_links(noema: Noema, recording: Path, tmp_p
     assert page.count("data:audio/ogg;base64,") == 3
     assert "http" not in page.replace("http-equiv", "")
     assert "{{" not in page
+
+
+def test_a_damaged_recording_is_wrong_input_and_no_fault_of_ours(noema: Noema, tmp_path: Path) -> None:
+    session = tmp_path / "session"
+    shutil.copytree(ROOT / "tests" / "recordings" / "first_words", session)
+    log = session / "inputs.jsonl"
+    log.write_text(log.read_text().replace('"index":0', '"index":5', 1))
+    noema("replay", session).fails(2, f"{log}, line 11")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        '{"type":"X"}',
+        '{"type":"X","at_sample":"late"}',
+        '{"type":"Heard","at_sample":1}',
+        '{"type":"X","at_sample":-1}',
+    ],
+)
+def test_a_damaged_session_is_listed_as_such_and_hides_no_other(noema: Noema, tmp_path: Path, event: str) -> None:
+    for name in ("a", "b", "c"):
+        shutil.copytree(ROOT / "tests" / "recordings" / "first_words", tmp_path / "sessions" / name)
+    with (tmp_path / "sessions" / "b" / "events.jsonl").open("a") as file:
+        file.write(event + "\n")
+    listed = noema("sessions", "list")
+    assert listed.code == 0
+    assert [line.split()[0] for line in listed.out.splitlines()] == ["a", "b", "c"]
+    assert [line.endswith("damaged") for line in listed.out.splitlines()] == [False, True, False]
+    noema("sessions", "show", "b").fails(2, "events.jsonl, line")
+
+
+def _header_of_terabytes(path: Path) -> None:
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000, 512), }\n"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("concepts.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+
+
+def _encrypted(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("concepts.npy", b"secret")
+    content = bytearray(path.read_bytes())
+    for signature, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.find(signature) + place] |= 1
+    path.write_bytes(content)
+
+
+def _single_array(path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, np.zeros((1, 32), np.float32))
+
+
+@pytest.mark.parametrize("make", [_header_of_terabytes, _encrypted, _single_array])
+def test_an_npz_that_is_damaged_or_hostile(noema: Noema, tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "odd.npz")
+    noema("decode", tmp_path / "odd.npz", "--language", "fra").fails(2, "not a file of concepts")
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e400", "1e300", "-Infinity"])
+def test_concepts_that_are_no_numbers(noema: Noema, number: str) -> None:
+    encoded = noema("encode", "--language", "eng", "--json", stdin="Hello.\n").out
+    given = re.sub(r'("concept": ?\[)[^,]+', rf"\g<1>{number}", encoded)
+    assert number in given
+    noema("decode", "--language", "fra", stdin=given).fails(2, "no numbers")
+
+
+@pytest.mark.parametrize("given", ["[" * 200_000, '{"sentences": [{"concept": [1' + "0" * 400 + "]}]}"], ids=len)
+def test_json_that_is_no_concepts_by_its_size(noema: Noema, given: str) -> None:
+    noema("decode", "--language", "fra", stdin=given).fails(2, "not concepts")
 
 
 def test_encode_and_decode_fit_together(noema: Noema, tmp_path: Path) -> None:
@@ -331,6 +408,15 @@ def test_output_that_cannot_be_written(noema: Noema, recording: Path, tmp_path: 
     noema("encode", "Hello.", "--out", tmp_path / "none" / "c.npz").fails(1, "cannot be written")
 
 
+def test_concepts_that_cannot_be_written_leave_the_older_file_whole(noema: Noema, tmp_path: Path) -> None:
+    out = tmp_path / "c.npz"
+    assert noema("encode", "Hello.", "--out", out).code == 0
+    before = out.read_bytes()
+    (tmp_path / ".c.npz.part").mkdir()  # where the new file would be written first
+    noema("encode", "Good morning.", "--out", out).fails(1, "cannot be written")
+    assert out.read_bytes() == before
+
+
 def test_no_microphone_says_so(noema: Noema) -> None:
     try:
         load_sounddevice()
@@ -412,7 +498,7 @@ def test_interrupting_a_replay_is_clean(recording: Path, small_bundle: Path, tmp
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert (out, err) == ("", "")
+    assert (out, err) == (f"{recording}\n", "")
 
 
 def test_a_reader_that_has_enough_is_no_error(small_bundle: Path) -> None:
@@ -426,6 +512,21 @@ def test_a_reader_that_has_enough_is_no_error(small_bundle: Path) -> None:
     assert process.stderr.read() == ""
     assert process.wait(timeout=60) == 0
     process.stderr.close()
+
+
+@pytest.mark.slow
+def test_a_reader_of_turns_that_has_enough_is_no_error_either() -> None:
+    for arguments in (("first-minute", "--no-chat", "--speed", "max"), ("replay", str(SAMPLE))):
+        process = noema_process(*arguments)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.close()
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=60) == 0
+        process.stderr.close()
 
 
 @pytest.mark.slow

@@ -51,6 +51,35 @@ def test_a_line_that_is_no_input_says_so(line: str) -> None:
         input_from(parse_line(line))
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"at_sample": []},
+        {"at_sample": True},
+        {"turn": -1},
+        {"request": 2**63},
+        {"piece": 1.5},
+        {"texts": "words"},
+        {"texts": ["one", 2]},
+        {"texts": ["one"]},
+        {"concepts": None},
+        {"concepts": {"shape": [6], "float32": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}},
+        {"concepts": {"shape": [10**30], "float32": ""}},
+        {"last": 1},
+    ],
+    ids=str,
+)
+def test_a_field_of_another_type_or_out_of_range_says_so(changed: dict[str, object]) -> None:
+    content = parse_line(input_line(Encoded(16, 2, 1, 0, np.ones((2, 3), np.float32), ("a", "b"))))
+    with pytest.raises(LogFormatError, match=f"damaged Encoded.*({'|'.join(changed)}|one concept|dimension)"):
+        input_from(content | changed)
+
+
+def test_a_line_nested_beyond_all_measure_says_so() -> None:
+    with pytest.raises(LogFormatError, match="not a line"):
+        parse_line('{"type":' + "[" * 200_000)
+
+
 def test_every_probability_survives() -> None:
     for value in np.linspace(-0.1, 1.1, 1000):
         kept = quantized_probability(float(value))

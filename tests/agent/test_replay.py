@@ -18,7 +18,7 @@ from agent.input_log import event_line
 from agent.inputs import AudioInput, Input, PlaybackPosition, TypedText
 from agent.opening import Opened, opened
 from agent.order import VirtualLatency
-from agent.recorded import is_complete, read_event_lines, read_info, read_inputs
+from agent.recorded import is_complete, read_event_lines, read_info, read_steps
 from agent.recording import SessionRecorder, finalise_abandoned, finalise_unfinished, new_session_info
 from agent.replay import (
     EventComparer,
@@ -213,6 +213,16 @@ def test_what_was_broken_off_is_finalised_before_it_is_read(tmp_path: Path) -> N
     assert not finalise_abandoned(folder)
 
 
+def changed(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
+    """Damage to the first place that holds `old`."""
+
+    def damage(content: bytes) -> bytes:
+        assert old in content
+        return content.replace(old, new, 1)
+
+    return damage
+
+
 @pytest.mark.parametrize(
     ("name", "damage", "told"),
     [
@@ -222,13 +232,24 @@ def test_what_was_broken_off_is_finalised_before_it_is_read(tmp_path: Path) -> N
         ("audio.flac", lambda content: content[: len(content) // 2] + b"\x55" * 3000, "its sound"),
         ("session.json", lambda content: b'{"format": 1, "options": 5}', "session.json: damaged"),
         ("session.json", lambda content: b'{"format": 99}', "another version"),
+        ("session.json", lambda content: b"[" * 200_000, "session.json: damaged"),
+        ("session.json", changed(b'"max_waiting_turns": 8', b'"max_waiting_turns": -1'), "session.json: damaged"),
+        ("session.json", changed(b'"max_pieces": 4', b'"max_pieces": null'), "max_pieces: Input should be"),
+        ("session.json", changed(b'"tail_ms": 160', b'"tail_ms": []'), "tail_ms: Input should be"),
+        ("session.json", changed(b'"max_pieces": 4', b'"most_pieces": 4'), "most_pieces is unknown"),
+        ("session.json", changed(b'"bundle": "small"', b'"bundle": 5'), "bundle: Input should be"),
+        ("inputs.jsonl", changed(b'"start_sample":0,', b'"start_sample":[],'), "line 1: a damaged Audio line"),
+        ("inputs.jsonl", changed(b'"probabilities":"', b'"probabilities":5,"was":"'), "line 1: a damaged Audio line"),
+        ("inputs.jsonl", changed(b'"offset":2400', b'"offset":-1'), "line 12: a damaged Voiced line"),
+        ("inputs.jsonl", changed(b'"index":0', b'"index":5'), "line 11: this Voiced does not fit"),
+        ("inputs.jsonl", changed(b'"piece":0', b'"piece":5'), "line 7: this Encoded does not fit"),
     ],
 )
 def test_a_damaged_session_says_where(tmp_path: Path, name: str, damage: Callable[[bytes], bytes], told: str) -> None:
     path = copied(tmp_path) / name
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(RecordingError, match=told):
-        read_info(path.parent), list(read_inputs(path.parent))
+        read_info(path.parent), list(read_steps(path.parent))
 
 
 def test_a_folder_that_is_no_session_says_so(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from agent.errors import ThinkerError
 from agent.events import Task
 from agent.inputs import EncodeText, Think
 from agent.models import Models
+from agent.thinkers import OpenAiThinker
 from tests.small_bundle import DIM
 
 
@@ -77,13 +78,18 @@ class Endpoint(BaseHTTPRequestHandler):
     """Answers as a chat endpoint does; what it was asked is kept."""
 
     asked: ClassVar[list[dict[str, Any]]] = []
+    keys: ClassVar[list[str | None]] = []
     answer: ClassVar[tuple[int, bytes]] = (200, b"")
+    location: ClassVar[str | None] = None
 
     def do_POST(self) -> None:
         length = int(self.headers["Content-Length"])
         Endpoint.asked.append(json.loads(self.rfile.read(length)))
+        Endpoint.keys.append(self.headers["Authorization"])
         code, body = Endpoint.answer
         self.send_response(code)
+        if Endpoint.location is not None:
+            self.send_header("Location", Endpoint.location)
         self.end_headers()
         self.wfile.write(body)
 
@@ -123,6 +129,35 @@ def test_an_endpoint_that_does_not_stop_is_cut_to_what_can_be_said(small_bundle:
     Endpoint.answer = (200, json.dumps(content).encode())
     parts = list(openai(small_bundle, endpoint).thinker("converse").think(think(Conversation(8), 1)))
     assert [part.text for part in parts] == ["It is late."] * 32
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_the_key_does_not_follow_a_redirect(endpoint: str, code: int) -> None:
+    asked: list[str | None] = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.headers["Authorization"])
+            self.send_response(200)
+            self.end_headers()
+
+        do_POST = do_GET
+
+    with HTTPServer(("127.0.0.2", 0), Elsewhere) as other:
+        thread = threading.Thread(target=other.serve_forever)
+        thread.start()
+        try:
+            Endpoint.answer = (code, b"")
+            Endpoint.location = f"http://127.0.0.2:{other.server_port}/v1"
+            thinker = OpenAiThinker(endpoint, "default", "secret", 5)
+            with pytest.raises(ThinkerError, match=f"points to {Endpoint.location}.*base_url"):
+                list(thinker.think(think(Conversation(8), 1)))
+        finally:
+            Endpoint.location = None
+            other.shutdown()
+            thread.join()
+    assert Endpoint.keys[-1] == "Bearer secret"
+    assert asked == []
 
 
 def test_a_key_read_from_a_file_loses_its_line_end(monkeypatch: pytest.MonkeyPatch) -> None:

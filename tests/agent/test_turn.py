@@ -299,6 +299,45 @@ def test_an_interruption_cancels_what_is_under_way() -> None:
     assert [request.turn for request in talk.of(CancelTurn)] == [1]
 
 
+def test_who_goes_on_speaking_before_the_answer_begins_is_not_talked_over() -> None:
+    talk = Conversation(interruptible=True)
+    talk.answers = False
+    talk.say()
+    [encode] = talk.of(EncodeSpeech)
+    talk.sound(0.5, speech=True)
+    talk.take(encode)  # only now it is understood, while the user speaks again
+    assert talk.of(Think) == []
+    assert [(event.turn, event.status) for event in talk.of(TurnEnded)] == [(1, "interrupted")]
+    assert [entry.turn for entry in talk.machine.conversation.view()] == [1]  # what was said stays
+    talk.answers = True
+    talk.sound(1.0, speech=False)
+    assert [request.turn for request in talk.of(Think)] == [2]
+    assert talk.of(Think)[0].context[0].turn == 1
+
+
+def test_words_of_who_went_on_speaking_are_kept_for_a_thinker_that_reads() -> None:
+    talk = Conversation(interruptible=True, words_first=True)
+    talk.answers = False
+    talk.say()
+    talk.sound(0.5, speech=True)
+    talk.take(talk.of(EncodeSpeech)[0])
+    talk.take(talk.of(Decode)[0])
+    assert talk.of(Think) == []
+    assert [entry.text for entry in talk.machine.conversation.view()] == ["words"]
+    assert [event.status for event in talk.of(TurnEnded)] == ["interrupted"]
+
+
+def test_a_reply_that_was_only_shown_is_not_forgotten() -> None:
+    talk = Conversation(interruptible=True, spoken_reply=False)
+    talk.answers = False
+    talk.say()
+    talk.take(talk.of(EncodeSpeech)[0])
+    [think] = talk.of(Think)
+    talk.push(Thought(talk.sample, think.request, think.turn, None, "Hello.", last=False))
+    talk.sound(0.3, speech=True)
+    assert [entry.text for entry in talk.machine.conversation.view()] == [None, "Hello."]
+
+
 def test_the_context_is_bounded() -> None:
     talk = Conversation(max_context_sentences=6)
     for number in range(10):

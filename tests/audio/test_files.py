@@ -4,13 +4,14 @@ import os
 import resource
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
 
-from audio.errors import AudioFileError
+from audio.errors import AudioFileError, AudioWriteError
 from audio.files import FORMATS, audio_info, iter_audio_frames, read_audio, write_audio
 from audio.frames import FRAME_SAMPLES
 from tests.audio.signals import joined, noise, tone
@@ -90,6 +91,11 @@ def _broken_files(folder: Path) -> dict[str, Path]:
     sf.write(names["silent.wav"], np.empty(0, dtype=np.float32), 16_000)
     names["folder.wav"] = folder / "folder.wav"
     names["folder.wav"].mkdir()
+    names["pipe.wav"] = folder / "pipe.wav"
+    os.mkfifo(names["pipe.wav"])
+    for name, rate, channels in (("slow.wav", 10, 1), ("fast.wav", 1_000_000, 1), ("wide.wav", 16_000, 65)):
+        names[name] = folder / name
+        sf.write(names[name], np.zeros((100, channels), dtype=np.float32), rate)
     return names
 
 
@@ -102,6 +108,10 @@ def _broken_files(folder: Path) -> dict[str, Path]:
         ("text.mp3", "is not audio"),
         ("silent.wav", "holds no sound"),
         ("folder.wav", "check the path"),
+        ("pipe.wav", "is a pipe"),
+        ("slow.wav", "has 10 samples per second"),
+        ("fast.wav", "has 1000000 samples per second"),
+        ("wide.wav", "has 65 channels"),
     ],
 )
 def test_a_file_that_is_no_sound_is_one_line_that_says_what_to_do(tmp_path: Path, name: str, says: str) -> None:
@@ -138,13 +148,24 @@ def test_too_long_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
         read_audio(tmp_path / "long.ogg", max_seconds=2.0)
 
 
+def test_many_channels_are_read_in_smaller_blocks(tmp_path: Path) -> None:
+    mono = noise(70_000, level=0.1)
+    sf.write(tmp_path / "wide.wav", np.repeat(mono[:, None], 64, axis=1), 16_000, subtype="FLOAT")
+    tracemalloc.start()
+    try:
+        assert np.allclose(read_audio(tmp_path / "wide.wav"), mono, atol=1e-6)
+        assert tracemalloc.get_traced_memory()[1] < 5e6  # all channels of one whole block would be 17 MB
+    finally:
+        tracemalloc.stop()
+
+
 def test_an_unknown_suffix_names_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(AudioFileError, match=r"\.wav \.flac \.mp3 \.ogg \.opus"):
         write_audio(tmp_path / "sound.doc", tone(0.1, 16_000), 16_000)
 
 
 def test_a_missing_folder_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(AudioFileError, match="cannot be written"):
+    with pytest.raises(AudioWriteError, match="cannot be written"):
         write_audio(tmp_path / "nowhere" / "sound.wav", tone(0.1, 16_000), 16_000)
 
 
@@ -155,13 +176,13 @@ def test_a_full_disk_leaves_the_old_file_and_no_part(tmp_path: Path) -> None:
     script = f"""
 import resource, signal, sys
 import numpy as np
-from audio.errors import AudioFileError
+from audio.errors import AudioWriteError
 from audio.files import write_audio
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 try:
     write_audio({str(target)!r}, np.zeros(16_000, dtype=np.float32), 16_000)
-except AudioFileError as error:
+except AudioWriteError as error:
     sys.exit(0 if "cannot be written" in str(error) else 3)
 sys.exit(4)
 """

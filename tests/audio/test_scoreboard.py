@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audio.errors import AudioFileError
-from audio.frames import FloatArray
+from audio.frames import VOICE_RATE, FloatArray
 from audio.resample import resample
 from audio.scoreboard import SNRS_DB, Excerpt, _end_lags, _mix, _turns, format_scoreboard, roc_auc, vad_scoreboard
-from audio.voice import VOICE_RATE, Voice
+from audio.voice import Voice
 from tests.audio.signals import joined, noise
 
 

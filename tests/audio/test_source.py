@@ -15,8 +15,8 @@ import pytest
 from audio.devices import list_devices
 from audio.errors import AudioFileError, DeviceError
 from audio.files import iter_audio_frames, write_audio
-from audio.frames import AudioFrame, FloatArray
-from audio.playback import PLAYBACK_RATE, Playback
+from audio.frames import VOICE_RATE, AudioFrame, FloatArray
+from audio.playback import Playback
 from audio.resample import StreamResampler, resample
 from audio.source import Microphone, file_source
 from tests.audio.signals import joined, noise, tone
@@ -48,24 +48,24 @@ async def test_a_file_source_passes_on_what_is_wrong(tmp_path: Path) -> None:
 
 async def test_what_is_played_is_heard_by_the_microphone_and_counted(sound_devices: None) -> None:
     """A burst of noise goes out and comes back: the same sound, and the position heard is true."""
-    burst = resample(noise(16_000, level=0.1), 16_000, PLAYBACK_RATE)
+    burst = resample(noise(16_000, level=0.1), 16_000, VOICE_RATE)
     heard: list[AudioFrame] = []
     async with Microphone() as microphone, Playback() as playback:
         frames = microphone.frames()
         listener = asyncio.create_task(_listen_into(heard, frames))
         # A null sink wakes up slowly; sound counts only once both ends run.
-        playback.write(np.zeros(PLAYBACK_RATE // 10, dtype=np.float32))
+        playback.write(np.zeros(VOICE_RATE // 10, dtype=np.float32))
         async with asyncio.timeout(20):
             await playback.drain()
             await until(lambda: len(heard) > 0)
-            assert playback.heard_samples == PLAYBACK_RATE // 10
+            assert playback.heard_samples == VOICE_RATE // 10
             before = playback.playing
             playback.write(burst)
             assert (before, playback.playing) == (False, True)
             await playback.drain()
             end = len(heard) + 25
             await until(lambda: len(heard) > end)
-        assert playback.heard_samples == PLAYBACK_RATE // 10 + len(burst)
+        assert playback.heard_samples == VOICE_RATE // 10 + len(burst)
         assert microphone.dropped_frames == 0
         listener.cancel()
         await asyncio.gather(listener, return_exceptions=True)
@@ -81,33 +81,33 @@ def test_all_that_was_written_is_heard_in_the_end_at_any_rate_of_the_device(devi
     """Driven as PortAudio drives it: no sound server refuses 24 kHz, while bare hardware does."""
     playback = Playback()
     playback._rate = device_rate
-    playback._resampler = StreamResampler(PLAYBACK_RATE, device_rate)
+    playback._resampler = StreamResampler(VOICE_RATE, device_rate)
     clock = SimpleNamespace(time=0.0)
     playback._stream = clock
     out = np.empty((device_rate // 100, 1), dtype=np.float32)
     for _ in range(3):
-        playback.write(tone(0.1, PLAYBACK_RATE))
+        playback.write(tone(0.1, VOICE_RATE))
     for _ in range(100):
         playback._on_block(out, len(out), SimpleNamespace(outputBufferDacTime=clock.time, currentTime=clock.time), None)
-        assert playback.heard_samples < 3 * PLAYBACK_RATE // 10 or not playback.playing
+        assert playback.heard_samples < 3 * VOICE_RATE // 10 or not playback.playing
         clock.time += 0.01
-    assert playback.heard_samples == 3 * PLAYBACK_RATE // 10
+    assert playback.heard_samples == 3 * VOICE_RATE // 10
 
 
 async def test_clear_stops_the_sound_and_says_what_was_heard(sound_devices: None) -> None:
     async with Playback() as playback:
-        playback.write(tone(20.0, PLAYBACK_RATE))
+        playback.write(tone(20.0, VOICE_RATE))
         async with asyncio.timeout(20):
-            await until(lambda: playback.heard_samples >= PLAYBACK_RATE // 2)
+            await until(lambda: playback.heard_samples >= VOICE_RATE // 2)
             heard = playback.clear()
-            assert PLAYBACK_RATE // 2 <= heard < PLAYBACK_RATE * 5
+            assert VOICE_RATE // 2 <= heard < VOICE_RATE * 5
             assert playback.heard_samples == 0
             assert not playback.playing
             await playback.drain()
             # What is said next counts from zero again.
-            playback.write(tone(0.1, PLAYBACK_RATE))
+            playback.write(tone(0.1, VOICE_RATE))
             await playback.drain()
-        assert playback.heard_samples == PLAYBACK_RATE // 10
+        assert playback.heard_samples == VOICE_RATE // 10
 
 
 async def test_a_late_listener_loses_the_oldest_and_the_clock_goes_on(sound_devices: None) -> None:
@@ -145,10 +145,10 @@ async def test_a_device_that_is_not_there_says_how_to_find_one(sound_devices: No
 async def test_too_much_at_once_and_nowhere_to_go_are_refused(sound_devices: None) -> None:
     playback = Playback()
     with pytest.raises(DeviceError, match="not open"):
-        playback.write(tone(0.1, PLAYBACK_RATE))
+        playback.write(tone(0.1, VOICE_RATE))
     async with playback:
         with pytest.raises(DeviceError, match=r"drain\(\) first"):
-            playback.write(np.zeros(PLAYBACK_RATE * 301, dtype=np.float32))
+            playback.write(np.zeros(VOICE_RATE * 301, dtype=np.float32))
 
 
 def test_a_machine_without_devices_says_so() -> None:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from audio.errors import VadError
-from audio.frames import AudioFrame, FloatArray, Framer
+from audio.frames import VOICE_RATE, AudioFrame, FloatArray, Framer
 from audio.resample import resample
 from audio.segmenter import Segmenter, SegmenterOptions, Utterance
 from audio.vad import OPERATING_POINTS, SileroVad, VadName, VoiceActivityDetector, load_vad
-from audio.voice import VOICE_RATE, Voice
+from audio.voice import Voice
 from tests.audio.signals import joined, noise
 
 names = pytest.mark.parametrize("name", get_args(VadName))

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from audio.errors import VoiceError
-from audio.frames import FloatArray
+from audio.frames import VOICE_RATE, FloatArray
 from audio.languages import ESPEAK_VOICES, MAX_CHARACTERS, VARIANTS, espeak_voice, speakable
-from audio.voice import VOICE_RATE, Voice, VoiceOptions
+from audio.voice import Voice, VoiceOptions
 from tests.audio.waiting import until
 
 SENTENCES = {

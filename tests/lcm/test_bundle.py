@@ -78,14 +78,25 @@ def test_a_cut_shard_is_refused(bundle: Path) -> None:
         Bundle.open(bundle)
 
 
-def test_a_changed_byte_is_found_by_verification(bundle: Path) -> None:
-    path = bundle / "text_encoder-1.safetensors"
+def flip_a_bit(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     path.write_bytes(content)
-    Bundle.open(bundle)
+
+
+def test_a_changed_byte_is_found_by_verification_and_when_it_is_read(bundle: Path) -> None:
+    flip_a_bit(bundle / "text_encoder-1.safetensors")
+    opened = Bundle.open(bundle)
+    with pytest.raises(BundleError, match=r"text_encoder-1\.safetensors is damaged \(its hash differs\)"):
+        opened.part("text_encoder").tensors()
     with pytest.raises(BundleError, match="damaged"):
         Bundle.open(bundle, verify=True)
+
+
+def test_a_changed_tokenizer_is_found_at_once(bundle: Path) -> None:
+    flip_a_bit(bundle / "tokenizer.model")
+    with pytest.raises(BundleError, match=r"tokenizer\.model is damaged"):
+        Bundle.open(bundle)
 
 
 def test_a_shard_that_is_no_safetensors_file_is_an_error_not_a_crash(bundle: Path) -> None:

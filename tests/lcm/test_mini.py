@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from audio.voice import VOICE_RATE, Voice
+from audio.frames import VOICE_RATE
+from audio.voice import Voice
 from lcm.bundle import SHARD_BYTES, Bundle
 from lcm.engine import Engine
 from lcm.reply_bank import ReplyBank

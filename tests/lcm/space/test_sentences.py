@@ -1,5 +1,7 @@
 """Sentences: one for each concept, in any of the languages, never longer than the cap."""
 
+import time
+
 import pytest
 
 from lcm.space.sentences import clean, split_sentences
@@ -25,6 +27,27 @@ from lcm.space.sentences import clean, split_sentences
 )
 def test_sentences_end_where_a_reader_would_end_them(text: str, language: str, sentences: list[str]) -> None:
     assert split_sentences(text, language) == sentences
+
+
+@pytest.mark.parametrize("text", ["ab. ", "dr. ", ". ", ".", "a.'", "A\n. "])
+def test_the_time_is_linear_in_the_length(text: str) -> None:
+    began = time.process_time()
+    split_sentences(text * (200_000 // len(text)), "deu")
+    assert time.process_time() - began < 5, "half a second; one that is quadratic takes half a minute"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("Dr. . Smith", ["Dr. .", "Smith"]),
+        ("J. K. Rowling wrote. It sold.", ["J. K. Rowling wrote.", "It sold."]),
+        ("One two. three dr. Four. . . five", ["One two. three dr. Four.", ".", ". five"]),
+        ("So.... And", ["So....", "And"]),
+        ("a.b. c! . D", ["a.b. c!", ".", "D"]),
+    ],
+)
+def test_the_last_word_decides_wherever_it_stands(text: str, sentences: list[str]) -> None:
+    assert split_sentences(text) == sentences
 
 
 def test_long_sentences_are_cut_at_clauses_and_lose_no_word() -> None:

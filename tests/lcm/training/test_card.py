@@ -9,7 +9,11 @@ FIGURES = {
     "text": {
         "xsim_error": {"fra": 5.25},
         "xsim_error_no_near_duplicates": {"fra": 4.5},
-        "translate": {"eng-fra": {"n": 940, "chrf": 44.4}, "fra-eng": {"n": 780, "chrf": 46.6}},
+        "translate": {
+            "eng-fra": {"n": 940, "chrf": 44.4, "bleu": 20.1},
+            "fra-eng": {"n": 780, "chrf": 46.6, "bleu": 22.2},
+        },
+        "near_duplicates": 40.6,
         "autoencode": {"eng": {"n": 900, "exact": 61.0, "chrf": 87.7}, "fra": {"n": 901, "exact": 55.0, "chrf": 83.3}},
         "noise": {"0.2": 2.5},
         "rank": 74.0,
@@ -28,9 +32,14 @@ FIGURES = {
             }
         }
     },
-    "lcm": {"base": {"l2": 9.9, "ca": 88.8, "hits_at_1_of_20": {"dialogue": 41.2}}},
+    "lcm": {"base": {"l2": 9.9, "ca": 88.8, "hits_at_1_of_20": {"dialogue": 41.2, "ci": {"dialogue": [40, 42.4]}}}},
     "baselines": {
-        "speech": {"real/librispeech_eng": {"pocketsphinx": {"retrieval_error": 22.2}}},
+        "speech": {
+            "real/librispeech_eng": {
+                "mean_concept": {"chrf": 12.4, "wer": 103.4},
+                "pocketsphinx": {"n": 20, "retrieval_error": 22.2, "ours": {"retrieval_error": 39.5}},
+            }
+        },
         "lcm": {"copy_last": {"hits_at_1_of_20": {"dialogue": 7.1}}},
     },
 }
@@ -42,8 +51,11 @@ def test_figures_stand_beside_their_baselines() -> None:
     assert "| English | **87.7** | 44.4 |" in text
     assert "780 to 940 of them" in text
     assert "| French | 46.6 | **83.3** |" in text
-    assert "| real: librispeech_eng | 48 / 9 | 40.5 [30, 51] | 44.4 | 33.3 | 71 | 22.2 |" in text
-    assert "| **base** | 9.9 | – | 88.8 | – | 41.2 |" in text
+    scores = "40.5 [30.0, 51.0] | 44.4 | 33.3 / 71"
+    assert f"| real: librispeech_eng | 48 / 9 | {scores} | 12.4 / 103.4 | 22.2 (39.5), 20 |" in text
+    assert "eng-fra 20.1, fra-eng 22.2" in text
+    assert "40.6 %" in text
+    assert "| **base** | 9.90 | – | 88.80 | – | 41.2 [40.0, 42.4] |" in text
     assert "| copy last | – | – | – | – | 7.1 |" in text
 
 

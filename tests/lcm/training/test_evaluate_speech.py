@@ -8,6 +8,7 @@ import torch
 
 from lcm.training.evaluate_speech import (
     SET_CANDIDATES,
+    _topped_up,
     bootstrap_interval,
     evaluation_sets,
     retrieval,
@@ -79,6 +80,15 @@ def test_sets_are_of_one_corpus_and_topped_up_in_the_transcripts_own_form(tmp_pa
     assert len(real.texts) + len(real.distractors) <= SET_CANDIDATES
     assert [len(w) for w in real.waveforms()] == [real.store.clips[i].length for i in real.indices]
     assert all(len(w) == 1_600 for w in real.waveforms(cut=lambda samples: samples[:0]))  # nothing heard
+
+
+def test_distractors_are_as_long_as_the_transcripts(tmp_path: Path) -> None:
+    prepared, stores = tiny_stores(tmp_path)
+    [real] = [s for s in evaluation_sets(prepared, stores, "test", ["eng", "deu"]) if s.name.startswith("real")]
+    sentences = ["ab", "abc", "abcd efgh", "abcd efgi", "abcde fghij klm", "abcde fghij kln", "a" * 40]
+    topped = _topped_up(real, sentences, candidates=6)  # transcripts of 13, 12 and 10 characters
+    assert sorted(map(len, topped.distractors)) == [9, 15, 15]
+    assert len(_topped_up(real, sentences, candidates=100).distractors) == len(sentences)
 
 
 def test_held_out_sentences_are_each_there_once(tmp_path: Path) -> None:

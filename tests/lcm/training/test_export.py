@@ -21,14 +21,19 @@ def bundle(tmp_path: Path) -> Path:
 def test_a_bundle_tells_every_command_that_made_it_and_how_far_it_came(bundle: Path, tmp_path: Path) -> None:
     sources = "file\trepository\tcommit\tlicence\nx.xz\thttps://example.org\t123\tCC0\n"
     (tmp_path / "SOURCES.tsv").write_text(sources)
-    for first, last, words in ((0, 10, ["train", "a"]), (10, 25, ["train", "a"]), (25, 30, ["train", "a", "--finish"])):
+    begin, finish = ["train", "a.yaml"], ["train", "a.yaml", "--finish"]
+    for first, last, words in ((0, 10, begin), (10, 25, begin), (25, 30, finish)):
         note_command(tmp_path, words, first, last)
-    assert making(tmp_path) == ["train a  # to step 25", "train a --finish  # to step 30"]
+    told = [command.rpartition(", at ")[0] for command in making(tmp_path)]
+    assert told == ["train a.yaml  # steps 0 to 25", "train a.yaml --finish  # steps 25 to 30"]
     assert making(tmp_path / "none") == []
+    BundleWriter(bundle).describe(training={"commands": ["train b.yaml", "train a.yaml --an-earlier-try"]})
     for _ in range(2):  # an export repeated is told once
-        describe_making(bundle, tmp_path, tmp_path, ["train", "a", "--export"])
+        describe_making(bundle, tmp_path, tmp_path, ["train", "a.yaml", "--export"])
     training = Bundle.open(bundle).description["training"]
-    assert training["commands"] == ["train a  # to step 25", "train a --finish  # to step 30", "train a --export"]
+    assert [command.split("  #")[0] for command in training["commands"]] == [
+        "train b.yaml", "train a.yaml", "train a.yaml --finish", "train a.yaml --export"
+    ]  # fmt: skip
     assert training["data"] == [
         {"file": "x.xz", "repository": "https://example.org", "commit": "123", "licence": "CC0"}
     ]

@@ -189,6 +189,7 @@ def test_retrieval_error_counts_both_directions() -> None:
     a = torch.eye(4)
     assert xsim_error(a, a) == 0
     assert xsim_error(a, a[[1, 0, 2, 3]]) == 50
+    assert xsim_error(a, a[[1, 0, 2, 3]], asked=torch.tensor([True, False, True, True])) == pytest.approx(100 / 3)
 
 
 def test_a_collapsed_space_is_seen_in_rank_and_cosine() -> None:
