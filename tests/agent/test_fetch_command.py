@@ -297,7 +297,7 @@ def test_an_interrupted_fetch_resumes(
 ) -> None:
     mirror.files[ENCODER] = large_checkpoint()
     reached = threading.Event()
-    mirror.answers[ENCODER] = [file_server.holding(2_500_000, lambda: begun_bytes(home / ENCODER) > 0, reached)]
+    mirror.answers[ENCODER] = [file_server.holding(2_500_000, lambda: begun_bytes(home / ENCODER) > 1_000_000, reached)]
     process = subprocess.Popen(
         [sys.executable, "-m", "agent", "fetch", "sonar", "--text", "--accept-licence", "--from", mirror.address],
         cwd=ROOT,
