@@ -137,7 +137,8 @@ class Bundle:
             description = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
             format_ = description["format"]
         except FileNotFoundError as error:
-            raise BundleError(f"no bundle at {folder} (no bundle.json); choose one of: {_known()}") from error
+            advice = "fetch it: noema fetch sonar --text" if str(bundle) == "sonar" else f"choose one of: {_known()}"
+            raise BundleError(f"no bundle at {folder} (no bundle.json); {advice}") from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{folder / 'bundle.json'} cannot be read ({error!r}); {_REPAIR}") from error
         if format_ != FORMAT:

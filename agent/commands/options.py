@@ -30,7 +30,9 @@ def subparser(
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """--config, --bundle, --device."""
     parser.add_argument("--config", type=Path, metavar="F", help="settings (default: those of configs/agent.yaml)")
-    parser.add_argument("--bundle", metavar="NAME", help="mini, or a folder that holds a bundle.json")
+    parser.add_argument(
+        "--bundle", metavar="NAME", help="mini, sonar (see `noema fetch`), or a folder that holds a bundle.json"
+    )
     parser.add_argument("--device", metavar="D", help="auto, cpu, cuda or mps")
 
 

@@ -65,6 +65,13 @@ def test_a_bundle_that_is_not_there_names_those_that_are(tmp_path: Path) -> None
         Bundle.open(tmp_path / "nowhere")
 
 
+def test_sonar_says_how_to_fetch_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BundleError, match="noema fetch sonar --text"):
+        Bundle.open("sonar")
+
+
 def test_a_missing_shard_is_named(bundle: Path) -> None:
     (bundle / "text_encoder-1.safetensors").unlink()
     with pytest.raises(BundleError, match=r"text_encoder-1\.safetensors is missing; restore"):
