@@ -53,8 +53,8 @@ def key_bias(padding: Tensor) -> Tensor:
     return scores[:, None, None]
 
 
-class SelfAttention(nn.Module):
-    """Multi-head self-attention."""
+class Attention(nn.Module):
+    """The projections of multi-head attention; who attends to whom is a subclass's."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -64,8 +64,12 @@ class SelfAttention(nn.Module):
         self.v_proj = nn.Linear(dim, dim)
         self.output_proj = nn.Linear(dim, dim)
 
-    def _split(self, x: Tensor) -> Tensor:  # [B, T, D] → [B, H, T, D / H]
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+    def _split(self, x: Tensor) -> Tensor:  # […, T, D] → […, H, T, D / H]
+        return x.unflatten(-1, (self.heads, -1)).transpose(-2, -3)
+
+
+class SelfAttention(Attention):
+    """Multi-head self-attention."""
 
     def forward(self, x: Tensor, bias: Tensor | None, *, causal: bool = False) -> Tensor:
         """Attend within `x` [B, T, D]; `bias` [B, 1, 1, T] is added to the scores (−inf hides a key)."""

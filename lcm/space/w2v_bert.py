@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lcm.space.conformer import ConformerFeedForward
-from lcm.space.layers import ConceptAttention, FeedForward, key_bias, sinusoidal_positions
+from lcm.space.layers import Attention, ConceptAttention, FeedForward, key_bias, sinusoidal_positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +40,14 @@ class W2vBertConfig:
         return self.dim
 
 
-class RelativeAttention(nn.Module):
+class RelativeAttention(Attention):
     """Self-attention whose scores add what a key's distance says [Transformer-XL eq. (b) to (d)]."""
 
     def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.q_proj = nn.Linear(dim, dim)
-        self.k_proj = nn.Linear(dim, dim)
-        self.v_proj = nn.Linear(dim, dim)
+        super().__init__(dim, heads)
         self.r_proj = nn.Linear(dim, dim, bias=False)
         self.u_bias = nn.Parameter(torch.zeros(heads, dim // heads))
         self.v_bias = nn.Parameter(torch.zeros(heads, dim // heads))
-        self.output_proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, distances: Tensor, hidden_keys: Tensor | None) -> Tensor:
         """[B, T, D] and `distances` [2 T − 1, D] → [B, T, D]; `hidden_keys` [B, 1, 1, T] is −inf for padding."""
@@ -63,9 +58,6 @@ class RelativeAttention(nn.Module):
             bias = bias + hidden_keys.to(bias.dtype)
         attended = F.scaled_dot_product_attention(q + self.u_bias[:, None], k, v, attn_mask=bias)
         return self.output_proj(attended.transpose(1, 2).flatten(2))
-
-    def _split(self, x: Tensor) -> Tensor:  # […, T, D] → […, H, T, D / H]
-        return x.unflatten(-1, (self.heads, -1)).transpose(-2, -3)
 
 
 def distance_codes(length: int, dim: int) -> Tensor:
@@ -129,23 +121,12 @@ class W2vBertLayer(nn.Module):
         return self.layer_norm(x)
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(Attention):
     """One sequence attends to another."""
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.q_proj = nn.Linear(dim, dim)
-        self.k_proj = nn.Linear(dim, dim)
-        self.v_proj = nn.Linear(dim, dim)
-        self.output_proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, frames: Tensor, hidden_keys: Tensor | None) -> Tensor:
         """[B, Q, D] and [B, T, D] → [B, Q, D]."""
-        q, k, v = (
-            projection(source).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for projection, source in ((self.q_proj, x), (self.k_proj, frames), (self.v_proj, frames))
-        )
+        q, k, v = self._split(self.q_proj(x)), self._split(self.k_proj(frames)), self._split(self.v_proj(frames))
         mask = None if hidden_keys is None else hidden_keys.to(q.dtype)
         return self.output_proj(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
 
