@@ -3,7 +3,7 @@
 Shape letters here and below: B batch, T time (tokens, frames or samples), C concept, D model width.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lcm.bundle import Bundle
 from lcm.errors import AudioInputError, ComputeDeviceError, ContextError, DecodingError, LanguageError, TextError
-from lcm.space.backend import Backend, Precision, TorchBackend
+from lcm.space.backend import Backend, Precision, TorchBackend, speech_part
 from lcm.space.decoding import DecodingOptions
 from lcm.space.fbank import SAMPLE_RATE, fbank
 from lcm.space.languages import Languages
@@ -23,7 +23,7 @@ from lcm.space.text_decoder import TextDecoderConfig
 from lcm.space.text_encoder import TextEncoderConfig
 from lcm.space.tokenizer import PAD, Tokenizer
 
-__all__ = ["ConceptSpace", "DecodedText", "DecodingOptions", "EncodedPiece"]
+__all__ = ["ConceptSpace", "DecodedText", "DecodingOptions", "EncodedPiece", "HeardSpeech"]
 
 BATCH = 64
 MIN_SECONDS, MAX_SECONDS = 0.1, 30.0
@@ -54,6 +54,17 @@ class EncodedPiece:
     start_seconds: float
     end_seconds: float
     concept: Tensor  # [C]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeardSpeech:
+    """An utterance whose language was not known."""
+
+    concept: Tensor  # [C]
+    language: str
+    """The likeliest of those allowed, as the bundle writes it"""
+    probabilities: dict[str, float]
+    """Of each allowed language, in the order in which they were given; they sum to 1"""
 
 
 class ConceptSpace:
@@ -169,13 +180,46 @@ class ConceptSpace:
         out = torch.empty(len(features), self.dim)
         for tag in dict.fromkeys(languages):
             of_tag = [i for i, spoken in enumerate(languages) if spoken == tag]
-            for positions in _length_sorted([len(features[i]) for i in of_tag], SPEECH_BATCH):
-                batch = [of_tag[at] for at in positions]
-                lengths = torch.tensor([len(features[i]) for i in batch])
-                padded = torch.nn.utils.rnn.pad_sequence([features[i] for i in batch], batch_first=True)  # [B, F, 80]
-                padded = torch.nn.functional.pad(padded, (0, 0, 0, -padded.shape[1] % FRAMES_MULTIPLE))
+            for batch, padded, lengths in _padded(features, of_tag):
                 out[batch] = self._backend.encode_features(padded, lengths, tag)
         return out
+
+    @torch.inference_mode()
+    def identify(
+        self, waveforms: Sequence[Tensor], sample_rate: int = SAMPLE_RATE, languages: Sequence[str] | None = None
+    ) -> list[HeardSpeech]:
+        """The concept of each waveform, and which of some languages is spoken in it.
+
+        One encoder for all languages, as mini's, hears each waveform once, and a head on it tells them apart. Where
+        each language has an encoder of its own, as in SONAR, every one of them hears it, and its concept is decoded
+        into its language: the one whose words the decoder is surest of is taken.
+
+            heard = space.identify([waveform], sample_rate=16_000, languages=["eng", "fra"])[0]
+            heard.language, heard.probabilities   # ("fra", {"eng": 0.02, "fra": 0.98})
+            space.decode_text(heard.concept[None], language="deu")
+
+        Args:
+            waveforms: float32 [T] in −1 … 1 each (numpy arrays are taken too).
+            sample_rate: of all of them; resampled to 16 kHz.
+            languages: those that may be spoken; all that the bundle hears if left out. One alone needs no telling.
+
+        Raises:
+            AudioInputError: as `encode_speech`.
+            LanguageError: a language without a speech encoder, none at all, or a bundle that cannot tell them apart.
+            BundleError: the head belongs to another speech encoder.
+        """
+        allowed = self._allowed(languages)
+        if len(allowed) == 1:
+            concepts = self.encode_speech(waveforms, sample_rate, allowed[0])
+            return [HeardSpeech(concept, allowed[0], {allowed[0]: 1.0}) for concept in concepts]
+        features = [fbank(_checked(waveform, sample_rate)) for waveform in waveforms]
+        shared = len({speech_part(self.bundle, tag) for tag in allowed}) == 1
+        concepts, scores = self._told_apart(features, allowed) if shared else self._decoded_again(features, allowed)
+        probabilities = scores.double().softmax(dim=1)
+        return [
+            HeardSpeech(of_each[best], allowed[best], dict(zip(allowed, likely.tolist(), strict=True)))
+            for of_each, likely, best in zip(concepts, probabilities, scores.argmax(dim=1).tolist(), strict=True)
+        ]
 
     def decode_text(
         self,
@@ -283,6 +327,33 @@ class ConceptSpace:
             said.append(given[0, 1:])
         return said
 
+    def _allowed(self, languages: Sequence[str] | None) -> list[str]:
+        """Each once, as the bundle writes it."""
+        if isinstance(languages, str):
+            raise LanguageError(f"give a list of languages, not {languages!r}; encode_speech takes one")
+        known = self._known["speech"]
+        chosen = list(dict.fromkeys(known.tags if languages is None else map(known.resolve, languages)))
+        if not chosen:
+            raise LanguageError("no language to hear; name one, or fetch an encoder: noema fetch sonar --speech eng")
+        return chosen
+
+    def _told_apart(self, features: list[Tensor], languages: list[str]) -> tuple[Tensor, Tensor]:
+        """One encoder hears all: concepts [B, L, C], the same for each language, and log-odds [B, L]."""
+        concepts, scores = torch.empty(len(features), self.dim), torch.empty(len(features), len(languages))
+        for batch, padded, lengths in _padded(features, range(len(features))):
+            concepts[batch], scores[batch] = self._backend.identify_features(padded, lengths, languages)
+        return concepts[:, None].expand(-1, len(languages), -1), scores
+
+    def _decoded_again(self, features: list[Tensor], languages: list[str]) -> tuple[Tensor, Tensor]:
+        """One encoder hears each: concepts [B, L, C], and the decoder's score of each in its language, [B, L]."""
+        concepts = torch.empty(len(features), len(languages), self.dim)
+        scores = torch.empty(len(features), len(languages))
+        for number, tag in enumerate(languages):
+            for batch, padded, lengths in _padded(features, range(len(features))):
+                concepts[batch, number] = self._backend.encode_features(padded, lengths, tag)
+            scores[:, number] = torch.tensor([decoded.score for decoded in self.decode(concepts[:, number], tag)])
+        return concepts, scores
+
     def _speakers(self, concepts: Tensor, language: str | Sequence[str]) -> list[str]:
         if concepts.ndim != 2 or concepts.shape[1] != self.dim or not bool(concepts.isfinite().all()):
             raise ContextError(f"give finite concepts, [B, {self.dim}], not {tuple(concepts.shape)}")
@@ -370,6 +441,15 @@ def _resampled(samples: Tensor, sample_rate: int) -> Tensor:
     import soxr
 
     return torch.from_numpy(soxr.resample(samples.numpy(), sample_rate, SAMPLE_RATE))
+
+
+def _padded(features: Sequence[Tensor], chosen: Sequence[int]) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Batches of like length of the `chosen`: which they are, their features [B, F, 80] and how many are theirs [B]."""
+    for positions in _length_sorted([len(features[i]) for i in chosen], SPEECH_BATCH):
+        batch = [chosen[at] for at in positions]
+        lengths = torch.tensor([len(features[i]) for i in batch])
+        padded = torch.nn.utils.rnn.pad_sequence([features[i] for i in batch], batch_first=True)  # [B, F, 80]
+        yield batch, torch.nn.functional.pad(padded, (0, 0, 0, -padded.shape[1] % FRAMES_MULTIPLE)), lengths
 
 
 def _length_sorted(lengths: list[int], size: int) -> list[list[int]]:

@@ -5,18 +5,20 @@
 """
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from lcm.bundle import Bundle, Part, fitting
-from lcm.errors import BackendError
+from lcm.errors import BackendError, LanguageError
 from lcm.space.checkpoint import Kind, checkpoint_tensors
 from lcm.space.decoding import DecodingOptions, Hypothesis, Interrupted, decode
 from lcm.space.languages import base_language
 from lcm.space.speech_encoder import SpeechEncoder, SpeechEncoderConfig
+from lcm.space.spoken_language import PART as SPOKEN_LANGUAGE
+from lcm.space.spoken_language import SpokenLanguage, spoken_language_from_part
 from lcm.space.text_decoder import TextDecoder, TextDecoderConfig
 from lcm.space.text_encoder import TextEncoder, TextEncoderConfig
 from lcm.space.w2v_bert import W2vBertConfig, W2vBertEncoder
@@ -24,6 +26,10 @@ from lcm.space.w2v_bert import W2vBertConfig, W2vBertEncoder
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
 """`int8`: linear maps with weights of 8 bits, a scale a row; everything else bfloat16"""
 M = TypeVar("M", bound=nn.Module)
+_NAME_IT = (
+    "name the one that is spoken, or train a head: "
+    "python -m scripts.train configs/training/spoken_language_mini.yaml --bundle FOLDER"
+)
 
 
 class Backend(Protocol):
@@ -39,6 +45,10 @@ class Backend(Protocol):
 
     def encode_features(self, features: Tensor, lengths: Tensor, language: str) -> Tensor:
         """[B, F, 80], zero past each utterance's `lengths` [B] → [B, C] float32 on the CPU."""
+        ...
+
+    def identify_features(self, features: Tensor, lengths: Tensor, languages: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """As `encode_features`, where one encoder hears all: also the log-odds of `languages`, [B, L] float32."""
         ...
 
     def decode(
@@ -64,10 +74,14 @@ class TorchBackend:
     def prepare(self, parts: Iterable[str]) -> None:
         """Load these parts now; of a speech encoder for each language, those named like `speech_encoder_fra`."""
         for part in parts:
-            if part.startswith("speech_encoder"):
-                self._speech_encoder(part)
-            elif part in ("text_encoder", "text_decoder"):
-                getattr(self, f"_{part}")
+            self.module(part)
+
+    def module(self, part: str) -> nn.Module:
+        """What computes a part; loaded if it was not."""
+        if part.startswith("speech_encoder"):
+            return self._speech_encoder(part)
+        module: nn.Module = getattr(self, f"_{part}")
+        return module
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """[B, T] int64, padded with `PAD` → [B, C] float32 on the CPU."""
@@ -77,6 +91,23 @@ class TorchBackend:
         """[B, F, 80], zero past each utterance's `lengths` [B] → [B, C] float32 on the CPU."""
         encoder = self._speech_encoder(speech_part(self._bundle, language))
         return encoder(features.to(self._device), lengths.to(self._device)).float().cpu()
+
+    def identify_features(self, features: Tensor, lengths: Tensor, languages: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """As `encode_features`, where one encoder hears all: also the log-odds of `languages`, [B, L] float32.
+
+        Raises:
+            LanguageError: the bundle has no head that tells them apart.
+            BundleError: the head belongs to another speech encoder.
+        """
+        head, encoder = self._spoken_language, self._speech_encoder("speech_encoder")
+        if unknown := [tag for tag in languages if tag not in head.config.languages]:
+            raise LanguageError(
+                f"{SPOKEN_LANGUAGE!r} of {self._bundle.name!r} has not learnt {unknown[0]!r}; {_NAME_IT}"
+            )
+        assert isinstance(encoder, SpeechEncoder)  # the head has learnt its frames
+        frames = encoder.frames(features.to(self._device), lengths.to(self._device))
+        columns = [head.config.languages.index(tag) for tag in languages]
+        return encoder.read(frames).float().cpu(), head(frames)[:, columns].cpu()
 
     def decode(
         self, concepts: Tensor, prefixes: Tensor, eos: int, options: DecodingOptions, cancelled: Interrupted
@@ -100,6 +131,13 @@ class TorchBackend:
         part = self._bundle.part("text_decoder")
         shared = {} if part.checkpoint else {"embed.weight": self._text_encoder.embed.weight.detach()}
         return self._loaded(part, "text_decoder", lambda: TextDecoder(TextDecoderConfig(**part.config)), shared)
+
+    @functools.cached_property
+    def _spoken_language(self) -> SpokenLanguage:
+        if SPOKEN_LANGUAGE not in self._bundle.parts:
+            raise LanguageError(f"bundle {self._bundle.name!r} cannot tell spoken languages apart; {_NAME_IT}")
+        part, encoder = (self._bundle.part(name) for name in (SPOKEN_LANGUAGE, "speech_encoder"))
+        return spoken_language_from_part(part, encoder).to(self._device)
 
     def _speech_encoder(self, name: str) -> nn.Module:
         if name not in self._speech:

@@ -5,7 +5,7 @@ its own (`./scripts/test --sonar` makes one). Knows nothing of text or waveforms
 """
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -48,14 +48,14 @@ class SonarSpaceBackend:
     def prepare(self, parts: Iterable[str]) -> None:
         """Load these parts now."""
         for part in parts:
-            self._module(part)
+            self.module(part)
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """[B, T] int64, padded with `PAD` → [B, C] float32 on the CPU."""
         from fairseq2.nn import BatchLayout
 
         layout = BatchLayout.of(tokens.to(self._device), (tokens != PAD).sum(dim=1).tolist())
-        return self._module("text_encoder")(tokens.to(self._device), layout).sentence_embeddings.float().cpu()
+        return self.module("text_encoder")(tokens.to(self._device), layout).sentence_embeddings.float().cpu()
 
     def encode_features(self, features: Tensor, lengths: Tensor, language: str) -> Tensor:
         """[B, F, 80], zero past each utterance's `lengths` [B] → [B, C] float32 on the CPU."""
@@ -63,8 +63,16 @@ class SonarSpaceBackend:
 
         features = torch.nn.functional.pad(features, (0, 0, 0, features.shape[1] % _EVEN))
         given = features.to(self._device, self._dtype)
-        module = self._module(speech_part(self._bundle, language))
+        module = self.module(speech_part(self._bundle, language))
         return module(given, BatchLayout.of(given, lengths.tolist())).sentence_embeddings.float().cpu()
+
+    def identify_features(self, features: Tensor, lengths: Tensor, languages: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """None of SONAR's encoders hears more than one language.
+
+        Raises:
+            BackendError: always.
+        """
+        raise BackendError("sonar-space has no encoder that hears several languages; leave out the backend")
 
     def decode(
         self, concepts: Tensor, prefixes: Tensor, eos: int, options: DecodingOptions, cancelled: Interrupted
@@ -83,7 +91,7 @@ class SonarSpaceBackend:
         if cancelled():
             raise DecodingCancelled
         assert options.max_tokens is not None  # the space knows its decoder's
-        model = SonarEncoderDecoderModel(DummyEncoderModel(), self._module("text_decoder")).eval()
+        model = SonarEncoderDecoderModel(DummyEncoderModel(), self.module("text_decoder")).eval()
         generator = BeamSearchSeq2SeqGenerator(
             model,
             _vocabulary(TextDecoderConfig(**self._bundle.part("text_decoder").config).vocab_size),
@@ -100,12 +108,13 @@ class SonarSpaceBackend:
         """[B, C] and the tokens so far [B, T] → [B, T, V] float32 on the CPU."""
         from fairseq2.nn import BatchLayout
 
-        decoder, given = self._module("text_decoder"), tokens.to(self._device)
+        decoder, given = self.module("text_decoder"), tokens.to(self._device)
         source = concepts.to(self._device, self._dtype)[:, None]
         hidden = decoder.decode(given, BatchLayout.of(given), source, BatchLayout.of(source))
         return decoder.project(hidden).float().cpu()
 
-    def _module(self, name: str) -> Any:
+    def module(self, name: str) -> Any:
+        """Meta's module of a part; loaded if it was not."""
         if name not in self._loaded:
             part = self._bundle.part(name)
             if part.checkpoint is None:

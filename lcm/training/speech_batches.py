@@ -78,6 +78,8 @@ class SpeechBatch:
     phone_counts: Int64Array  # [B]; 0: spoken too fast for CTC, to be left out of it
     texts: list[str]
     languages: list[str]
+    corpora: list[str]
+    """Empty for a voice of espeak-ng"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ class Example:
     phones: list[int]
     text: str
     language: str
+    corpus: str = ""
+    """Empty for a voice of espeak-ng"""
 
 
 def teacher_text(text: str) -> str:
@@ -155,7 +159,7 @@ class ExampleSource:
         clip = store.clips[index]
         samples = resampled_at_speed(store[index], SAMPLE_RATE, speed)
         text = teacher_text(clip.text)
-        return self._example(samples, text, clip.language, MAIN_ACCENT[clip.language])
+        return self._example(samples, text, clip.language, MAIN_ACCENT[clip.language], clip.corpus)
 
     def _synthesised(self, speed: float) -> Example | None:
         language = _weighted(self._mix.languages, self._rng)
@@ -166,7 +170,7 @@ class ExampleSource:
         samples = resampled_at_speed(spoken.astype(np.float32) * np.float32(2**-15), ESPEAK_RATE, speed)
         return self._example(samples, text, language, speaker.accent)
 
-    def _example(self, samples: FloatArray, text: str, language: str, accent: str) -> Example | None:
+    def _example(self, samples: FloatArray, text: str, language: str, accent: str, corpus: str = "") -> Example | None:
         """None if there is nothing to hear, or too much of it for one concept."""
         if not SAMPLE_RATE // 10 < len(samples) < self._mix.longest_seconds * SAMPLE_RATE or not samples.any():
             return None
@@ -175,7 +179,7 @@ class ExampleSource:
         phones = phone_labels(self._espeak.ipa(text, accent))
         if needed_frames(phones) > len(features) // SUBSAMPLING:
             phones = []
-        return Example(features, phones, text, language)
+        return Example(features, phones, text, language, corpus)
 
     def _fitting(self, store: Recordings, corpus: str) -> Int64Array:
         longest = self._mix.longest_seconds / (1 - self._mix.augment.speed) * SAMPLE_RATE
@@ -208,6 +212,7 @@ def collated(examples: list[Example]) -> SpeechBatch:
         np.array([len(e.phones) for e in examples], dtype=np.int64),
         [e.text for e in examples],
         [e.language for e in examples],
+        [e.corpus for e in examples],
     )
 
 
@@ -223,7 +228,7 @@ def dev_examples(stores: Path, most: int = 150, longest_seconds: float = 12.0) -
                 text = teacher_text(clip.text)
                 phones = phone_labels(espeak.ipa(text, MAIN_ACCENT[clip.language]))
                 features = fbank(torch.from_numpy(store[index])).half()
-                of_set.setdefault(text, Example(features, phones, text, clip.language))
+                of_set.setdefault(text, Example(features, phones, text, clip.language, clip.corpus))
     return {name: list(of_set.values()) for name, of_set in sets.items()}
 
 
