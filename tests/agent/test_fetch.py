@@ -11,11 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.addresses import checked_address, shown
-from agent.errors import FetchError, UsageError
-from agent.fetch import CHECKPOINT, SENTENCEPIECE, Content, Download, FetchOptions, sized
-from agent.fetch_progress import FetchProgress
-from agent.partial_file import Fetched, PartialFile, Version, begun_bytes, finished, forget, locked
+from agent.errors import FetchError
+from agent.fetch import CHECKPOINT, SENTENCEPIECE, Content, Download, FetchOptions
+from agent.partial_file import Fetched, PartialFile, Version, begun_bytes, finished, forget
 from tests import file_server
 from tests.file_server import FileServer
 
@@ -386,25 +384,6 @@ def test_a_password_goes_to_its_server_and_into_no_message(
     assert not any(word in told for word in ("secret", "pass", "me:"))
 
 
-@pytest.mark.parametrize(
-    "url", ["http://mirror.example/x", "ftp://mirror.example/x", "file:///etc/passwd", "mirror.example", "https://", ""]
-)
-def test_only_https_is_fetched_from(url: str) -> None:
-    with pytest.raises(UsageError, match="give an https address"):
-        checked_address(url)
-
-
-@pytest.mark.parametrize("url", ["https://mirror.example:x/", "https://[1/"])
-def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(UsageError, match="cannot be read"):
-        checked_address(url)
-
-
-def test_this_machine_may_do_without_https() -> None:
-    for host in ("localhost:8000", "127.0.0.1", "[::1]:80"):
-        assert shown(checked_address(f"http://{host}/x?key=1")) == f"http://{host}/x"
-
-
 def test_notes_know_a_finished_file_until_they_are_forgotten(fetch: Fetch, tmp_path: Path) -> None:
     fetched = fetch()
     target = tmp_path / NAME
@@ -415,45 +394,3 @@ def test_notes_know_a_finished_file_until_they_are_forgotten(fetch: Fetch, tmp_p
     forget(target)
     assert finished(target) is None
     assert {path.name for path in tmp_path.iterdir()} == {NAME}
-
-
-def test_two_fetches_into_one_folder_are_one_too_many(tmp_path: Path) -> None:
-    folder = tmp_path / "sonar"
-    with locked(folder), pytest.raises(FetchError, match="another `noema fetch` is at work"), locked(folder):
-        pass
-    with locked(folder):
-        assert folder.is_dir()
-
-
-class _Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_a_terminal_shows_a_bar() -> None:
-    stream = _Terminal()
-    with FetchProgress(NAME, stream) as progress:
-        progress.began(0, 2_000_000)
-        progress.advanced(500_000)
-        progress.said("it broke off")
-        progress.began(500_000, 2_000_000)
-        progress.advanced(1_500_000)
-    shown_text = stream.getvalue()
-    assert "it broke off\n" in shown_text
-    assert f"{NAME}: 100%" in shown_text
-    assert "2.00M/2.00M" in shown_text
-
-
-def test_anything_else_shows_lines() -> None:
-    stream = io.StringIO()
-    with FetchProgress(NAME, stream) as progress:
-        progress.began(500_000, 2_000_000)
-        progress.advanced(1_500_000)
-    first, last = stream.getvalue().splitlines()
-    assert first == f"{NAME}: 2.0 MB, from 500.0 kB on"
-    assert last.startswith(f"{NAME}: 2.0 MB, ")
-    assert last.endswith("a second, 100 %, 0 s to go")
-
-
-def test_sizes_are_read_by_people() -> None:
-    assert [sized(count) for count in (7, 1_500, 5_000_000, 3_064_365_056)] == ["7 bytes", "1.5 kB", "5.0 MB", "3.1 GB"]

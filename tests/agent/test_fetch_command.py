@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 import os
 import pty
 import random
@@ -12,20 +11,18 @@ import sys
 import termios
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from agent.cli import main
 from agent.partial_file import begun_bytes, locked
 from lcm.bundle import Bundle
 from lcm.space.sonar import SPEECH_CARDS, TEXT_CARDS, TOKENIZER
 from tests import file_server
 from tests.file_server import FileServer
+from tests.noema_command import ROOT, Noema, Result
 
-ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "sonar"
 ENCODER, DECODER, FINETUNED = "sonar_text_encoder.pt", "sonar_text_decoder.pt", "finetuned_decoder.pt"
 ENGLISH, FRENCH = "spenc.eng.pt", "spenc.v3ap.fra.pt"
@@ -38,32 +35,6 @@ FILES = {
     FRENCH: (GOLDEN / "speech_fra.pt").read_bytes(),
 }
 CODE_OF_USAGE = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What `noema` said and how it ended."""
-
-    code: int
-    out: str
-    err: str
-
-    def fails(self, code: int, told: str) -> None:
-        """What to do, in the last line, and the right code."""
-        assert self.code == code, self.err
-        last = self.err.splitlines()[-1]
-        assert last.startswith("noema: ")
-        assert told in last
-        assert "Traceback" not in self.err
-
-    @property
-    def json(self) -> dict[str, object]:
-        content = json.loads(self.out.splitlines()[-1])
-        assert isinstance(content, dict)
-        return content
-
-
-Noema = Callable[..., Result]
 
 
 @pytest.fixture
@@ -81,22 +52,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def noema(home: Path, capsys: pytest.CaptureFixture[str]) -> Noema:
-    """Runs `noema fetch` in this process, with a home of its own."""
-
-    def run(*args: object) -> Result:
-        capsys.readouterr()
-        code = main(["fetch", *map(str, args)])
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return run
+def noema_fetch(noema: Noema, home: Path) -> Noema:
+    """`noema fetch`, with a home of its own."""
+    return lambda *args: noema("fetch", *args)
 
 
 @pytest.fixture
-def fetch(noema: Noema, mirror: FileServer) -> Noema:
+def fetch(noema_fetch: Noema, mirror: FileServer) -> Noema:
     """`noema fetch sonar` from the local mirror, with the licence accepted."""
-    return lambda *args: noema("sonar", "--from", f"{mirror.address}/SONAR/", "--accept-licence", *args)
+    return lambda *args: noema_fetch("sonar", "--from", f"{mirror.address}/SONAR/", "--accept-licence", *args)
 
 
 def names_fetched(result: Result) -> list[str]:
@@ -105,9 +69,9 @@ def names_fetched(result: Result) -> list[str]:
     return [file["name"] for file in files if file["fetched"]]
 
 
-def test_everything_published_is_listed_offline(noema: Noema) -> None:
-    lines = noema().out.splitlines()
-    assert lines == noema("--list").out.splitlines()
+def test_everything_published_is_listed_offline(noema_fetch: Noema) -> None:
+    lines = noema_fetch().out.splitlines()
+    assert lines == noema_fetch("--list").out.splitlines()
     assert len(lines) == 1 + 1 + len(TEXT_CARDS) + len(SPEECH_CARDS) + 2
     [swahili] = [line for line in lines if " swh " in line]
     for told in ("sonar_speech_encoder_swh", "Swahili", "about 2.8 GB", "MIT", SPEECH_CARDS["swh"].url):
@@ -117,8 +81,8 @@ def test_everything_published_is_listed_offline(noema: Noema) -> None:
     assert "CC-BY-NC-4.0" in encoder
 
 
-def test_the_list_is_there_for_programs(noema: Noema, home: Path) -> None:
-    listed = noema("--json").json
+def test_the_list_is_there_for_programs(noema_fetch: Noema, home: Path) -> None:
+    listed = noema_fetch("--json").json
     assert (listed["bundle"], listed["folder"]) == ("sonar", str(home))
     files = listed["files"]
     assert isinstance(files, list)
@@ -153,8 +117,8 @@ def test_files_sizes_places_and_licences_are_shown_first(fetch: Noema, mirror: F
     assert "not for commercial use" in out
 
 
-def test_nobody_to_ask_is_no_consent(noema: Noema, mirror: FileServer) -> None:
-    result = noema("sonar", "--text", "--from", mirror.address)
+def test_nobody_to_ask_is_no_consent(noema_fetch: Noema, mirror: FileServer) -> None:
+    result = noema_fetch("sonar", "--text", "--from", mirror.address)
     result.fails(2, "add --accept-licence to agree to the licences above")
     assert "CC-BY-NC-4.0: not for commercial use" in result.out
     assert mirror.seen == []
@@ -188,13 +152,13 @@ def test_what_is_here_is_not_fetched_again(fetch: Noema, mirror: FileServer, hom
     assert "Nothing to fetch" in fetch("--text").out
 
 
-def test_speech_is_added_to_text(fetch: Noema, noema: Noema, home: Path) -> None:
+def test_speech_is_added_to_text(fetch: Noema, noema_fetch: Noema, home: Path) -> None:
     fetch("--text")
     assert names_fetched(fetch("--speech", "fra,eng,fra", "--json")) == [FRENCH, ENGLISH]
     bundle = Bundle.open(home, verify=True)
     assert bundle.languages["speech"] == ["eng", "fra"]
     assert bundle.part("speech_encoder_fra").config["pooler_layers"] == 6
-    assert [line.split()[0] for line in noema().out.splitlines() if " here " in line][1:] == [
+    assert [line.split()[0] for line in noema_fetch().out.splitlines() if " here " in line][1:] == [
         "tokenizer",
         "text_sonar_basic_encoder",
         "text_sonar_basic_decoder",
@@ -242,7 +206,7 @@ def test_files_before_a_failure_are_kept(fetch: Noema, mirror: FileServer, home:
     assert len(mirror.starts(TOKENIZER.file)) == 1
 
 
-def test_a_folder_of_ones_own(fetch: Noema, noema: Noema, tmp_path: Path, home: Path) -> None:
+def test_a_folder_of_ones_own(fetch: Noema, noema_fetch: Noema, tmp_path: Path, home: Path) -> None:
     folder = tmp_path / "my models"
     result = fetch("--text", "--folder", folder, "--json")
     assert (result.json["bundle"], result.json["folder"]) == (str(folder), str(folder))
@@ -251,10 +215,10 @@ def test_a_folder_of_ones_own(fetch: Noema, noema: Noema, tmp_path: Path, home: 
 
 
 def test_the_mirror_may_stand_in_the_environment(
-    noema: Noema, mirror: FileServer, monkeypatch: pytest.MonkeyPatch
+    noema_fetch: Noema, mirror: FileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NOEMA_SONAR_URL", mirror.address)
-    assert noema("sonar", "--text", "--accept-licence").code == 0
+    assert noema_fetch("sonar", "--text", "--accept-licence").code == 0
 
 
 @pytest.mark.parametrize(
@@ -272,13 +236,13 @@ def test_the_mirror_may_stand_in_the_environment(
         (["sonar", "--text", "--folder", ROOT / "lcm" / "bundles" / "mini"], "holds the bundle 'mini'"),
     ],
 )
-def test_what_cannot_be_meant_is_said(noema: Noema, args: list[object], told: str, home: Path) -> None:
-    noema(*args).fails(CODE_OF_USAGE, told)
+def test_what_cannot_be_meant_is_said(noema_fetch: Noema, args: list[object], told: str, home: Path) -> None:
+    noema_fetch(*args).fails(CODE_OF_USAGE, told)
 
 
-def test_a_damaged_description_is_said(noema: Noema, tmp_path: Path) -> None:
+def test_a_damaged_description_is_said(noema_fetch: Noema, tmp_path: Path) -> None:
     (tmp_path / "bundle.json").write_text('{"name": ')
-    noema("sonar", "--text", "--folder", tmp_path).fails(2, "bundle.json is damaged; delete the folder")
+    noema_fetch("sonar", "--text", "--folder", tmp_path).fails(2, "bundle.json is damaged; delete the folder")
 
 
 def test_two_at_once_are_one_too_many(fetch: Noema, mirror: FileServer, home: Path) -> None:

@@ -1,0 +1,16 @@
+"""A folder that files are fetched into: one at a time may."""
+
+from pathlib import Path
+
+import pytest
+
+from agent.errors import FetchError
+from agent.partial_file import locked
+
+
+def test_two_fetches_into_one_folder_are_one_too_many(tmp_path: Path) -> None:
+    folder = tmp_path / "sonar"
+    with locked(folder), pytest.raises(FetchError, match="another `noema fetch` is at work"), locked(folder):
+        pass
+    with locked(folder):
+        assert folder.is_dir()
