@@ -14,7 +14,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from agent.errors import ConfigError
 from agent.events import Task
 from agent.order import VirtualLatency
-from agent.turn import TurnOptions
+from agent.turn_options import TurnOptions
 from audio.segmenter import SegmenterOptions
 from audio.vad import DEFAULT_VAD, OPERATING_POINTS, VadName
 from configs import loader

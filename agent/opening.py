@@ -10,7 +10,7 @@ from agent.metrics import Metrics
 from agent.model_worker import ModelWorker
 from agent.models import Models
 from agent.session import Parts
-from agent.turn import TurnOptions
+from agent.turn_options import TurnOptions
 from audio.vad import load_vad
 from audio.voice import Voice, VoiceOptions
 

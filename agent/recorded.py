@@ -25,7 +25,8 @@ from agent.input_log import (
 )
 from agent.inputs import AudioInput, Input, Voiced
 from agent.recording import FORMAT, SOUNDS, SessionInfo
-from agent.turn import Step, TurnMachine, TurnOptions
+from agent.turn import Step, TurnMachine
+from agent.turn_options import TurnOptions
 from audio.frames import FRAME_SAMPLES, from_pcm16
 from audio.segmenter import SegmenterOptions
 

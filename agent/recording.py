@@ -34,7 +34,7 @@ from agent.input_log import (
     probability_byte,
 )
 from agent.inputs import AudioInput, Input, Voiced
-from agent.turn import TurnOptions
+from agent.turn_options import TurnOptions
 from audio.frames import SAMPLE_RATE, VOICE_RATE, to_pcm16
 
 FORMAT = 1

@@ -47,7 +47,7 @@ from agent.models import EncodedText
 from agent.order import VirtualLatency, VirtualOrder
 from agent.recorded import read_steps
 from agent.session import Listener, Parts, run_session
-from agent.turn import TurnOptions
+from agent.turn_options import TurnOptions
 from audio.files import write_audio
 from audio.frames import SAMPLE_RATE, VOICE_RATE
 from audio.source import file_source

@@ -23,7 +23,8 @@ from agent.metrics import Metrics
 from agent.model_worker import ModelWorker
 from agent.order import InputOrder
 from agent.stages import Stages
-from agent.turn import TurnMachine, TurnOptions
+from agent.turn import TurnMachine
+from agent.turn_options import TurnOptions
 from audio.frames import FRAME_SAMPLES, AudioFrame, on_grid
 from audio.vad import VoiceActivityDetector
 from audio.voice import Voice

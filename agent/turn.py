@@ -20,13 +20,11 @@ import numpy as np
 from agent.context import ROLE_AGENT, ROLE_USER, Conversation
 from agent.events import (
     DomainEvent,
-    FloatArray,
     Heard,
     ReplyAudio,
     ReplySentence,
     ReplyTruncated,
     SessionEnded,
-    Task,
     TurnCommitted,
     TurnEnd,
     TurnEnded,
@@ -58,32 +56,10 @@ from agent.inputs import (
     Voiced,
     WorkFailed,
 )
+from agent.turn_options import TurnOptions
+from agent.turn_state import SentenceState, TurnState
 from audio.frames import SAMPLE_RATE, VOICE_RATE, AudioFrame
-from audio.segmenter import Segmenter, SegmenterOptions, SoftPause, SpeechResumed, SpeechStarted, Utterance
-
-
-@dataclass(frozen=True, slots=True)
-class TurnOptions:
-    """What a session is like; part of its recording."""
-
-    segmenter: SegmenterOptions = field(default_factory=SegmenterOptions)
-    task: Task = "converse"
-    language: str = "eng"
-    reply_language: str | None = None
-    """None: the speaker's own."""
-    spoken_reply: bool = True
-    words_first: bool = False
-    """True: the thinker reads words, so what was heard is decoded before it thinks."""
-    half_duplex: bool = False
-    """True: nothing is heard while the loudspeaker speaks, so that the agent does not answer itself."""
-    interruptible: bool = False
-    """True: speech stops the reply (needs playback positions and an echo-free microphone)."""
-    max_context_sentences: int = 64
-    max_pieces: int = 4
-    """Utterances cut for length that one turn of a conversation may hold."""
-    max_waiting_turns: int = 8
-    echo_guard_ms: int = 300
-    """Half-duplex: how long after the last heard sample the microphone stays closed."""
+from audio.segmenter import Segmenter, SoftPause, SpeechResumed, SpeechStarted, Utterance
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,44 +70,6 @@ class Step:
     requests: list[Request] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class _Sentence:
-    concept: FloatArray | None
-    text: str | None = None
-    start_sample: int = 0
-    """On the reply timeline, 24 kHz."""
-    end_sample: int = 0
-    finished: bool = False
-
-
-@dataclass(slots=True)
-class _Turn:
-    number: int
-    source: Literal["speech", "text"]
-    language: str
-    reply_language: str
-    task: Task
-    pieces: int = 0
-    encoded: dict[int, Encoded] = field(default_factory=dict)
-    committed: bool = False
-    heard: Literal["no", "asked", "yes"] = "no"
-    thinking: Literal["no", "asked", "over"] = "no"
-    superseded: bool = False
-    """The speaker went on before the answer began: what was said stays, nobody answers it."""
-    sentences: list[_Sentence] = field(default_factory=list)
-
-    @property
-    def understood(self) -> bool:
-        return self.committed and len(self.encoded) == self.pieces
-
-    @property
-    def finished(self) -> bool:
-        return self.heard == "yes" and self.thinking == "over" and all(s.finished for s in self.sentences)
-
-    def concepts(self) -> FloatArray:
-        return np.concatenate([self.encoded[piece].concepts for piece in range(self.pieces)])
-
-
 class TurnMachine:
     """One session's state. `push` takes the next input; inputs must come in the order they took effect."""
 
@@ -140,8 +78,8 @@ class TurnMachine:
         self.conversation = Conversation(options.max_context_sentences)
         self._segmenter = Segmenter(options.segmenter)
         self._settings = SettingsChanged(0, options.language, options.reply_language, options.task)
-        self._turns: OrderedDict[int, _Turn] = OrderedDict()
-        self._open: _Turn | None = None
+        self._turns: OrderedDict[int, TurnState] = OrderedDict()
+        self._open: TurnState | None = None
         self._sample = 0
         self._last_turn = 0
         self._last_request = 0
@@ -237,7 +175,7 @@ class TurnMachine:
         step.requests.append(EncodeText(self._next_request(), turn.number, 0, item.text, turn.language))
         self._commit(turn, step)
 
-    def _begin(self, source: Literal["speech", "text"], step: Step, language: str | None = None) -> _Turn:
+    def _begin(self, source: Literal["speech", "text"], step: Step, language: str | None = None) -> TurnState:
         while len(self._turns) >= self.options.max_waiting_turns:
             # The second oldest gives way: the oldest is being answered.
             waiting = list(self._turns.values())[1 if len(self._turns) > 1 else 0]
@@ -247,11 +185,11 @@ class TurnMachine:
         self._last_turn += 1
         language = language or self._settings.language
         reply_language = self._settings.reply_language or language
-        turn = _Turn(self._last_turn, source, language, reply_language, self._settings.task)
+        turn = TurnState(self._last_turn, source, language, reply_language, self._settings.task)
         self._turns[turn.number] = turn
         return turn
 
-    def _commit(self, turn: _Turn, step: Step) -> None:
+    def _commit(self, turn: TurnState, step: Step) -> None:
         turn.committed = True
         if self._open is turn:
             self._open = None
@@ -308,7 +246,7 @@ class TurnMachine:
             self._ended = True
             step.events.append(SessionEnded(self._sample, self._last_turn))
 
-    def _start_answer(self, turn: _Turn, step: Step) -> None:
+    def _start_answer(self, turn: TurnState, step: Step) -> None:
         texts = tuple(t for piece in range(turn.pieces) for t in (turn.encoded[piece].texts or ()))
         known = texts if turn.source == "text" else None
         self.conversation.user_said(turn.number, turn.concepts(), known, turn.language)
@@ -323,7 +261,7 @@ class TurnMachine:
         else:
             self._think(turn, step)
 
-    def _think(self, turn: _Turn, step: Step) -> None:
+    def _think(self, turn: TurnState, step: Step) -> None:
         if turn.superseded:
             self._end(turn, "interrupted", step)
             return
@@ -336,13 +274,13 @@ class TurnMachine:
             )
         step.requests.append(Think(self._next_request(), turn.number, context, turn.task, turn.reply_language))
 
-    def _take_thought(self, turn: _Turn, item: Thought, step: Step) -> None:
+    def _take_thought(self, turn: TurnState, item: Thought, step: Step) -> None:
         if item.last:
             turn.thinking = "over"
             self._ask_words(turn, step)
             return
         index = len(turn.sentences)
-        turn.sentences.append(_Sentence(item.concept))
+        turn.sentences.append(SentenceState(item.concept))
         if item.text is not None:
             self._take_sentence(turn, index, item.text, step)
         else:
@@ -351,7 +289,7 @@ class TurnMachine:
                 Decode(self._next_request(), turn.number, index, item.concept[None], turn.reply_language)
             )
 
-    def _take_sentence(self, turn: _Turn, index: int, text: str, step: Step) -> None:
+    def _take_sentence(self, turn: TurnState, index: int, text: str, step: Step) -> None:
         sentence = turn.sentences[index]
         sentence.text = text
         step.events.append(ReplySentence(self._sample, turn.number, index, text, turn.reply_language))
@@ -362,7 +300,7 @@ class TurnMachine:
             sentence.finished = True
         self._ask_words(turn, step)  # after the sentence's voice: hearing back never delays the reply
 
-    def _ask_words(self, turn: _Turn, step: Step) -> None:
+    def _ask_words(self, turn: TurnState, step: Step) -> None:
         if turn.heard == "no":
             turn.heard = "asked"
             words = Decode(
@@ -375,12 +313,12 @@ class TurnMachine:
             )
             step.requests.append(words)
 
-    def _take_words(self, turn: _Turn, text: str, step: Step) -> None:
+    def _take_words(self, turn: TurnState, text: str, step: Step) -> None:
         turn.heard = "yes"
         self.conversation.user_words(turn.number, text)
         step.events.append(Heard(self._sample, turn.number, text, turn.language, paraphrase=True))
 
-    def _take_voice(self, turn: _Turn, item: Voiced, step: Step) -> None:
+    def _take_voice(self, turn: TurnState, item: Voiced, step: Step) -> None:
         sentence = turn.sentences[item.index]
         if len(item.samples):
             start = self._emitted
@@ -438,7 +376,7 @@ class TurnMachine:
         said = sum(e.turn == number and e.role == ROLE_AGENT for e in self.conversation.view())
         return max(0, said - missed)  # the context may have forgotten some already
 
-    def _end(self, turn: _Turn, status: TurnEnd, step: Step) -> None:
+    def _end(self, turn: TurnState, status: TurnEnd, step: Step) -> None:
         del self._turns[turn.number]
         if self._open is turn:
             self._open = None

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from agent.inputs import Input
     from agent.order import ArrivalOrder
     from agent.session import Listener
-    from agent.turn import TurnOptions
+    from agent.turn_options import TurnOptions
     from audio.frames import AudioFrame
     from audio.source import Microphone
 

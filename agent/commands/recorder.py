@@ -8,7 +8,7 @@ from agent.commands.options import warn
 if TYPE_CHECKING:
     from agent.opening import Opened
     from agent.recording import SessionRecorder
-    from agent.turn import TurnOptions
+    from agent.turn_options import TurnOptions
 
 
 def recorder(there: "Opened", options: "TurnOptions", closing: AsyncExitStack) -> "SessionRecorder":

@@ -14,7 +14,8 @@ from agent.errors import Overloaded, TextInputError, exit_code
 from agent.inputs import Decode, EncodeSpeech, EncodeText, ModelRequest, Think
 from agent.model_worker import Answer, ModelWorker
 from agent.models import EncodedText, Models
-from agent.turn import TurnMachine, TurnOptions
+from agent.turn import TurnMachine
+from agent.turn_options import TurnOptions
 from tests.small_bundle import DIM
 
 

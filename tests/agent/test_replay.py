@@ -29,7 +29,7 @@ from agent.replay import (
     replay_session,
 )
 from agent.session import Listener
-from agent.turn import TurnOptions
+from agent.turn_options import TurnOptions
 from audio.files import write_audio
 
 

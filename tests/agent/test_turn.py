@@ -39,7 +39,8 @@ from agent.inputs import (
     Voiced,
     WorkFailed,
 )
-from agent.turn import TurnMachine, TurnOptions
+from agent.turn import TurnMachine
+from agent.turn_options import TurnOptions
 
 DIM = 4
 FRAME = 320

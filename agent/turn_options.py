@@ -1,0 +1,30 @@
+"""Turn options: what a session is like, from its first input to its last. Knows nothing of settings files."""
+
+from dataclasses import dataclass, field
+
+from agent.events import Task
+from audio.segmenter import SegmenterOptions
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOptions:
+    """What a session is like; part of its recording."""
+
+    segmenter: SegmenterOptions = field(default_factory=SegmenterOptions)
+    task: Task = "converse"
+    language: str = "eng"
+    reply_language: str | None = None
+    """None: the speaker's own."""
+    spoken_reply: bool = True
+    words_first: bool = False
+    """True: the thinker reads words, so what was heard is decoded before it thinks."""
+    half_duplex: bool = False
+    """True: nothing is heard while the loudspeaker speaks, so that the agent does not answer itself."""
+    interruptible: bool = False
+    """True: speech stops the reply (needs playback positions and an echo-free microphone)."""
+    max_context_sentences: int = 64
+    max_pieces: int = 4
+    """Utterances cut for length that one turn of a conversation may hold."""
+    max_waiting_turns: int = 8
+    echo_guard_ms: int = 300
+    """Half-duplex: how long after the last heard sample the microphone stays closed."""
