@@ -20,6 +20,9 @@ from audio.vad import DEFAULT_VAD, OPERATING_POINTS, VadName
 from configs import loader
 from configs.loader import Settings
 
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
+Backend = Literal["noema", "sonar-space"]
+
 
 class SegmenterConfig(Settings):
     """When speech starts and ends."""
@@ -108,6 +111,8 @@ class AgentConfig(Settings):
 
     bundle: str = "mini"
     device: str = "auto"
+    precision: Precision = "float32"
+    backend: Backend = "noema"
     language: str = "eng"
     task: Task = "converse"
     record: bool = False

@@ -84,6 +84,7 @@ _EXIT_CODES = {
     "lcm.errors.TextError": WRONG_INPUT,
     "lcm.errors.AudioInputError": WRONG_INPUT,
     "lcm.errors.ComputeDeviceError": WRONG_INPUT,
+    "lcm.errors.BackendError": WRONG_INPUT,
     "lcm.errors.LcmError": FAILED,
     "agent.input_log.LogFormatError": WRONG_INPUT,
 }

@@ -5,13 +5,13 @@ requests and `lcm`; it loads `lcm`, and so torch, no earlier than `load`.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent.config import ThinkerConfig
+from agent.config import Backend, Precision, ThinkerConfig
 from agent.errors import TextInputError, UsageError
 from agent.events import FloatArray, Task
 from agent.inputs import Decode, EncodeSpeech, EncodeText, Think
@@ -59,10 +59,23 @@ class Models:
         bundle: str,
         *,
         device: str = "auto",
+        precision: Precision = "float32",
+        backend: Backend = "noema",
+        parts: Collection[str] | None = None,
         tasks: Sequence[Task] = (),
         thinker: ThinkerConfig | None = None,
     ) -> "Models":
-        """Loads the space, and for `tasks` whatever their thinkers need."""
+        """Loads the space, and for `tasks` whatever their thinkers need.
+
+        Args:
+            bundle: name or folder.
+            device: where both compute.
+            precision: of the space's weights; thinkers keep float32: they are small beside it.
+            backend: whose modules compute the space.
+            parts: what of the space to load now, see `needed_parts`; the rest when it is first needed.
+            tasks: what sessions will do.
+            thinker: who answers where the task is to converse.
+        """
         # oneDNN keeps compiled code for every length of utterance it has met, a thousand of them by default: with
         # speech, no two are alike, and memory would grow for hours. Read when torch is first imported.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
@@ -72,7 +85,7 @@ class Models:
             os.environ.setdefault("GOMP_SPINCOUNT", "10000")
         from lcm.space import ConceptSpace
 
-        space = ConceptSpace.load(bundle, device=device)
+        space = ConceptSpace.load(bundle, device=device, precision=precision, backend=backend, parts=parts)
         settings = thinker or ThinkerConfig()
         thinkers = {task: _thinker_for(task, bundle, space, device, settings) for task in tasks}
         return cls(bundle, space, thinkers)
@@ -133,6 +146,20 @@ class Models:
                 raise UsageError(f"the bundle '{self.bundle}' has no speech encoder yet; use text")
             self.space.resolve_language(language, "speech")
         return self.space.resolve_language(language, "text")
+
+
+def needed_parts(*, typed: bool, heard: Sequence[str], said: bool) -> list[str]:
+    """What to load before anything happens: on a machine that holds no more, what is not needed must not be there.
+
+    Args:
+        typed: whether text is to be understood.
+        heard: the languages in which speech is.
+        said: whether concepts are to be put into words.
+    """
+    from lcm.space.languages import base_language
+
+    hearing = ["speech_encoder", *(f"speech_encoder_{base_language(language)}" for language in heard)] if heard else []
+    return ["text_encoder"] * typed + hearing + ["text_decoder"] * said
 
 
 def _filled_up(samples: FloatArray) -> FloatArray:

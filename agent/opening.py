@@ -8,7 +8,7 @@ from agent.config import AgentConfig
 from agent.events import Task
 from agent.metrics import Metrics
 from agent.model_worker import ModelWorker
-from agent.models import Models
+from agent.models import Models, needed_parts
 from agent.session import Parts
 from agent.turn_options import TurnOptions
 from audio.vad import load_vad
@@ -46,13 +46,34 @@ class Opened:
 
 
 @asynccontextmanager
-async def opened(config: AgentConfig, tasks: Sequence[Task], *, spoken: bool) -> AsyncGenerator[Opened, None]:
-    """Loads the models (on their own thread) and starts the voice, if anything is to be spoken."""
+async def opened(
+    config: AgentConfig, tasks: Sequence[Task], *, spoken: bool, typed: bool = False
+) -> AsyncGenerator[Opened, None]:
+    """Loads the models (on their own thread) and starts the voice.
+
+    Args:
+        config: the settings.
+        tasks: what the sessions do.
+        spoken: whether replies are spoken.
+        typed: whether the user types rather than speaks: what hears speech is then loaded only if it is needed.
+    """
     async with AsyncExitStack() as stack:
-        worker = ModelWorker(
-            lambda: Models.load(config.bundle, device=config.device, tasks=tasks, thinker=config.thinker)
-        )
+        worker = ModelWorker(lambda: _models(config, tasks, typed=typed))
         options = VoiceOptions(config.voice.rate_wpm, config.voice.pitch, variant=config.voice.variant)
         voice = await stack.enter_async_context(Voice(options)) if spoken else None
         await stack.enter_async_context(worker)
         yield Opened(config, worker, voice)
+
+
+def _models(config: AgentConfig, tasks: Sequence[Task], *, typed: bool) -> Models:
+    # What was typed is known in words, and so are the replies of those who answer in words.
+    said = not typed or config.thinker.name == "lcm" or any(task != "converse" for task in tasks)
+    return Models.load(
+        config.bundle,
+        device=config.device,
+        precision=config.precision,
+        backend=config.backend,
+        parts=needed_parts(typed=typed, heard=() if typed else (config.language,), said=said),
+        tasks=tasks,
+        thinker=config.thinker,
+    )

@@ -24,7 +24,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from agent.config import AgentConfig, ThinkerConfig
+from agent.config import AgentConfig, Backend, Precision, ThinkerConfig
 from agent.errors import RecordingError, one_line
 from agent.events import DomainEvent
 from agent.input_log import (
@@ -65,6 +65,8 @@ class SessionInfo:
     thinker: ThinkerConfig
     created: str
     versions: dict[str, str]
+    precision: Precision = "float32"
+    backend: Backend = "noema"
 
     def as_json(self) -> dict[str, Any]:
         """The content of `session.json`."""
@@ -81,6 +83,8 @@ def new_session_info(config: AgentConfig, options: TurnOptions, space_id: str) -
         thinker=config.thinker,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions={"python": platform.python_version()},
+        precision=config.precision,
+        backend=config.backend,
     )
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """
 noema doctor
+noema doctor --bundle sonar --precision bfloat16
 noema doctor --bundle /path/to/bundle --json
 """
 
@@ -97,11 +98,12 @@ def _space(config: "AgentConfig") -> str:
     from lcm.space.languages import few
 
     start = time.perf_counter()
-    space = ConceptSpace.load(config.bundle, device=config.device)
+    space = ConceptSpace.load(config.bundle, device=config.device, precision=config.precision, backend=config.backend)
     said = space.decode_text(space.encode_text(["The cat is hungry."], language="eng"), language="eng")[0]
     spent = time.perf_counter() - start
     languages = "; ".join(f"{kind}: {few(known) or 'none'}" for kind, known in space.languages.items())
-    return f"loaded in {spent:.1f} s; {languages}; «The cat is hungry.» → «{said}»"
+    used = f"{config.precision} on {space.device}, backend {config.backend}"
+    return f"{used}; loaded in {spent:.1f} s; {languages}; «The cat is hungry.» → «{said}»"
 
 
 def _detector(name: Literal["silero", "webrtc"]) -> str:

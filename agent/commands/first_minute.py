@@ -53,7 +53,9 @@ def run(args: argparse.Namespace) -> int:
 
     print("Now you. (`noema talk` uses the microphone; `noema --help` has the rest.)")
     chosen = ["--config", str(args.config)] if args.config else []
-    return main(["chat", *chosen, "--bundle", config.bundle, "--device", config.device])
+    for name in ("bundle", "device", "precision", "backend"):
+        chosen += [f"--{name}", getattr(config, name)]
+    return main(["chat", *chosen])
 
 
 def _possible(config: "AgentConfig") -> "tuple[tuple[Task, str], ...]":

@@ -94,7 +94,7 @@ async def _chat(args: argparse.Namespace, config: "AgentConfig") -> int:
     from agent.session import run_session
 
     async with AsyncExitStack() as stack:
-        there = await stack.enter_async_context(opened(config, [config.task], spoken=False))
+        there = await stack.enter_async_context(opened(config, [config.task], spoken=False, typed=True))
         language, to = there.check_languages(config.language, args.to, speech=False)
         options = there.turn_options(language, to)
         began = time.monotonic()

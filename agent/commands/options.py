@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from agent.config import AgentConfig
 
 TASKS = ("converse", "translate", "transcribe")
+PRECISIONS = ("float32", "bfloat16", "float16", "int8")
+BACKENDS = ("noema", "sonar-space")
 
 
 def subparser(
@@ -28,12 +30,16 @@ def subparser(
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """--config, --bundle, --device."""
+    """--config, --bundle, --device, --precision, --backend."""
     parser.add_argument("--config", type=Path, metavar="F", help="settings (default: those of configs/agent.yaml)")
     parser.add_argument(
         "--bundle", metavar="NAME", help="mini, sonar (see `noema fetch`), or a folder that holds a bundle.json"
     )
     parser.add_argument("--device", metavar="D", help="auto, cpu, cuda or mps")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, help="of the weights; less takes less memory (default: float32)"
+    )
+    parser.add_argument("--backend", choices=BACKENDS, help="whose modules compute the concepts (default: noema)")
 
 
 def add_conversation_options(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +70,7 @@ def settings(args: argparse.Namespace) -> "AgentConfig":
     config = load_config(args.config)
     given = {
         name: value
-        for name in ("bundle", "device", "language", "task")
+        for name in ("bundle", "device", "precision", "backend", "language", "task")
         if (value := getattr(args, name, None)) is not None
     }
     if getattr(args, "thinker", None):

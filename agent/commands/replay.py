@@ -21,7 +21,7 @@ from agent.commands.recorder import recorder
 from agent.errors import FAILED, OK, OutputError, UsageError, exit_code, first_known, one_line
 
 if TYPE_CHECKING:
-    from agent.config import AgentConfig, ThinkerConfig
+    from agent.config import AgentConfig, Backend, Precision, ThinkerConfig
     from agent.events import DomainEvent, Task
     from agent.inputs import Input
     from agent.metrics import Metrics
@@ -119,7 +119,7 @@ class _Replays:
     def __init__(self, args: argparse.Namespace, config: "AgentConfig") -> None:
         self._args = args
         self._config = config
-        self._opened: dict[tuple[str, Task, ThinkerConfig], Opened] = {}
+        self._opened: dict[tuple[str, Precision, Backend, Task, ThinkerConfig], Opened] = {}
         self._names: set[str] = set()
 
     async def run(self) -> int:
@@ -163,7 +163,7 @@ class _Replays:
     async def _open(self, config: "AgentConfig", stack: AsyncExitStack) -> "Opened":
         from agent.opening import opened
 
-        models = (config.bundle, config.task, config.thinker)
+        models = (config.bundle, config.precision, config.backend, config.task, config.thinker)
         there = self._opened.get(models)
         if there is None:
             spoken = not self._args.text and config.task != "transcribe"
@@ -226,7 +226,8 @@ class _Replays:
     def _as_recorded(self, info: "SessionInfo") -> "AgentConfig":
         """The settings with what a session was recorded with on top."""
         thinker = info.thinker.model_copy(update={"openai": self._config.thinker.openai})
-        given = {"bundle": self._args.bundle or info.bundle, "task": info.options.task, "thinker": thinker}
+        given = {"task": info.options.task, "thinker": thinker}
+        given |= {name: getattr(self._args, name) or getattr(info, name) for name in ("bundle", "precision", "backend")}
         return self._config.model_copy(update=given)
 
 

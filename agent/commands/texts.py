@@ -80,7 +80,7 @@ def run_encode(args: argparse.Namespace) -> int:
     from agent.concept_files import ConceptFile, save_concepts
 
     config = settings(args)
-    models, language = _load(config, speech=_has_sound(args.inputs))
+    models, language = _load(config, args.inputs, said=False)
     items = list(_items(models, args.inputs, language, config))
     texts = tuple(text for item in items for text in item.sentences)
     content = ConceptFile(np.concatenate([item.concepts for item in items]), texts, language, models.space.space_id)
@@ -103,7 +103,7 @@ def run_decode(args: argparse.Namespace) -> int:
     _check_beam(args.beam)
     if not args.files and sys.stdin.isatty():
         raise UsageError("nothing to decode; give an .npz file or pipe in what `noema encode --json` prints")
-    models = _models(settings(args))
+    models = _models(settings(args), typed=False, heard=(), said=True)
     language = models.check_language(args.language)
     space_id, dim = models.space.space_id, models.space.dim
     contents = [load_concepts(path, space_id, dim) for path in args.files]
@@ -122,7 +122,7 @@ def run_translate(args: argparse.Namespace) -> int:
     """Translates line by line, so that output lines belong to input lines."""
     _check_beam(args.beam)
     config = settings(args)
-    models, language = _load(config, speech=_has_sound(args.inputs))
+    models, language = _load(config, args.inputs, said=True)
     to = models.check_language(args.to)
     pairs = []
     for item in _items(models, args.inputs, language, config):
@@ -135,15 +135,25 @@ def run_translate(args: argparse.Namespace) -> int:
     return OK
 
 
-def _models(config: "AgentConfig") -> "Models":
-    from agent.models import Models
+def _models(config: "AgentConfig", *, typed: bool, heard: Sequence[str], said: bool) -> "Models":
+    from agent.models import Models, needed_parts
 
-    return Models.load(config.bundle, device=config.device)
+    return Models.load(
+        config.bundle,
+        device=config.device,
+        precision=config.precision,
+        backend=config.backend,
+        parts=needed_parts(typed=typed, heard=heard, said=said),
+    )
 
 
-def _load(config: "AgentConfig", *, speech: bool) -> tuple["Models", str]:
-    models = _models(config)
-    return models, models.check_language(config.language, speech=speech)
+def _load(config: "AgentConfig", inputs: Sequence[str], *, said: bool) -> tuple["Models", str]:
+    """Models that understand what is given, and its language as the bundle writes it."""
+    sounds = sum(map(_is_sound, inputs))
+    models = _models(
+        config, typed=sounds < len(inputs) or not inputs, heard=(config.language,) if sounds else (), said=said
+    )
+    return models, models.check_language(config.language, speech=sounds > 0)
 
 
 def _say(models: "Models", concepts: "FloatArray", language: str, beam: int) -> list[str]:
@@ -157,8 +167,8 @@ def _check_beam(beam: int) -> None:
         raise UsageError(f"--beam {beam}: choose a width from 1 to 64")
 
 
-def _has_sound(inputs: Sequence[str]) -> bool:
-    return any(_as_file(text) is not None and not _is_text(Path(text)) for text in inputs)
+def _is_sound(text: str) -> bool:
+    return _as_file(text) is not None and not _is_text(Path(text))
 
 
 def _as_file(text: str) -> Path | None:
