@@ -16,6 +16,7 @@ from lcm.errors import BackendError, LanguageError
 from lcm.space.checkpoint import Kind, checkpoint_tensors
 from lcm.space.decoding import DecodingOptions, Hypothesis, Interrupted, decode
 from lcm.space.languages import base_language
+from lcm.space.packed import pack
 from lcm.space.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from lcm.space.spoken_language import PART as SPOKEN_LANGUAGE
 from lcm.space.spoken_language import SpokenLanguage, spoken_language_from_part
@@ -157,6 +158,8 @@ class TorchBackend:
         module.to(self._device).eval()  # positions are not stored
         if self._quantize:
             self._quantize(module)
+        elif self._device.type == "cpu":
+            pack(module)
         return module
 
 

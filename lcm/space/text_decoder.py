@@ -48,6 +48,23 @@ class DecoderState:
         )
 
 
+class TiedProjection(nn.Module):
+    """The embedding read backwards: [..., D] → [..., V]."""
+
+    def __init__(self, embed: nn.Embedding) -> None:
+        super().__init__()
+        self._embed = (embed,)  # inside a tuple: its weights belong to the decoder, once
+
+    @property
+    def weight(self) -> Tensor:
+        """[V, D]."""
+        return self._embed[0].weight
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[..., D] → [..., V]."""
+        return F.linear(hidden, self.weight)
+
+
 class TextDecoder(nn.Module):
     """Concepts [B, C] and previous tokens → logits over the next."""
 
@@ -65,6 +82,7 @@ class TextDecoder(nn.Module):
             for _ in range(config.layers)
         )
         self.layer_norm = nn.LayerNorm(config.dim)
+        self.output_proj = TiedProjection(self.embed)
         self.dropout = nn.Dropout(config.dropout)
 
     def hidden(self, concepts: Tensor, tokens: Tensor) -> Tensor:
@@ -76,7 +94,8 @@ class TextDecoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., D] → [..., V]."""
-        return F.linear(hidden, self.embed.weight)
+        logits: Tensor = self.output_proj(hidden)
+        return logits
 
     def start(self, concepts: Tensor) -> DecoderState:
         """Per-sentence constants and empty caches, which grow with the tokens."""

@@ -1,0 +1,63 @@
+"""Linear maps as oneDNN likes to read them: a module's float32 weights on a CPU, packed once, in place.
+
+torch hands float32 products to MKL, which on processors that are not Intel's leaves half of the arithmetic units idle
+and treats a few rows as badly as many; oneDNN, which torch uses for bfloat16, does neither, given weights in its own
+layout. Knows nothing of what the maps are for.
+"""
+
+import functools
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lcm.space.text_decoder import TiedProjection
+
+_ROWS = 16
+"""For how many rows at a time the layout is chosen: it suits one as well as hundreds"""
+
+
+class PackedLinear(nn.Module):
+    """`nn.Linear`, its weights in oneDNN's layout; inference only."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self.bias = bias
+        self._packed = _ops()._reorder_linear_weight(weight, _ROWS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[…, in] → […, out]."""
+        y: Tensor = _ops()._linear_pointwise(x, self._packed, self.bias, "none", [], "")
+        return y
+
+
+def pack(module: nn.Module) -> None:
+    """Replaces every linear map in `module` by a packed one, where this torch can.
+
+    The weights themselves are let go of, but for an embedding's, which is looked up as well.
+    """
+    if not can_pack():
+        return
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Linear | TiedProjection) and child.weight.dtype == torch.float32:
+                bias = getattr(child, "bias", None)
+                setattr(parent, name, PackedLinear(child.weight.detach(), None if bias is None else bias.detach()))
+
+
+@functools.cache
+def can_pack() -> bool:
+    """Whether this torch has oneDNN, and its operators do what they did where this was written."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    x, weight, bias = torch.randn(3, 8), torch.randn(5, 8), torch.randn(5)
+    try:
+        return torch.allclose(PackedLinear(weight, bias)(x), F.linear(x, weight, bias), atol=1e-4)
+    except (RuntimeError, AttributeError, TypeError):  # the operators are torch's own, and not promised to anybody
+        return False
+
+
+def _ops() -> Any:
+    return torch.ops.mkldnn
