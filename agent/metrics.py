@@ -10,6 +10,7 @@ import sys
 import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
+from pathlib import Path
 
 STAGES = ("encode", "think", "decode", "voice", "first_audio")
 _KEPT = 4096
@@ -92,6 +93,11 @@ def summary(series: dict[str, list[float]]) -> dict[str, dict[str, float | None]
 
 def peak_rss_mb() -> float:
     """The most memory this process has held, in MB."""
+    try:  # Linux hands `ru_maxrss` down to the programs that a process starts; this it does not
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return round(int(status.partition("VmHWM:")[2].split()[0]) / 1024, 1)
+    except (OSError, ValueError, IndexError):
+        pass
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1024 * 1024 if sys.platform == "darwin" else 1024), 1)
 

@@ -13,6 +13,7 @@ import time
 
 BENCHMARKS = {
     "replay": "scripts.bench_replay",
+    "space": "scripts.bench_space",
     "vad": "scripts.bench_vad",
 }
 """Name → module with `add_options(parser)` and `run(args) -> dict`."""

@@ -1,0 +1,300 @@
+"""Our encoders and decoder beside sonar-space's pipelines: same random weights, same inputs, same threads, in turns.
+
+Runs in the environment that `./scripts/test --sonar` makes; anywhere else it measures ours alone and says so. A ratio
+is how many times as long sonar-space takes. Where it is under 2, the time of our matrix products alone is measured too.
+"""
+
+import argparse
+import gc
+import importlib.metadata
+import importlib.util
+import multiprocessing
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from agent.metrics import peak_rss_mb
+from lcm.bundle import Bundle
+from lcm.space import ConceptSpace, DecodingOptions
+from lcm.space.backend import Precision, TorchBackend
+from lcm.space.fbank import SAMPLE_RATE
+from lcm.space.packed import PackedLinear
+from lcm.space.text_decoder import TiedProjection
+from scripts.random_sonar import SPOKEN, write_random_sonar
+
+KINDS = ("encode_text", "decode_text", "encode_speech")
+PART = {"encode_text": "text_encoder", "decode_text": "text_decoder", "encode_speech": f"speech_encoder_{SPOKEN}"}
+BATCHES, TOKENS, SECONDS, BEAMS = (1, 16), (5, 25), (2, 8), (1, 5)
+LANGUAGE = "eng_Latn"
+ENOUGH = 2.0
+_MEGABYTE = 1_000_000
+_PASSAGE = (
+    "The train to the coast leaves at seven from platform nine, and the tickets that my sister bought yesterday are "
+    "in the drawer beside the door, under the map of the old town and the letter from the school. When the rain had "
+    "gone we went down to the harbour, where a man with a grey dog was selling bread and apples to everybody who came "
+    "out of the station. Nobody knew when the next boat would leave, but the children had found a blue kite."
+)
+
+Call = Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One input, as each side takes it."""
+
+    name: str
+    ours: Call
+    theirs: Call | None
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Sizes, precision, repetitions."""
+    parser.add_argument("--size", default="small", choices=("small", "official"), help="of the models (%(default)s)")
+    parser.add_argument("--device", default="cpu", help="any torch device (%(default)s)")
+    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument(
+        "--also", default="", metavar="P,P", help="precisions to measure ours in as well: bfloat16, float16, int8"
+    )
+    parser.add_argument("--only", default=",".join(KINDS), metavar="K,K", help=f"which of {', '.join(KINDS)}")
+    parser.add_argument("--rounds", type=int, default=9, help="each case, after one that warms up (%(default)s)")
+    parser.add_argument("--folder", type=Path, default=Path("runs/bench_space"), help="of the weights (%(default)s)")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Measures."""
+    beside = importlib.util.find_spec("sonar") is not None
+    if not beside:
+        print("bench: no sonar-space here, so ours alone (./scripts/test --sonar installs it)", file=sys.stderr)
+    dtype = getattr(torch, args.precision)
+    folder = write_random_sonar(args.folder, args.size, dtype)
+    kinds = args.only.split(",")
+    measured: dict[str, Any] = {name: {} for name in ("ratio", "ours_ms", "theirs_ms", "difference", "products")}
+    also: dict[str, dict[str, float]] = {}
+    for kind in kinds:
+        for case, figures in _measured(kind, folder, args, beside):
+            for name, value in figures.items():
+                measured[name][case] = value
+        for precision in filter(None, args.also.split(",")):
+            ours = _ours_alone(kind, folder, args, precision)
+            rivals = measured["theirs_ms"] or measured["ours_ms"]
+            also.setdefault(precision, {}).update({case: _round(rivals[case] / ms) for case, ms in ours.items()})
+    sides = ("ours", "theirs") if beside else ("ours",)
+    peak = {kind: {side: peak_mb(side, kind, folder, args) for side in sides} for kind in kinds}
+    ratios = list(measured["ratio"].values())
+    return {
+        "benchmark": "space",
+        "size": args.size,
+        "device": _device_name(args.device),
+        "precision": args.precision,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "beside": f"sonar-space {importlib.metadata.version('sonar-space')}" if beside else None,
+        **{name: values for name, values in measured.items() if values},
+        **({"median_ratio": _round(statistics.median(ratios)), "least_ratio": min(ratios)} if ratios else {}),
+        **({"also": also} if also else {}),
+        "peak_mb": peak,
+    }
+
+
+def _measured(kind: str, folder: Path, args: argparse.Namespace, beside: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every case of a kind; the two sides take turns, so that both meet the same noise."""
+    space, module = _loaded(kind, folder, args.device, args.precision)
+    theirs = _sonar_pipeline(kind, folder, args.device, args.precision) if beside else None
+    for case in cases(kind, space, theirs):
+        own, other = [], []
+        figures: dict[str, Any] = {}
+        warm = case.ours()
+        if case.theirs:
+            figures["difference"] = _difference(warm, case.theirs())
+        for _ in range(args.rounds):
+            own.append(_timed(case.ours, args.device))
+            if case.theirs:
+                other.append(_timed(case.theirs, args.device))
+        figures["ours_ms"] = _round(statistics.median(own))
+        if other:
+            figures["theirs_ms"] = _round(statistics.median(other))
+            figures["ratio"] = _round(statistics.median(b / a for a, b in zip(own, other, strict=True)))
+            if figures["ratio"] < ENOUGH:
+                alone = statistics.median(products_ms(module, case.ours, args.device, args.rounds))
+                figures["products"] = {
+                    "ms": _round(alone),
+                    "share_of_ours": _round(alone / figures["ours_ms"]),
+                    "highest_possible_ratio": _round(figures["theirs_ms"] / alone),
+                }
+        print(f"{case.name}: {figures}", file=sys.stderr, flush=True)
+        yield case.name, figures
+    del space, module, theirs
+    gc.collect()
+
+
+def _ours_alone(kind: str, folder: Path, args: argparse.Namespace, precision: Precision) -> dict[str, float]:
+    space, _ = _loaded(kind, folder, args.device, precision)
+    taken = {}
+    for case in cases(kind, space, None):
+        case.ours()
+        taken[case.name] = statistics.median(_timed(case.ours, args.device) for _ in range(args.rounds))
+    return taken
+
+
+def _loaded(kind: str, folder: Path, device: str, precision: Precision) -> tuple[ConceptSpace, nn.Module]:
+    """A space with one part, and the module that computes it."""
+    bundle, where = Bundle.open(folder), torch.device(device)
+    backend = TorchBackend(bundle, where, precision)
+    return ConceptSpace(bundle, backend, where), backend.module(PART[kind])
+
+
+def cases(kind: str, space: ConceptSpace, theirs: Any) -> Iterator[Case]:
+    """Everything that is measured of one kind."""
+    for batch in BATCHES:
+        if kind == "encode_speech":
+            for seconds in SECONDS:
+                yield _encode_speech(space, theirs, batch, seconds)
+        for tokens in TOKENS if kind != "encode_speech" else ():
+            if kind == "encode_text":
+                yield _encode_text(space, theirs, batch, tokens)
+            for beam in BEAMS if kind == "decode_text" else ():
+                yield _decode_text(space, theirs, batch, tokens, beam)
+
+
+def _encode_text(space: ConceptSpace, theirs: Any, batch: int, tokens: int) -> Case:
+    texts = sentences(space, batch, tokens)
+    return Case(
+        f"encode_text_b{batch}_{tokens}",
+        lambda: space.encode_text(texts, LANGUAGE),
+        theirs and (lambda: theirs.predict(texts, source_lang=LANGUAGE, batch_size=batch)),
+    )
+
+
+def _decode_text(space: ConceptSpace, theirs: Any, batch: int, tokens: int, beam: int) -> Case:
+    concepts = torch.randn(batch, space.dim, generator=torch.Generator().manual_seed(0))
+    options = DecodingOptions(beam=beam, max_tokens=tokens)
+    longest = tokens + len(space.tokenizer.target_prefix(LANGUAGE)) + 1
+    given = concepts.to(space.device)
+    return Case(
+        f"decode_text_{'greedy' if beam == 1 else f'beam{beam}'}_b{batch}_{tokens}",
+        lambda: [decoded.text for decoded in space.decode(concepts, LANGUAGE, options)],
+        theirs
+        and (
+            lambda: theirs.predict(given, target_lang=LANGUAGE, batch_size=batch, beam_size=beam, max_seq_len=longest)
+        ),
+    )
+
+
+def _encode_speech(space: ConceptSpace, theirs: Any, batch: int, seconds: int) -> Case:
+    generator = torch.Generator().manual_seed(0)
+    waveforms = [0.1 * torch.randn(seconds * SAMPLE_RATE, generator=generator) for _ in range(batch)]
+    rows = [waveform[None] for waveform in waveforms]
+    return Case(
+        f"encode_speech_b{batch}_{seconds}s",
+        lambda: space.encode_speech(waveforms, language=SPOKEN),
+        theirs and (lambda: theirs.predict(rows, batch_size=batch)),
+    )
+
+
+def sentences(space: ConceptSpace, count: int, tokens: int) -> list[str]:
+    """Different sentences of so many pieces each."""
+    words, found = _PASSAGE.split(), []
+    for first in range(len(words)):
+        for last in range(first + 1, len(words) + 1):
+            text = " ".join(words[first:last])
+            if len(space.tokenizer.encode(text)) >= tokens:
+                break
+        if len(space.tokenizer.encode(text)) == tokens:
+            found.append(text)
+    return found[:count] if len(found) >= count else (found * count)[:count]
+
+
+def _sonar_pipeline(kind: str, folder: Path, device: str, precision: Precision) -> Any:
+    """sonar-space's own pipeline over its own modules."""
+    from fairseq2.models.nllb.tokenizer import NllbTokenizerConfig, load_nllb_tokenizer
+    from sonar.inference_pipelines.speech import SpeechToEmbeddingModelPipeline
+    from sonar.inference_pipelines.text import EmbeddingToTextModelPipeline, TextToEmbeddingModelPipeline
+
+    from lcm.space.sonar_space import SonarSpaceBackend
+
+    bundle, where = Bundle.open(folder), torch.device(device)
+    module = SonarSpaceBackend(bundle, where, precision).module(PART[kind])
+    if kind == "encode_speech":
+        return SpeechToEmbeddingModelPipeline(module, device=where)
+    named = NllbTokenizerConfig(langs=bundle.languages["text"], default_lang=LANGUAGE)
+    tokenizer = load_nllb_tokenizer(bundle.tokenizer_path(), named)
+    pipeline = TextToEmbeddingModelPipeline if kind == "encode_text" else EmbeddingToTextModelPipeline
+    return pipeline(module, tokenizer, device=where)
+
+
+def products_ms(model: nn.Module, call: Call, device: str, rounds: int) -> list[float]:
+    """The matrix products with weights that one call makes, alone: what no implementation in this precision avoids."""
+    calls: list[tuple[nn.Module, Tensor]] = []
+
+    def note(module: nn.Module, given: tuple[Tensor, ...], _: Any) -> None:
+        calls.append((module, given[0]))
+
+    maps = [module for module in model.modules() if isinstance(module, nn.Linear | PackedLinear | TiedProjection)]
+    hooks = [module.register_forward_hook(note) for module in maps]
+    call()
+    for hook in hooks:
+        hook.remove()
+
+    def products() -> None:
+        with torch.inference_mode():
+            for module, given in calls:
+                module(given)
+
+    products()
+    return [_timed(products, device) for _ in range(rounds)]
+
+
+def peak_mb(side: str, kind: str, folder: Path, args: argparse.Namespace) -> dict[str, float]:
+    """Highest resident memory of a process of its own that loads one part and goes through its cases."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_peak_mb, side, kind, folder, args.device, args.precision).result()
+
+
+def _peak_mb(side: str, kind: str, folder: Path, device: str, precision: Precision) -> dict[str, float]:
+    theirs = _sonar_pipeline(kind, folder, device, precision) if side == "theirs" else None
+    if theirs:
+        space = ConceptSpace.load(folder, device, parts=[])  # for its tokenizer
+    else:
+        space, _ = _loaded(kind, folder, device, precision)
+    loaded = peak_rss_mb()
+    for case in cases(kind, space, theirs):
+        (case.theirs or case.ours)()
+    figures = {"loaded": loaded, "peak": peak_rss_mb()}
+    if device.startswith("cuda"):
+        figures["cuda_peak"] = _round(torch.cuda.max_memory_allocated() / _MEGABYTE)
+    return figures
+
+
+def _timed(call: Call, device: str) -> float:
+    """Milliseconds."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    call()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return (time.perf_counter() - start) * 1_000
+
+
+def _difference(ours: Any, theirs: Any) -> float:
+    """Largest between concepts; share of sentences that differ."""
+    if isinstance(ours, Tensor):
+        return float(f"{float((ours - theirs.float().cpu()).abs().max()):.1e}")
+    return sum(a.strip() != b.strip() for a, b in zip(ours, theirs, strict=True)) / len(ours)
+
+
+def _device_name(device: str) -> str:
+    return str(torch.cuda.get_device_name()) if device.startswith("cuda") else device
+
+
+def _round(value: float) -> float:
+    """Three digits."""
+    return float(f"{value:.3g}")
