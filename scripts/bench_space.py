@@ -259,15 +259,16 @@ def peak_mb(side: str, kind: str, folder: Path, args: argparse.Namespace) -> dic
 
 
 def _peak_mb(side: str, kind: str, folder: Path, device: str, precision: Precision) -> dict[str, float]:
+    start = time.perf_counter()
     theirs = _sonar_pipeline(kind, folder, device, precision) if side == "theirs" else None
     if theirs:
         space = ConceptSpace.load(folder, device, parts=[])  # for its tokenizer
     else:
         space, _ = _loaded(kind, folder, device, precision)
-    loaded = peak_rss_mb()
+    load_s, loaded = time.perf_counter() - start, peak_rss_mb()
     for case in cases(kind, space, theirs):
         (case.theirs or case.ours)()
-    figures = {"loaded": loaded, "peak": peak_rss_mb()}
+    figures = {"load_s": _round(load_s), "loaded": loaded, "peak": peak_rss_mb()}
     if device.startswith("cuda"):
         figures["cuda_peak"] = _round(torch.cuda.max_memory_allocated() / _MEGABYTE)
     return figures
@@ -288,7 +289,7 @@ def _difference(ours: Any, theirs: Any) -> float:
     """Largest between concepts; share of sentences that differ."""
     if isinstance(ours, Tensor):
         return float(f"{float((ours - theirs.float().cpu()).abs().max()):.1e}")
-    return sum(a.strip() != b.strip() for a, b in zip(ours, theirs, strict=True)) / len(ours)
+    return float(sum(a.strip() != b.strip() for a, b in zip(ours, theirs, strict=True)) / len(ours))
 
 
 def _device_name(device: str) -> str:

@@ -1,3 +1,5 @@
+"""Weights packed for oneDNN give what they gave before."""
+
 import copy
 
 import pytest
