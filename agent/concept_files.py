@@ -1,7 +1,7 @@
 """Concept files: concepts with the words and the space they belong to, on disk or as JSON, and back.
 
-`.npz` holds `concepts` [N, D] float32, `texts`, `language` and `space_id`; JSON the same for pipes. Concepts
-of another space are refused: they would decode to fluent nonsense.
+`.npz` holds `concepts` [N, D] float32, `texts`, `language`, `languages` ([N], empty unless they were found out) and
+`space_id`; JSON the same for pipes. Concepts of another space are refused: they would decode to fluent nonsense.
 """
 
 import io
@@ -26,14 +26,19 @@ class ConceptFile:
     """[N, D]"""
     texts: tuple[str, ...]
     language: str
+    """One, or all that occur, as eng,fra"""
     space_id: str
+    languages: tuple[str, ...] = ()
+    """Of each sentence, where it was found out"""
 
     def as_json(self) -> dict[str, Any]:
         """For pipes."""
-        rows = [
+        rows: list[dict[str, Any]] = [
             {"text": text, "concept": [round(float(x), 7) for x in concept]}
             for text, concept in zip(self.texts, self.concepts, strict=True)
         ]
+        for row, language in zip(rows, self.languages, strict=False):
+            row["language"] = language
         return {"space_id": self.space_id, "language": self.language, "sentences": rows}
 
 
@@ -46,6 +51,7 @@ def save_concepts(path: Path, content: ConceptFile) -> None:
         texts=np.array(content.texts),
         language=np.array(content.language),
         space_id=np.array(content.space_id),
+        languages=np.array(content.languages, dtype=str),
     )
     aside = path.with_name(f".{path.name}.part")
     try:
@@ -77,6 +83,7 @@ def _from_npz(path: Path) -> ConceptFile:
                     tuple(str(text) for text in file["texts"]),
                     str(file["language"]),
                     str(file["space_id"]),
+                    tuple(map(str, file["languages"])) if "languages" in file else (),
                 )
         # numpy and zipfile name no common error: a damaged or hostile file raises a dozen kinds, among them
         # RuntimeError (encrypted), MemoryError (a header that claims terabytes), zlib.error, tokenize.TokenError.
@@ -94,7 +101,8 @@ def concepts_from_json(text: str, name: str) -> ConceptFile:
         with np.errstate(over="ignore"):  # what no float32 holds becomes infinite, and is refused with its file
             concepts = np.array([row["concept"] for row in rows], dtype=np.float32)
         texts = tuple(str(row.get("text", "")) for row in rows)
-        return ConceptFile(concepts, texts, str(content.get("language", "")), str(content["space_id"]))
+        languages = tuple(str(row["language"]) for row in rows if "language" in row)
+        return ConceptFile(concepts, texts, str(content.get("language", "")), str(content["space_id"]), languages)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UsageError(f"{name}: not concepts; pipe in what `noema encode --json` prints") from error
 

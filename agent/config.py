@@ -5,6 +5,7 @@ behind this module reads YAML or the environment.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -127,16 +128,17 @@ class AgentConfig(Settings):
         self,
         *,
         task: Task,
-        language: str,
+        languages: Sequence[str],
         reply_language: str | None,
         spoken_reply: bool,
         words_first: bool = False,
     ) -> TurnOptions:
-        """The options of one session."""
+        """The options of one session; of several languages, which is spoken is found out."""
         return TurnOptions(
             segmenter=self.segmenter.options(self.vad.name),
             task=task,
-            language=language,
+            language=languages[0],
+            candidates=tuple(languages) if len(languages) > 1 else (),
             reply_language=reply_language,
             spoken_reply=spoken_reply,
             words_first=words_first,

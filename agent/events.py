@@ -58,8 +58,21 @@ class TurnCommitted:
     turn: int
     source: Literal["speech", "text"]
     language: str
+    """Empty while it is to be found out, and so is a `reply_language` that depends on it: `LanguageIdentified` tells."""
     reply_language: str
     task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageIdentified:
+    """It was found out which of the session's languages the turn is spoken in, and so which the reply will be in."""
+
+    at_sample: int
+    turn: int
+    language: str
+    reply_language: str
+    probability: float
+    """How sure that is among the languages that were possible, 0..1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +156,7 @@ DomainEvent = (
     | UserResumed
     | UtteranceTaken
     | TurnCommitted
+    | LanguageIdentified
     | Heard
     | ReplySentence
     | ReplyAudio

@@ -8,7 +8,7 @@ be compared line by line.
 import base64
 import hashlib
 import json
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
@@ -129,7 +129,7 @@ def input_from(content: dict[str, Any], reply: FloatArray | None = None) -> Inpu
         for entry in fields(cls):
             if cls is Voiced and entry.name == "samples":
                 values["samples"] = reply
-            else:
+            elif entry.name in content or entry.default is MISSING:  # else it is newer than the recording
                 values[entry.name] = _value(content[entry.name])
     except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise LogFormatError(f"a damaged {kind} line ({error_text(error)})") from error
@@ -161,6 +161,8 @@ def _check_shapes(item: Input) -> None:
         texts = item.texts if item.texts is not None else item.concepts
         if item.concepts.ndim != 2 or len(texts) != len(item.concepts):
             raise LogFormatError("a damaged Encoded line (not one concept for each sentence)")
+        if item.probability is not None and not 0 <= item.probability <= 1:
+            raise LogFormatError("a damaged Encoded line (probability is none)")
     if isinstance(item, Thought) and item.concept is not None and item.concept.ndim != 1:
         raise LogFormatError("a damaged Thought line (not one concept)")
 

@@ -49,6 +49,8 @@ class SettingsChanged:
     reply_language: str | None
     """None: the speaker's own."""
     task: Task
+    candidates: tuple[str, ...] = ()
+    """Languages that may be spoken, found out for each turn; empty: `language` is. Typed text is in `language`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,10 @@ class Encoded:
     texts: tuple[str, ...] | None
     """The sentences, where they were typed."""
     last: bool = True
+    language: str | None = None
+    """What is spoken, where that was to be found out"""
+    probability: float | None = None
+    """Of `language`, 0..1"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,6 +157,8 @@ class EncodeSpeech:
     language: str
     committed: bool = True
     """False: speculation at a soft pause, which gives way to committed work."""
+    candidates: tuple[str, ...] = ()
+    """Find out which of these is spoken; empty: `language` is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ class Answer:
     """One result of a job and what it cost."""
 
     value: Any
-    """EncodeSpeech → [1, D]; EncodeText → EncodedText; Think → ThoughtPart; Decode → str."""
+    """EncodeSpeech → EncodedSpeech; EncodeText → EncodedText; Think → ThoughtPart; Decode → str."""
     milliseconds: float
     """Time it took to make, waiting in line not counted."""
 

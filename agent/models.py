@@ -6,6 +6,7 @@ requests and `lcm`; it loads `lcm`, and so torch, no earlier than `load`.
 
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from agent.config import Backend, Precision, ThinkerConfig
 from agent.errors import TextInputError, UsageError
 from agent.events import FloatArray, Task
 from agent.inputs import Decode, EncodeSpeech, EncodeText, Think
+from agent.language_choice import AUTO, named
 from agent.thinkers import (
     EchoThinker,
     LcmThinker,
@@ -26,6 +28,8 @@ from agent.thinkers import (
 )
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lcm.space import ConceptSpace
 
 MAX_TEXT_CHARS = 100_000
@@ -43,6 +47,17 @@ class EncodedText:
     texts: tuple[str, ...]
     concepts: FloatArray
     """[N, D]"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedSpeech:
+    """An utterance and its concept."""
+
+    concepts: FloatArray
+    """[1, D]"""
+    language: str | None = None
+    """Where it was to be found out"""
+    probability: float | None = None
 
 
 class Models:
@@ -94,15 +109,30 @@ class Models:
         """The thinker of a task."""
         return self._thinkers[task]
 
-    def encode_speech(self, requests: Sequence[EncodeSpeech]) -> list[FloatArray]:
-        """Utterances of any sessions → one concept each, [1, D]."""
-        import torch
+    def encode_speech(self, requests: Sequence[EncodeSpeech]) -> list[EncodedSpeech]:
+        """Utterances of any sessions → one concept each, and its language where that was left open."""
+        answers: dict[int, EncodedSpeech] = {}
+        for candidates in dict.fromkeys(request.candidates for request in requests):
+            places = [place for place, request in enumerate(requests) if request.candidates == candidates]
+            alike = [requests[place] for place in places]
+            found = self._identify(alike, candidates) if candidates else self._encode(alike)
+            answers |= zip(places, found, strict=True)
+        return [answers[place] for place in range(len(requests))]
 
-        # The end of a recording may leave less than a concept takes: the rest is silence.
-        waveforms = [torch.from_numpy(_filled_up(request.samples)) for request in requests]
+    def _encode(self, requests: Sequence[EncodeSpeech]) -> list[EncodedSpeech]:
         languages = [request.language for request in requests]
-        concepts = self.space.encode_speech(waveforms, sample_rate=16_000, language=languages)
-        return [to_array(concept)[None] for concept in concepts]
+        concepts = self.space.encode_speech(_waveforms(requests), sample_rate=16_000, language=languages)
+        return [EncodedSpeech(to_array(concept)[None]) for concept in concepts]
+
+    def _identify(self, requests: Sequence[EncodeSpeech], candidates: tuple[str, ...]) -> list[EncodedSpeech]:
+        # Text and speech may write one language differently, as eng_Latn and eng.
+        written = {self.space.resolve_language(tag, "speech"): tag for tag in reversed(candidates)}
+        heard = self.space.identify(_waveforms(requests), sample_rate=16_000, languages=candidates)
+        return [
+            # The last digits differ from machine to machine, and an event that bears them would too.
+            EncodedSpeech(to_array(h.concept)[None], written[h.language], round(h.probabilities[h.language], 2))
+            for h in heard
+        ]
 
     def encode_text(self, request: EncodeText) -> EncodedText:
         """Text → its sentences and one concept each."""
@@ -139,11 +169,40 @@ class Models:
         """The reply, step by step."""
         return self.thinker(request.task).think(request)
 
+    def check_languages(self, choice: str, *, speech: bool) -> tuple[str, ...]:
+        """The languages that a choice leaves possible, as the bundle writes them; see `check_language`."""
+        names = named(choice)
+        if names == [AUTO] and speech:
+            self._check_hears()
+            names = self._heard_and_written()
+        return tuple(dict.fromkeys(self.check_language(name, speech=speech) for name in names))
+
+    def prepare_to_identify(self, choice: str) -> None:
+        """Loads what telling the languages of a choice apart takes; raises now what it would raise when one speaks."""
+        import torch
+
+        languages = self.check_languages(choice, speech=True)
+        if len(languages) > 1:
+            self.space.identify([torch.zeros(_LEAST_SAMPLES)], sample_rate=16_000, languages=languages)
+
+    def _heard_and_written(self) -> list[str]:
+        """What is heard has to be said again: a language that the bundle hears but cannot write is no use here."""
+        from lcm.errors import LanguageError
+
+        found = []
+        for tag in self.space.languages["speech"]:
+            with suppress(LanguageError):
+                found.append(self.space.resolve_language(tag, "text"))
+        return found
+
+    def _check_hears(self) -> None:
+        if not self.space.languages["speech"]:
+            raise UsageError(f"the bundle '{self.bundle}' has no speech encoder yet; use text")
+
     def check_language(self, language: str, *, speech: bool = False) -> str:
         """The language as the bundle writes it; one it does not cover is an error that names the nearest."""
         if speech:
-            if not self.space.languages["speech"]:
-                raise UsageError(f"the bundle '{self.bundle}' has no speech encoder yet; use text")
+            self._check_hears()
             self.space.resolve_language(language, "speech")
         return self.space.resolve_language(language, "text")
 
@@ -153,7 +212,7 @@ def needed_parts(*, typed: bool, heard: Sequence[str], said: bool) -> list[str]:
 
     Args:
         typed: whether text is to be understood.
-        heard: the languages in which speech is.
+        heard: the languages in which speech is; what the bundle does not hear is passed over.
         said: whether concepts are to be put into words.
     """
     from lcm.space.languages import base_language
@@ -162,8 +221,14 @@ def needed_parts(*, typed: bool, heard: Sequence[str], said: bool) -> list[str]:
     return ["text_encoder"] * typed + hearing + ["text_decoder"] * said
 
 
-def _filled_up(samples: FloatArray) -> FloatArray:
-    return np.pad(samples, (0, max(0, _LEAST_SAMPLES - len(samples))))
+def _waveforms(requests: Sequence[EncodeSpeech]) -> "list[Tensor]":
+    """The end of a recording may leave less than a concept takes: the rest is silence."""
+    import torch
+
+    def filled_up(samples: FloatArray) -> FloatArray:
+        return np.pad(samples, (0, max(0, _LEAST_SAMPLES - len(samples))))
+
+    return [torch.from_numpy(filled_up(request.samples)) for request in requests]
 
 
 def sentences_of(text: str, language: str) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from agent.config import AgentConfig
 from agent.events import Task
+from agent.language_choice import is_open, named
 from agent.metrics import Metrics
 from agent.model_worker import ModelWorker
 from agent.models import Models, needed_parts
@@ -27,22 +28,26 @@ class Opened:
         """Parts of one session: the shared ones, a detector and measurements of its own."""
         return Parts(self.worker, load_vad(self.config.vad.name), self.voice, Metrics(), session)
 
-    def turn_options(self, language: str, reply_language: str | None, task: Task | None = None) -> TurnOptions:
+    def turn_options(
+        self, languages: Sequence[str], reply_language: str | None, task: Task | None = None
+    ) -> TurnOptions:
         """The options of one session: what the settings say, and what its thinker and its voice ask for."""
         task = task or self.config.task
         return self.config.turn_options(
             task=task,
-            language=language,
+            languages=languages,
             reply_language=reply_language,
             spoken_reply=self.voice is not None,
             words_first=self.worker.models.thinker(task).words_first,
         )
 
-    def check_languages(self, language: str, reply_language: str | None, *, speech: bool) -> tuple[str, str | None]:
+    def check_languages(
+        self, choice: str, reply_language: str | None, *, speech: bool
+    ) -> tuple[tuple[str, ...], str | None]:
         """The languages of a session as the bundle names them, or an error that lists those it knows."""
         models = self.worker.models
         reply = models.check_language(reply_language) if reply_language else None
-        return models.check_language(language, speech=speech), reply
+        return models.check_languages(choice, speech=speech), reply
 
 
 @asynccontextmanager
@@ -68,12 +73,15 @@ async def opened(
 def _models(config: AgentConfig, tasks: Sequence[Task], *, typed: bool) -> Models:
     # What was typed is known in words, and so are the replies of those who answer in words.
     said = not typed or config.thinker.name == "lcm" or any(task != "converse" for task in tasks)
-    return Models.load(
+    models = Models.load(
         config.bundle,
         device=config.device,
         precision=config.precision,
         backend=config.backend,
-        parts=needed_parts(typed=typed, heard=() if typed else (config.language,), said=said),
+        parts=needed_parts(typed=typed, heard=() if typed else named(config.language), said=said),
         tasks=tasks,
         thinker=config.thinker,
     )
+    if is_open(config.language) and not typed:
+        models.prepare_to_identify(config.language)
+    return models

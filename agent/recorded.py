@@ -52,6 +52,8 @@ def read_info(folder: Path) -> SessionInfo:
 
 def _options(content: dict[str, Any]) -> TurnOptions:
     segmenter = SegmenterOptions(**checked_fields(SegmenterOptions, content.pop("segmenter")))
+    if isinstance(candidates := content.get("candidates"), list):  # JSON has no tuples
+        content["candidates"] = tuple(candidates)
     options = TurnOptions(segmenter=segmenter, **checked_fields(TurnOptions, content))
     ConversationConfig.model_validate({name: getattr(options, name) for name in ConversationConfig.model_fields})
     return options

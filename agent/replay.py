@@ -22,6 +22,7 @@ from agent.events import (
     DomainEvent,
     FloatArray,
     Heard,
+    LanguageIdentified,
     ReplyAudio,
     ReplySentence,
     TurnCommitted,
@@ -66,6 +67,8 @@ class ReplayTurn:
     paraphrase: bool = True
     sentences: list[str] = field(default_factory=list)
     language: str = ""
+    language_probability: float | None = None
+    """Where the language was found out"""
     reply_language: str = ""
     reply_audio: str | None = None
     reply_seconds: float = 0.0
@@ -78,6 +81,8 @@ class ReplayTurn:
             "start_ms": self.start_sample * 1000 // SAMPLE_RATE,
             "end_ms": self.end_sample * 1000 // SAMPLE_RATE,
             "heard": self.heard,
+            "language": self.language,
+            "language_probability": self.language_probability,
             "reply": " ".join(self.sentences),
             "reply_language": self.reply_language,
             "reply_audio": self.reply_audio,
@@ -135,6 +140,10 @@ class TurnCollector:
             case TurnCommitted():
                 turn = self._turns.setdefault(event.turn, ReplayTurn(event.turn, event.at_sample, event.at_sample))
                 turn.language, turn.reply_language = event.language, event.reply_language
+            case LanguageIdentified():
+                turn = self._turns[event.turn]
+                turn.language, turn.reply_language = event.language, event.reply_language
+                turn.language_probability = event.probability
             case Heard():
                 self._turns[event.turn].heard = event.text
                 self._turns[event.turn].paraphrase = event.paraphrase
@@ -312,9 +321,12 @@ class Recomputer:
         self.compared += 1
         match item:
             case Encoded():
-                typed = isinstance(value, EncodedText)
-                self._alike(item, item.concepts, value.concepts if typed else value)
-                self._same(item, "the sentences", same=item.texts is None or item.texts == value.texts)
+                self._alike(item, item.concepts, value.concepts)
+                if isinstance(value, EncodedText):
+                    self._same(item, "the sentences", same=item.texts == value.texts)
+                else:
+                    told = f"the language {item.language} (now {value.language})"
+                    self._same(item, told, same=item.language == value.language)
             case Thought():
                 if item.concept is not None:
                     self._alike(item, item.concept[None], value.concept[None])

@@ -185,13 +185,14 @@ def _tick(second: float, seconds: float) -> str:
 def _turn(turn: ReplayTurn, collected: ReportCollector, result: ReplayResult) -> str:
     content = turn.as_json()
     label = "heard, as a paraphrase" if turn.paraphrase else "typed"
+    sure = "" if turn.language_probability is None else f", {turn.language_probability * 100:.0f} % sure"
     audio = collected.replies.get(turn.number)
     player = f'<audio controls preload="none" src="{audio}"></audio>' if audio else ""
     status = f' <span class="warning">{turn.status}</span>' if turn.status != "done" else ""
     return (
         f'<article id="turn{turn.number}"><h2>{content["start_ms"] / 1000:.2f}-{content["end_ms"] / 1000:.2f} s'
         f"{status}</h2>"
-        f'<p class="label">{label} ({html.escape(turn.language)})</p><p>{html.escape(turn.heard) or "—"}</p>'
+        f'<p class="label">{label} ({html.escape(turn.language)}{sure})</p><p>{html.escape(turn.heard) or "—"}</p>'
         f'<p class="label">reply ({html.escape(turn.reply_language)})</p>'
         f'<p class="reply">{html.escape(content["reply"]) or "—"}</p>{player}{_latency(turn, result)}</article>'
     )

@@ -33,7 +33,7 @@ from agent.inputs import (
 )
 from agent.metrics import Metrics
 from agent.model_worker import Job, ModelWorker
-from agent.models import EncodedText
+from agent.models import EncodedSpeech, EncodedText
 from audio.frames import on_grid
 from audio.voice import Voice
 
@@ -152,9 +152,7 @@ class Stages:
         with self._job(request) as job:
             async for answer in job.answers():
                 self._metrics.add(request.turn, "encode", answer.milliseconds)
-                typed = isinstance(answer.value, EncodedText)
-                concepts, texts = (answer.value.concepts, answer.value.texts) if typed else (answer.value, None)
-                await self._deliver(Encoded(0, request.request, request.turn, request.piece, concepts, texts))
+                await self._deliver(_encoded(request, answer.value))
 
     async def _think(self, request: Think) -> None:
         with self._job(request) as job:
@@ -196,6 +194,21 @@ class Stages:
             yield job
         finally:
             self.work.over(job)
+
+
+def _encoded(request: EncodeSpeech | EncodeText, found: EncodedSpeech | EncodedText) -> Encoded:
+    if isinstance(found, EncodedText):
+        return Encoded(0, request.request, request.turn, request.piece, found.concepts, found.texts)
+    return Encoded(
+        0,
+        request.request,
+        request.turn,
+        request.piece,
+        found.concepts,
+        None,
+        language=found.language,
+        probability=found.probability,
+    )
 
 
 async def _blocks(chunks: AsyncIterator[FloatArray]) -> AsyncIterator[FloatArray]:

@@ -13,6 +13,7 @@ import numpy as np
 from agent.events import (
     DomainEvent,
     Heard,
+    LanguageIdentified,
     ReplySentence,
     TurnCommitted,
     TurnEnded,
@@ -64,6 +65,7 @@ class Screen:
         self._state = "listening"
         self._sample = 0
         self._heard = 0
+        self._sure: dict[int, float] = {}
         self._replies: list[ReplySentence] = []
 
     def __enter__(self) -> "Screen":
@@ -100,9 +102,12 @@ class Screen:
                 self._speaking = False
             case TurnCommitted():
                 self._state = "thinking"
+            case LanguageIdentified():
+                self._sure[event.turn] = event.probability
             case Heard():
                 mark = "≈" if event.paraphrase else "›"
-                self._print(f"[bold cyan]{mark} heard[/] ([dim]{event.language}[/])  {_plain(event.text)}")
+                sure = f" {self._sure[event.turn] * 100:.0f} %" if event.turn in self._sure else ""
+                self._print(f"[bold cyan]{mark} heard[/] ([dim]{event.language}{sure}[/])  {_plain(event.text)}")
                 self._heard = event.turn
                 self._print_replies(event.turn)
             case ReplySentence():
@@ -112,6 +117,7 @@ class Screen:
                     self._print_replies(event.turn)
             case TurnEnded():
                 self._state = "listening"
+                self._sure.pop(event.turn, None)
                 self._print_replies(event.turn)
                 self._print_latency(event)
             case Warned():

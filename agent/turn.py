@@ -21,6 +21,7 @@ from agent.context import ROLE_AGENT, ROLE_USER, Conversation
 from agent.events import (
     DomainEvent,
     Heard,
+    LanguageIdentified,
     ReplyAudio,
     ReplySentence,
     ReplyTruncated,
@@ -77,7 +78,7 @@ class TurnMachine:
         self.options = options
         self.conversation = Conversation(options.max_context_sentences)
         self._segmenter = Segmenter(options.segmenter)
-        self._settings = SettingsChanged(0, options.language, options.reply_language, options.task)
+        self._settings = SettingsChanged(0, options.language, options.reply_language, options.task, options.candidates)
         self._turns: OrderedDict[int, TurnState] = OrderedDict()
         self._open: TurnState | None = None
         self._sample = 0
@@ -162,7 +163,10 @@ class TurnMachine:
                 utterance.reason,
             )
         )
-        step.requests.append(EncodeSpeech(self._next_request(), turn.number, piece, utterance.samples, turn.language))
+        number = self._next_request()
+        step.requests.append(
+            EncodeSpeech(number, turn.number, piece, utterance.samples, turn.language, candidates=turn.candidates)
+        )
         goes_on = utterance.reason == "maximum" and turn.task == "converse"
         if goes_on and turn.pieces < self.options.max_pieces and not self._input_ended:
             self._open = turn
@@ -183,9 +187,10 @@ class TurnMachine:
             step.events.append(Warned(self._sample, "think", message))
             self._end(waiting, "dropped", step)
         self._last_turn += 1
-        language = language or self._settings.language
-        reply_language = self._settings.reply_language or language
-        turn = TurnState(self._last_turn, source, language, reply_language, self._settings.task)
+        settings = self._settings
+        candidates = settings.candidates if source == "speech" else ()
+        language = language or settings.language
+        turn = TurnState(self._last_turn, source, language, settings.reply_language, settings.task, candidates)
         self._turns[turn.number] = turn
         return turn
 
@@ -193,9 +198,9 @@ class TurnMachine:
         turn.committed = True
         if self._open is turn:
             self._open = None
-        step.events.append(
-            TurnCommitted(self._sample, turn.number, turn.source, turn.language, turn.reply_language, turn.task)
-        )
+        language = "" if turn.candidates else turn.language
+        reply_language = turn.reply_to or language
+        step.events.append(TurnCommitted(self._sample, turn.number, turn.source, language, reply_language, turn.task))
 
     def _end_input(self, step: Step) -> None:
         self._input_ended = True
@@ -212,7 +217,7 @@ class TurnMachine:
             return
         match item:
             case Encoded():
-                turn.encoded[item.piece] = item
+                self._take_concepts(turn, item, step)
             case Thought():
                 self._take_thought(turn, item, step)
             case Decoded() if item.index is None:
@@ -227,6 +232,17 @@ class TurnMachine:
                     turn.heard = "yes"  # nothing but the words to show are missing
                 else:
                     self._end(turn, "failed", step)
+
+    def _take_concepts(self, turn: TurnState, item: Encoded, step: Step) -> None:
+        turn.encoded[item.piece] = item
+        # The first piece decides: another follows only one that was cut at the greatest length, and is not longer.
+        if turn.candidates and item.piece == 0:
+            assert item.language is not None, "whoever is asked which language it is says so"
+            assert item.probability is not None, "and how sure that is"
+            turn.language, turn.candidates = item.language, ()
+            step.events.append(
+                LanguageIdentified(self._sample, turn.number, turn.language, turn.reply_language, item.probability)
+            )
 
     def _advance(self, step: Step) -> None:
         """Starts what has become possible: only the oldest turn is answered."""

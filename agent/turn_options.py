@@ -13,6 +13,8 @@ class TurnOptions:
     segmenter: SegmenterOptions = field(default_factory=SegmenterOptions)
     task: Task = "converse"
     language: str = "eng"
+    candidates: tuple[str, ...] = ()
+    """Languages that may be spoken, found out for each turn; empty: `language` is. Typed text is in `language`."""
     reply_language: str | None = None
     """None: the speaker's own."""
     spoken_reply: bool = True

@@ -28,8 +28,12 @@ class TurnState:
     number: int
     source: Literal["speech", "text"]
     language: str
-    reply_language: str
+    """What it is in; only assumed as long as there are `candidates`"""
+    reply_to: str | None
+    """Language of the reply; None: the turn's own"""
     task: Task
+    candidates: tuple[str, ...] = ()
+    """Languages that it may be in; empty once that is known"""
     pieces: int = 0
     encoded: dict[int, Encoded] = field(default_factory=dict)
     committed: bool = False
@@ -38,6 +42,11 @@ class TurnState:
     superseded: bool = False
     """The speaker went on before the answer began: what was said stays, nobody answers it."""
     sentences: list[SentenceState] = field(default_factory=list)
+
+    @property
+    def reply_language(self) -> str:
+        """What the reply is in."""
+        return self.reply_to or self.language
 
     @property
     def understood(self) -> bool:

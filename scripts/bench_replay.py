@@ -74,7 +74,7 @@ async def _replay(there: Opened, path: Path, to: str | None) -> tuple[ReplayResu
     await replay_file(
         path,
         speed=None,
-        options=there.turn_options(config.language, to),
+        options=there.turn_options((config.language,), to),
         latency=config.virtual_latency.latency(),
         parts=parts,
         listeners=[TurnCollector(result, parts.metrics)],

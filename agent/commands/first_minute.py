@@ -89,7 +89,7 @@ async def _scene(there: "Opened", task: "Task", speed: float | None, out: Path |
 
     language, script = _script(task)
     parts = there.parts()
-    options = there.turn_options(language, script[0].reply_language, task)
+    options = there.turn_options((language,), script[0].reply_language, task)
     room: Room
     async with open_room(out, f"noema-{task}.wav", live=speed is not None) as room:
         with Screen(parts.metrics) as screen:

@@ -22,6 +22,7 @@ from agent.commands.options import (
 )
 from agent.commands.recorder import recorder
 from agent.errors import FAILED, OK, TextInputError
+from agent.language_choice import check_typed
 
 if TYPE_CHECKING:
     from agent.config import AgentConfig
@@ -43,6 +44,7 @@ _TALK = """
 noema talk
 noema talk --headphones
 noema talk --task translate --language eng --to fra --record
+noema talk --language auto
 noema talk --list-devices
 """
 
@@ -75,6 +77,7 @@ def run_chat(args: argparse.Namespace) -> int:
     """Converses in text until the input ends."""
     config = settings(args)
     check_task(config, args.to)
+    check_typed(config.language)
     return asyncio.run(_chat(args, config))
 
 
@@ -95,8 +98,8 @@ async def _chat(args: argparse.Namespace, config: "AgentConfig") -> int:
 
     async with AsyncExitStack() as stack:
         there = await stack.enter_async_context(opened(config, [config.task], spoken=False, typed=True))
-        language, to = there.check_languages(config.language, args.to, speech=False)
-        options = there.turn_options(language, to)
+        languages, to = there.check_languages(config.language, args.to, speech=False)
+        options = there.turn_options(languages, to)
         began = time.monotonic()
         order = ArrivalOrder(lambda: int((time.monotonic() - began) * 16_000))
         parts, result = there.parts(), ReplayResult(config.bundle)
@@ -210,11 +213,13 @@ async def _talk(args: argparse.Namespace, config: "AgentConfig") -> int:
         microphone = await stack.enter_async_context(Microphone(_device(args.input)))
         playback = await stack.enter_async_context(Playback(_device(args.output))) if spoken else None
         there = await stack.enter_async_context(opened(config, [config.task], spoken=spoken))
-        language, to = there.check_languages(config.language, args.to, speech=True)
-        options = _duplex(there.turn_options(language, to), headphones=args.headphones)
+        languages, to = there.check_languages(config.language, args.to, speech=True)
+        options = _duplex(there.turn_options(languages, to), headphones=args.headphones)
         order, parts = ArrivalOrder(), there.parts()
         stack.callback(_tell_dropped, microphone)
-        print(f"Listening to {language}. Ctrl-C ends.", flush=True)
+        from lcm.space.languages import few  # not before the devices: it imports torch
+
+        print(f"Listening to {few(languages)}. Ctrl-C ends.", flush=True)
         screen = stack.enter_context(Screen(parts.metrics))
         listeners: list[Listener] = [screen]
         if args.record or config.record:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 TASKS = ("converse", "translate", "transcribe")
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 BACKENDS = ("noema", "sonar-space")
+LANGUAGE_HELP = (
+    "ISO 639-3 (default: eng); several, as eng,fra, or auto, all that the bundle hears: found out for each utterance; "
+    "for text name one"
+)
 
 
 def subparser(
@@ -44,8 +48,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def add_conversation_options(parser: argparse.ArgumentParser) -> None:
     """--language, --task, --to, --thinker."""
-    parser.add_argument("--language", metavar="L", help="what is spoken or typed, ISO 639-3 (default: eng)")
-    parser.add_argument("--to", metavar="L", help="language of the reply (default: the speaker's)")
+    parser.add_argument("--language", metavar="L", help=f"what is spoken or typed, {LANGUAGE_HELP}")
+    parser.add_argument("--to", metavar="L", help="language of the reply (default: the speaker's, of each turn)")
     parser.add_argument("--task", choices=TASKS, help="what to do with what is heard (default: converse)")
     parser.add_argument("--thinker", choices=("retrieve", "lcm", "openai"), help="who answers a conversation")
 

@@ -5,7 +5,7 @@ import asyncio
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent.commands.options import (
     add_conversation_options,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """
 noema replay talk.mp3
 noema replay talk.mp3 --task translate --to fra --out replies --report talk.html
-noema replay *.wav --json
+noema replay meeting.opus --language eng,fra --json
 noema replay ~/.local/share/noema/sessions/20260101-120000 --recompute
 """
 
@@ -178,8 +178,8 @@ class _Replays:
             raise UsageError(f"{path}: --recompute needs a recorded session; make one with --record")
         check_task(self._config, self._args.to)
         config, there = self._config, await self._open(self._config, stack)
-        language, to = there.check_languages(config.language, self._args.to, speech=True)
-        options = there.turn_options(language, to)
+        languages, to = there.check_languages(config.language, self._args.to, speech=True)
+        options = there.turn_options(languages, to)
         parts = there.parts()
         outputs.follow(config.bundle, parts.metrics)
         if self._args.record:
@@ -226,7 +226,9 @@ class _Replays:
     def _as_recorded(self, info: "SessionInfo") -> "AgentConfig":
         """The settings with what a session was recorded with on top."""
         thinker = info.thinker.model_copy(update={"openai": self._config.thinker.openai})
-        given = {"task": info.options.task, "thinker": thinker}
+        recorded = info.options
+        spoken = ",".join(recorded.candidates or (recorded.language,))
+        given: dict[str, Any] = {"language": spoken, "task": recorded.task, "thinker": thinker}
         given |= {name: getattr(self._args, name) or getattr(info, name) for name in ("bundle", "precision", "backend")}
         return self._config.model_copy(update=given)
 
@@ -325,6 +327,8 @@ class _TurnPrinter:
 def _print_turn(turn: "ReplayTurn") -> None:
     content = turn.as_json()
     label = "heard (a paraphrase)" if turn.paraphrase else "typed"
+    if turn.language_probability is not None:
+        label = f"heard ({turn.language} {turn.language_probability * 100:.0f} %, a paraphrase)"
     print(f"  {content['start_ms'] / 1000:7.2f}-{content['end_ms'] / 1000:.2f} s  {label}: {turn.heard}")
     print(f"  {'':18}reply ({turn.reply_language}): {content['reply']}")
     measured = [f"{stage} {ms:.0f}" for stage, ms in turn.latency_ms.items() if ms is not None]

@@ -8,8 +8,16 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from agent.commands.options import add_json_option, add_model_options, print_json, settings, subparser
+from agent.commands.options import (
+    LANGUAGE_HELP,
+    add_json_option,
+    add_model_options,
+    print_json,
+    settings,
+    subparser,
+)
 from agent.errors import OK, TextInputError, UsageError
+from agent.language_choice import check_typed, is_open, named
 
 if TYPE_CHECKING:
     from agent.config import AgentConfig
@@ -21,6 +29,7 @@ _TEXT_SUFFIXES = (".txt", ".md", ".text")
 _ENCODE = """
 noema encode "The cat is hungry." --out cat.npz
 noema encode talk.mp3 --language eng --out talk.npz
+noema encode talk.mp3 --language eng,fra --out talk.npz
 noema encode "Le chat a faim." --language fra --json | noema decode --language deu
 """
 _DECODE = """
@@ -31,6 +40,7 @@ _TRANSLATE = """
 noema translate "Where is the station?" --to deu
 noema translate --language fra --to eng < lettre.txt
 noema translate talk.opus --to spa
+noema translate meeting.opus --language auto --to spa
 """
 
 
@@ -58,7 +68,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "inputs", nargs="*", metavar="TEXT|FILE", help="text, a text file or a sound file (default: stdin)"
     )
-    parser.add_argument("--language", metavar="L", help="what is spoken or written, ISO 639-3 (default: eng)")
+    parser.add_argument("--language", metavar="L", help=f"what is spoken or written, {LANGUAGE_HELP}")
     add_json_option(parser)
     add_model_options(parser)
 
@@ -71,6 +81,9 @@ class _Item:
     sentences: tuple[str, ...]
     concepts: "FloatArray"
     """[N, D]"""
+    language: str
+    probability: float | None = None
+    """Of the language, where it was found out"""
 
 
 def run_encode(args: argparse.Namespace) -> int:
@@ -80,17 +93,27 @@ def run_encode(args: argparse.Namespace) -> int:
     from agent.concept_files import ConceptFile, save_concepts
 
     config = settings(args)
-    models, language = _load(config, args.inputs, said=False)
-    items = list(_items(models, args.inputs, language, config))
+    models, languages = _load(config, args.inputs, said=False)
+    items = list(_items(models, args.inputs, languages, config))
     texts = tuple(text for item in items for text in item.sentences)
-    content = ConceptFile(np.concatenate([item.concepts for item in items]), texts, language, models.space.space_id)
+    found = tuple(item.language for item in items for _ in item.sentences) if len(languages) > 1 else ()
+    content = ConceptFile(
+        np.concatenate([item.concepts for item in items]),
+        texts,
+        ",".join(dict.fromkeys(item.language for item in items)),
+        models.space.space_id,
+        found,
+    )
     if args.out is not None:
         save_concepts(args.out, content)
     if args.json:
         print_json(content.as_json())
         return OK
-    for text, concept in zip(texts, content.concepts, strict=True):
-        print(f"[{concept[0]:+.3f} {concept[1]:+.3f} {concept[2]:+.3f} ... {len(concept)} numbers]  {text}")
+    for item in items:
+        for text, concept in zip(item.sentences, item.concepts, strict=True):
+            numbers = f"{concept[0]:+.3f} {concept[1]:+.3f} {concept[2]:+.3f} ... {len(concept)} numbers"
+            sure = "" if item.probability is None else f"  ({item.language} {item.probability * 100:.0f} %)"
+            print(f"[{numbers}]  {text}{sure}")
     if args.out is not None:
         print(f"{len(texts)} concepts in {args.out}")
     return OK
@@ -122,16 +145,19 @@ def run_translate(args: argparse.Namespace) -> int:
     """Translates line by line, so that output lines belong to input lines."""
     _check_beam(args.beam)
     config = settings(args)
-    models, language = _load(config, args.inputs, said=True)
+    models, languages = _load(config, args.inputs, said=True)
     to = models.check_language(args.to)
     pairs = []
-    for item in _items(models, args.inputs, language, config):
+    for item in _items(models, args.inputs, languages, config):
         text = " ".join(_say(models, item.concepts, to, args.beam)) if len(item.concepts) else ""
-        pairs.append({"source": item.source, "text": text})
+        found = (
+            {} if item.probability is None else {"language": item.language, "language_probability": item.probability}
+        )
+        pairs.append({"source": item.source, "text": text, **found})
         if not args.json:
             print(text, flush=True)
     if args.json:
-        print_json({"language": language, "to": to, "items": pairs, "bundle": models.bundle})
+        print_json({"language": ",".join(languages), "to": to, "items": pairs, "bundle": models.bundle})
     return OK
 
 
@@ -147,13 +173,16 @@ def _models(config: "AgentConfig", *, typed: bool, heard: Sequence[str], said: b
     )
 
 
-def _load(config: "AgentConfig", inputs: Sequence[str], *, said: bool) -> tuple["Models", str]:
-    """Models that understand what is given, and its language as the bundle writes it."""
+def _load(config: "AgentConfig", inputs: Sequence[str], *, said: bool) -> tuple["Models", tuple[str, ...]]:
+    """Models that understand what is given, and the languages that it may be in, as the bundle writes them."""
     sounds = sum(map(_is_sound, inputs))
-    models = _models(
-        config, typed=sounds < len(inputs) or not inputs, heard=(config.language,) if sounds else (), said=said
-    )
-    return models, models.check_language(config.language, speech=sounds > 0)
+    typed = sounds < len(inputs) or not inputs
+    if typed:
+        check_typed(config.language)
+    models = _models(config, typed=typed, heard=named(config.language) if sounds else (), said=said)
+    if is_open(config.language):
+        models.prepare_to_identify(config.language)
+    return models, models.check_languages(config.language, speech=sounds > 0)
 
 
 def _say(models: "Models", concepts: "FloatArray", language: str, beam: int) -> list[str]:
@@ -186,21 +215,22 @@ def _is_text(path: Path) -> bool:
     return path.suffix.lower() in _TEXT_SUFFIXES
 
 
-def _items(models: "Models", inputs: Sequence[str], language: str, config: "AgentConfig") -> Iterator[_Item]:
+def _items(models: "Models", inputs: Sequence[str], languages: Sequence[str], config: "AgentConfig") -> Iterator[_Item]:
     """What was given, in order; nothing at all is an error."""
     if not inputs and sys.stdin.isatty():
         raise UsageError("nothing to do; give text, a file, or pipe text in")
     count = 0
     given: Sequence[str | None] = inputs or [None]
     for text in given:
-        for item in _items_of(models, text, language, config):
+        for item in _items_of(models, text, languages, config):
             count += len(item.concepts)
             yield item
     if count == 0:
         raise TextInputError("there is nothing in it: no words, and no speech; give some")
 
 
-def _items_of(models: "Models", text: str | None, language: str, config: "AgentConfig") -> Iterator[_Item]:
+def _items_of(models: "Models", text: str | None, languages: Sequence[str], config: "AgentConfig") -> Iterator[_Item]:
+    language = languages[0]  # of text: there is no other
     if text is None:
         yield from _lines(models, _read_lines(sys.stdin), language)
         return
@@ -213,7 +243,7 @@ def _items_of(models: "Models", text: str | None, language: str, config: "AgentC
         with path.open(encoding="utf-8", errors="replace") as file:
             yield from _lines(models, _read_lines(file), language)
     else:
-        yield from _utterances(models, path, language, config)
+        yield from _utterances(models, path, languages, config)
 
 
 def _read_lines(file: TextIO) -> Iterator[str]:
@@ -237,17 +267,18 @@ def _lines(models: "Models", lines: Iterator[str], language: str) -> Iterator[_I
         concepts = models.encode_sentences(flat, language).concepts
         start = 0
         for line, parts in zip(batch, sentences, strict=True):
-            yield _Item(line, parts, concepts[start : start + len(parts)])
+            yield _Item(line, parts, concepts[start : start + len(parts)], language)
             start += len(parts)
 
 
-def _utterances(models: "Models", path: Path, language: str, config: "AgentConfig") -> Iterator[_Item]:
+def _utterances(models: "Models", path: Path, languages: Sequence[str], config: "AgentConfig") -> Iterator[_Item]:
     """A sound file utterance by utterance, in constant memory."""
     from agent.inputs import EncodeSpeech
     from audio.files import iter_audio_frames
     from audio.segmenter import Segmenter, Utterance
     from audio.vad import load_vad
 
+    candidates = tuple(languages) if len(languages) > 1 else ()
     vad, segmenter = load_vad(config.vad.name), Segmenter(config.segmenter.options(config.vad.name))
 
     def events() -> Iterator[object]:
@@ -257,6 +288,7 @@ def _utterances(models: "Models", path: Path, language: str, config: "AgentConfi
 
     for event in events():
         if isinstance(event, Utterance):
-            [concepts] = models.encode_speech([EncodeSpeech(0, 0, 0, event.samples, language)])
+            request = EncodeSpeech(0, 0, 0, event.samples, languages[0], candidates=candidates)
+            [heard] = models.encode_speech([request])
             place = f"{path.name} {event.start_sample / 16_000:.2f}-{event.end_sample / 16_000:.2f} s"
-            yield _Item(place, (place,), concepts)
+            yield _Item(place, (place,), heard.concepts, heard.language or languages[0], heard.probability)

@@ -14,7 +14,7 @@ from agent.input_log import (
     probability_from_byte,
     quantized_probability,
 )
-from agent.inputs import Encoded, Thought, TypedText
+from agent.inputs import Encoded, SettingsChanged, Thought, TypedText
 
 
 def test_a_concept_survives_bit_for_bit() -> None:
@@ -24,6 +24,20 @@ def test_a_concept_survives_bit_for_bit() -> None:
     assert isinstance(back, Encoded)
     assert back.concepts.tobytes() == concepts.tobytes()
     assert back.texts == ("a", "b", "ç 🙂")
+
+
+def test_a_language_that_was_found_out_survives_and_older_lines_have_none() -> None:
+    concepts = np.zeros((1, 2), np.float32)
+    line = input_line(Encoded(16, 2, 1, 0, concepts, None, language="fra", probability=0.97))
+    back = input_from(parse_line(line))
+    assert isinstance(back, Encoded)
+    assert (back.language, back.probability) == ("fra", 0.97)
+    older = {name: value for name, value in parse_line(line).items() if name not in {"language", "probability"}}
+    item = input_from(older)
+    assert isinstance(item, Encoded)
+    assert (item.language, item.probability) == (None, None)
+    changed = SettingsChanged(3, "eng", None, "converse", ("eng", "fra"))
+    assert input_from(parse_line(input_line(changed))) == changed
 
 
 def test_inputs_without_arrays_survive() -> None:
@@ -66,6 +80,9 @@ def test_a_line_that_is_no_input_says_so(line: str) -> None:
         {"concepts": {"shape": [6], "float32": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}},
         {"concepts": {"shape": [10**30], "float32": ""}},
         {"last": 1},
+        {"language": 5},
+        {"probability": 1.5},
+        {"probability": float("nan")},
     ],
     ids=str,
 )

@@ -13,7 +13,7 @@ from agent.config import OpenAiConfig, ThinkerConfig
 from agent.errors import Overloaded, TextInputError, exit_code
 from agent.inputs import Decode, EncodeSpeech, EncodeText, ModelRequest, Think
 from agent.model_worker import Answer, ModelWorker
-from agent.models import EncodedText, Models
+from agent.models import EncodedSpeech, EncodedText, Models
 from agent.turn import TurnMachine
 from agent.turn_options import TurnOptions
 from tests.small_bundle import DIM
@@ -41,15 +41,16 @@ async def test_text_and_speech_become_concepts_and_concepts_text(worker: ModelWo
     assert text.concepts.shape == (2, DIM)
     noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
     [speech] = await answers(worker, EncodeSpeech(2, 1, 0, noise, "eng"))
-    assert isinstance(speech, np.ndarray)
-    assert speech.shape == (1, DIM)
+    assert isinstance(speech, EncodedSpeech)
+    assert speech.concepts.shape == (1, DIM)
+    assert speech.language is None
     [words] = await answers(worker, Decode(3, 1, 0, text.concepts, "fra"))
     assert isinstance(words, str)
 
 
 async def test_less_than_a_concept_takes_is_filled_up_with_silence(worker: ModelWorker) -> None:
     [answer] = [a async for a in worker.submit(0, EncodeSpeech(1, 1, 0, np.zeros(400, np.float32), "eng")).answers()]
-    assert answer.value.shape[0] == 1
+    assert answer.value.concepts.shape[0] == 1
 
 
 async def test_a_failure_reaches_its_caller_and_nobody_else(worker: ModelWorker) -> None:

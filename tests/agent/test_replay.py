@@ -59,7 +59,7 @@ async def there(small_bundle: Path) -> AsyncGenerator[Opened, None]:
 
 
 def options(there: Opened, **changes: object) -> TurnOptions:
-    values: dict[str, object] = {"task": "converse", "language": "eng", "reply_language": "fra"}
+    values: dict[str, object] = {"task": "converse", "languages": ("eng",), "reply_language": "fra"}
     return there.config.turn_options(**{**values, "spoken_reply": True, **changes})  # type: ignore[arg-type]
 
 
@@ -265,7 +265,7 @@ def copied(tmp_path: Path) -> Path:
 
 async def test_a_stage_that_fails_is_a_warning_and_the_session_goes_on(there: Opened, recording: Path) -> None:
     lines = Lines()
-    result = await play(there, recording, lines, language="klingon")
+    result = await play(there, recording, lines, languages=("klingon",))
     assert [turn.status for turn in result.turns] == ["failed", "failed"]
     assert any(isinstance(event, Warned) and "klingon" in event.message for event in lines.events)
 

@@ -26,7 +26,8 @@ def test_replay_prints_one_object_with_the_agreed_keys(noema: Noema, recording: 
     assert len(turns) == 2
     for turn in turns:
         assert set(turn) == {
-            "start_ms", "end_ms", "heard", "reply", "reply_language", "reply_audio", "latency_ms",
+            "start_ms", "end_ms", "heard", "language", "language_probability",
+            "reply", "reply_language", "reply_audio", "latency_ms",
         }  # fmt: skip
         assert Path(turn["reply_audio"]).stat().st_size > 1000
 

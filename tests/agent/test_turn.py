@@ -1,13 +1,9 @@
 """The turn machine: the same inputs, the same events; and each rule of the conversation."""
 
-from dataclasses import replace
-from typing import Any
-
 import numpy as np
 import pytest
 
 from agent.events import (
-    DomainEvent,
     Heard,
     ReplyAudio,
     ReplySentence,
@@ -20,17 +16,13 @@ from agent.events import (
 )
 from agent.input_log import event_line
 from agent.inputs import (
-    AudioInput,
     CancelTurn,
     Decode,
-    Decoded,
     Encoded,
     EncodeSpeech,
     EncodeText,
-    Input,
     InputEnded,
     PlaybackPosition,
-    Request,
     SettingsChanged,
     Speak,
     Think,
@@ -39,72 +31,7 @@ from agent.inputs import (
     Voiced,
     WorkFailed,
 )
-from agent.turn import TurnMachine
-from agent.turn_options import TurnOptions
-
-DIM = 4
-FRAME = 320
-
-
-class Conversation:
-    """A machine, and someone who answers its requests at once, each with one reply sentence."""
-
-    def __init__(self, **options: Any) -> None:
-        self.machine = TurnMachine(replace(TurnOptions(), **options))
-        self.events: list[DomainEvent] = []
-        self.requests: list[Request] = []
-        self.answers = True
-        self.sample = 0
-
-    def push(self, item: Input) -> None:
-        step = self.machine.push(item)
-        self.events += step.events
-        self.requests += step.requests
-        if self.answers:
-            for request in step.requests:
-                self.take(request)
-
-    def take(self, request: Request) -> None:
-        """What the request asks for comes back."""
-        for answer in self.answer(request):
-            self.push(answer)
-
-    def answer(self, request: Request) -> list[Input]:
-        at, concept = self.sample, np.ones(DIM, np.float32)
-        match request:
-            case EncodeSpeech(number, turn, piece):
-                return [Encoded(at, number, turn, piece, concept[None], None)]
-            case EncodeText(number, turn, piece, text):
-                return [Encoded(at, number, turn, piece, concept[None], (text,))]
-            case Think(number, turn):
-                return [
-                    Thought(at, number, turn, concept, None, last=False),
-                    Thought(at, number, turn, None, None, last=True),
-                ]
-            case Decode(number, turn, index):
-                return [Decoded(at, number, turn, index, "words" if index is None else f"sentence {index}")]
-            case Speak(number, turn, index):
-                return [
-                    Voiced(at, number, turn, index, np.full(2400, 0.1, np.float32), last=False),
-                    Voiced(at, number, turn, index, np.zeros(0, np.float32), last=True),
-                ]
-            case _:
-                return []
-
-    def sound(self, seconds: float, *, speech: bool) -> None:
-        rng = np.random.default_rng(self.sample)
-        for _ in range(round(seconds * 50)):
-            samples = rng.normal(0, 0.1 if speech else 0.001, FRAME).astype(np.float32)
-            item = AudioInput(self.sample, samples, 1.0 if speech else 0.0)
-            self.sample = item.at_sample
-            self.push(item)
-
-    def say(self, seconds: float = 1.0) -> None:
-        self.sound(seconds, speech=True)
-        self.sound(0.6, speech=False)
-
-    def of(self, kind: type) -> list[Any]:
-        return [item for item in [*self.events, *self.requests] if isinstance(item, kind)]
+from tests.agent.talk import DIM, Conversation
 
 
 def test_an_utterance_is_heard_and_answered() -> None:
