@@ -58,7 +58,7 @@ class TurnCommitted:
     turn: int
     source: Literal["speech", "text"]
     language: str
-    """Empty while it is to be found out, and so is a `reply_language` that depends on it: `LanguageIdentified` tells."""
+    """Empty while it is to be found out, as is a `reply_language` that depends on it: `LanguageIdentified` tells."""
     reply_language: str
     task: Task
 

@@ -57,6 +57,7 @@ from agent.inputs import (
     Voiced,
     WorkFailed,
 )
+from agent.reply_timeline import ReplyTimeline, SpokenSentence
 from agent.turn_options import TurnOptions
 from agent.turn_state import SentenceState, TurnState
 from audio.frames import SAMPLE_RATE, VOICE_RATE, AudioFrame
@@ -84,11 +85,8 @@ class TurnMachine:
         self._sample = 0
         self._last_turn = 0
         self._last_request = 0
-        self._emitted = 0  # reply timeline, 24 kHz
-        self._heard = 0
+        self._timeline = ReplyTimeline()
         self._deaf_until = 0
-        # Sentences still to sound: turn, sentence, start and end on the reply timeline.
-        self._unheard: list[tuple[int, int, int, int]] = []
         self._input_ended = False
         self._ended = False
 
@@ -337,46 +335,44 @@ class TurnMachine:
     def _take_voice(self, turn: TurnState, item: Voiced, step: Step) -> None:
         sentence = turn.sentences[item.index]
         if len(item.samples):
-            start = self._emitted
-            self._emitted += len(item.samples)
+            start = self._timeline.give(len(item.samples))
             if sentence.end_sample == 0:
                 sentence.start_sample = start
-            sentence.end_sample = self._emitted
+            sentence.end_sample = start + len(item.samples)
             step.events.append(ReplyAudio(self._sample, turn.number, item.index, start, item.samples))
             self._close_microphone()
         if item.last:
             sentence.finished = True
             if self.options.interruptible:
-                self._unheard.append((turn.number, item.index, sentence.start_sample, sentence.end_sample))
+                spoken = SpokenSentence(turn.number, sentence.start_sample, sentence.end_sample)
+                self._timeline.await_hearing(spoken)
 
     # Playback and interruption
 
     def _move_playback(self, item: PlaybackPosition) -> None:
-        self._heard = max(self._heard, item.heard_sample)
-        self._unheard = [entry for entry in self._unheard if entry[3] > self._heard]
+        self._timeline.move(item.heard_sample)
         self._close_microphone()
 
     def _close_microphone(self) -> None:
         """Deaf for as long as what was emitted still sounds; reckoned anew with every position heard."""
-        left = max(0, self._emitted - self._heard)
-        if left:
-            sounding = left * SAMPLE_RATE // VOICE_RATE
+        if self._timeline.sounding:
+            sounding = self._timeline.sounding * SAMPLE_RATE // VOICE_RATE
             self._deaf_until = self._sample + sounding + self.options.echo_guard_ms * SAMPLE_RATE // 1000
 
     def _interrupt(self, step: Step) -> None:
         answering = [turn for turn in self._turns.values() if turn.thinking != "no"]
-        cut = self._emitted > self._heard and bool(self._unheard or answering)
-        for number in dict.fromkeys([entry[0] for entry in self._unheard] + [t.number for t in answering]):
+        concerned = dict.fromkeys([*self._timeline.unheard_turns, *(turn.number for turn in answering)])
+        cut = self._timeline.sounding > 0
+        for number in concerned:
             kept = self._heard_sentences(number)
             self.conversation.keep_heard(number, kept)
             if cut:
-                step.events.append(ReplyTruncated(self._sample, number, self._heard, kept))
-        self._unheard.clear()
+                step.events.append(ReplyTruncated(self._sample, number, self._timeline.heard, kept))
         for turn in self._turns.values():
             turn.superseded = turn.committed and turn.thinking == "no"
         for turn in answering:
             self._end(turn, "interrupted", step)
-        self._heard = self._emitted  # playback is cleared: nothing of it will sound any more
+        self._timeline.cut()
         self._deaf_until = min(self._deaf_until, self._sample)
 
     def _heard_sentences(self, number: int) -> int:
@@ -386,11 +382,10 @@ class TurnMachine:
             return sum(sentence.text is not None for sentence in turn.sentences)
         if turn is not None:
             sounded = [(index, s) for index, s in enumerate(turn.sentences) if s.end_sample]
-            heard = [index for index, s in sounded if self._heard >= (s.start_sample + s.end_sample) / 2]
+            heard = [index for index, s in sounded if self._timeline.half_heard(s.start_sample, s.end_sample)]
             return heard[-1] + 1 if heard else 0  # one without a sound goes with those around it
-        missed = sum(self._heard < (start + end) / 2 for owner, _, start, end in self._unheard if owner == number)
         said = sum(e.turn == number and e.role == ROLE_AGENT for e in self.conversation.view())
-        return max(0, said - missed)  # the context may have forgotten some already
+        return max(0, said - self._timeline.missed(number))  # the context may have forgotten some already
 
     def _end(self, turn: TurnState, status: TurnEnd, step: Step) -> None:
         del self._turns[turn.number]
