@@ -73,8 +73,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     beside = importlib.util.find_spec("sonar") is not None
     if not beside:
         print("bench: no sonar-space here, so ours alone (./scripts/test --sonar installs it)", file=sys.stderr)
-    dtype = getattr(torch, args.precision)
-    folder = write_random_sonar(args.folder, args.size, dtype)
+    folder = write_random_sonar(args.folder, args.size)
     kinds = args.only.split(",")
     measured: dict[str, Any] = {name: {} for name in ("ratio", "ours_ms", "theirs_ms", "difference", "products")}
     also: dict[str, dict[str, float]] = {}

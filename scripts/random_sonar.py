@@ -1,4 +1,4 @@
-"""SONAR's models with random weights, as a bundle of checkpoints in the published layout: to measure, not to use.
+"""SONAR's models with random weights, float32 checkpoints in the published layout, as a bundle: to measure, not to use.
 
 Speed and memory do not depend on what the weights are. Names and shapes are those of the published files, so both
 our modules and sonar-space load them. Knows nothing of what is measured.
@@ -50,15 +50,14 @@ _TO_ONE_KEY = (
 """Attention whose queries and keys our modules leave out"""
 
 
-def write_random_sonar(folder: Path, size: Size, dtype: torch.dtype = torch.float32) -> Path:
+def write_random_sonar(folder: Path, size: Size) -> Path:
     """Write a bundle `random_<size>` into `folder`, unless it is there; returns where.
 
     Args:
         folder: of all of them.
         size: `small` is sonar-space's small text architecture and six conformers, `official` what Meta published.
-        dtype: of the files.
     """
-    made = folder / f"random_{size}_{str(dtype).removeprefix('torch.')}"
+    made = folder / f"random_{size}"
     if (made / "bundle.json").exists():
         return made
     aside = made.with_name(made.name + ".new")
@@ -78,7 +77,7 @@ def write_random_sonar(folder: Path, size: Size, dtype: torch.dtype = torch.floa
             "speech_encoder": W2vBertEncoder(speech),
         }
     for kind, module in modules.items():
-        torch.save({"model": dict(published_tensors(module, kind, dtype, pieces))}, aside / f"{kind}.pt")
+        torch.save({"model": dict(published_tensors(module, kind, pieces))}, aside / f"{kind}.pt")
     writer = BundleWriter(aside, made.name)
     writer.adopt_space(list(TEXT_LANGUAGES), asdict(encoder), "text_encoder.pt")
     writer.adopt_part("text_decoder", asdict(decoder), "text_decoder.pt")
@@ -87,15 +86,12 @@ def write_random_sonar(folder: Path, size: Size, dtype: torch.dtype = torch.floa
     return aside.rename(made)
 
 
-def published_tensors(
-    module: nn.Module, kind: Kind, dtype: torch.dtype = torch.float32, pieces: int | None = None
-) -> Iterator[tuple[str, Tensor]]:
+def published_tensors(module: nn.Module, kind: Kind, pieces: int | None = None) -> Iterator[tuple[str, Tensor]]:
     """Random tensors of a module of ours, named and shaped as sonar-space saves them.
 
     Args:
         module: may be on the meta device.
         kind: which it is.
-        dtype: of what floats.
         pieces: rows of the embedding past these, and special ones, are 0: no decoding ends or says what is no piece.
     """
     generator = torch.Generator().manual_seed(0)
@@ -103,7 +99,7 @@ def published_tensors(
         name = ours
         for pattern, replacement in _PUBLISHED[kind]:
             name = re.sub(pattern, replacement, name)
-        value = _random(ours, tensor, dtype, generator)
+        value = _random(ours, tensor, generator)
         if ours.endswith(("pointwise_conv1.weight", "pointwise_conv2.weight")):
             value = value[..., None]
         if ours == "pooler.token":
@@ -118,12 +114,12 @@ def published_tensors(
             for projection in ("q_proj", "k_proj"):
                 yield f"{attention}.{projection}.{weight_or_bias}", value
             if kind == "text_decoder":
-                yield f"{attention}_layer_norm.{weight_or_bias}", torch.ones(len(value), dtype=dtype)
+                yield f"{attention}_layer_norm.{weight_or_bias}", torch.ones(len(value))
 
 
-def _random(name: str, like: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+def _random(name: str, like: Tensor, generator: torch.Generator) -> Tensor:
     if not like.is_floating_point():
         return torch.zeros(like.shape, dtype=like.dtype)
     if name.endswith(("norm.weight", "running_var")):
-        return torch.ones(like.shape, dtype=dtype)
-    return (torch.randn(like.shape, generator=generator) * _SPREAD).to(dtype)
+        return torch.ones(like.shape)
+    return torch.randn(like.shape, generator=generator) * _SPREAD

@@ -16,7 +16,7 @@ from lcm.errors import BackendError, LanguageError
 from lcm.space.checkpoint import Kind, checkpoint_tensors
 from lcm.space.decoding import DecodingOptions, Hypothesis, Interrupted, decode
 from lcm.space.languages import base_language
-from lcm.space.packed import pack
+from lcm.space.packed import can_pack, pack
 from lcm.space.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from lcm.space.spoken_language import PART as SPOKEN_LANGUAGE
 from lcm.space.spoken_language import SpokenLanguage, spoken_language_from_part
@@ -151,15 +151,14 @@ class TorchBackend:
             with torch.device("meta"):
                 module = build()
             given = checkpoint_tensors(part.checkpoint, kind) if part.checkpoint else part.tensors().items()
-            fill(module, given, self._device, self._dtype)
-            fill(module, (shared or {}).items(), self._device, self._dtype)
+            packed = self._device.type == "cpu" and self._dtype is torch.float32 and can_pack()
+            fill(module, given, self._device, self._dtype, packed=packed)
+            fill(module, (shared or {}).items(), self._device, self._dtype, packed=packed)
             if missing := [name for name, tensor in module.state_dict().items() if tensor.is_meta]:
                 raise ValueError(f"{missing[0]!r} is missing, and {len(missing) - 1} more")
         module.to(self._device).eval()  # positions are not stored
         if self._quantize:
             self._quantize(module)
-        elif self._device.type == "cpu":
-            pack(module)
         return module
 
 
@@ -191,8 +190,22 @@ def speech_part(bundle: Bundle, language: str) -> str:
     return one_each if one_each in bundle.parts else "speech_encoder"
 
 
-def fill(module: nn.Module, tensors: Iterable[tuple[str, Tensor]], device: torch.device, dtype: torch.dtype) -> None:
+def fill(
+    module: nn.Module,
+    tensors: Iterable[tuple[str, Tensor]],
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    packed: bool = False,
+) -> None:
     """Gives the module's parameters and buffers their values; what needs neither copy nor move stays where it is.
+
+    Args:
+        module: may be on the meta device.
+        tensors: under the module's names, one at a time.
+        device: where they go.
+        dtype: of those that float.
+        packed: pack each linear map as soon as its weight is there: a whole model is never held twice.
 
     Raises:
         ValueError: the first tensor that has no place, or another size.
@@ -208,3 +221,5 @@ def fill(module: nn.Module, tensors: Iterable[tuple[str, Tensor]], device: torch
         owner, _, leaf = name.rpartition(".")
         kept: Any = nn.Parameter(value, requires_grad=False) if isinstance(place, nn.Parameter) else value
         setattr(module.get_submodule(owner), leaf, kept)
+        if packed and leaf == "weight":
+            pack(module, owner)

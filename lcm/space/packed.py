@@ -21,7 +21,7 @@ _ROWS = 16
 class PackedLinear(nn.Module):
     """`nn.Linear`, its weights in oneDNN's layout; inference only."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: nn.Parameter | None) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
         self.bias = bias
@@ -33,18 +33,20 @@ class PackedLinear(nn.Module):
         return y
 
 
-def pack(module: nn.Module) -> None:
-    """Replaces every linear map in `module` by a packed one, where this torch can.
+def pack(module: nn.Module, name: str) -> None:
+    """Replaces a linear map of `module` by a packed one, and lets go of the weight that it has.
 
-    The weights themselves are let go of, but for an embedding's, which is looked up as well.
+    Given the `name` of an embedding, what is packed is the projection tied to it; its rows are looked up as before.
     """
-    if not can_pack():
-        return
-    for parent in list(module.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Linear | TiedProjection) and child.weight.dtype == torch.float32:
-                bias = getattr(child, "bias", None)
-                setattr(parent, name, PackedLinear(child.weight.detach(), None if bias is None else bias.detach()))
+    child = module.get_submodule(name)
+    if isinstance(child, nn.Linear):
+        parent, _, leaf = name.rpartition(".")
+        setattr(module.get_submodule(parent), leaf, PackedLinear(child.weight.detach(), child.bias))
+    if isinstance(child, nn.Embedding):
+        for parent_module in list(module.modules()):
+            for leaf, tied in list(parent_module.named_children()):
+                if isinstance(tied, TiedProjection) and tied.weight is child.weight:
+                    setattr(parent_module, leaf, PackedLinear(tied.weight.detach(), None))
 
 
 @functools.cache
@@ -52,7 +54,7 @@ def can_pack() -> bool:
     """Whether this torch has oneDNN, and its operators do what they did where this was written."""
     if not torch.backends.mkldnn.is_available():
         return False
-    x, weight, bias = torch.randn(3, 8), torch.randn(5, 8), torch.randn(5)
+    x, weight, bias = torch.randn(3, 8), torch.randn(5, 8), nn.Parameter(torch.randn(5), requires_grad=False)
     try:
         return torch.allclose(PackedLinear(weight, bias)(x), F.linear(x, weight, bias), atol=1e-4)
     except (RuntimeError, AttributeError, TypeError):  # the operators are torch's own, and not promised to anybody

@@ -1,9 +1,11 @@
 """Spoken language: what the conformers made of an utterance in, how likely each language is out.
 
-One linear map of statistics of the frames. Belongs to the very encoder whose frames it learnt, which its configuration
-names by hash. Knows nothing of waveforms, of concepts, or of which languages a session allows.
+One linear map of how often each phone was heard. It reads nothing else: frames also hold the room, the microphone and
+the voice, and in training those tell the languages apart better than the language does (docs/LOG.md). Belongs to the
+very encoder whose phones it learnt, which its configuration names by hash. Knows nothing of waveforms, of concepts, or
+of which languages a session allows.
 
-Shapes as in `speech_encoder`: B batch, T frames of 40 ms, D model width, P phones and blank; L languages.
+Shapes as in `speech_encoder`: B batch, T frames of 40 ms, P phones and blank; L languages.
 """
 
 from collections.abc import Sequence
@@ -14,18 +16,16 @@ from torch import Tensor, nn
 
 from lcm.bundle import Part, fitting
 from lcm.errors import BundleError
-from lcm.space.speech_encoder import SpeechFrames
+from lcm.space.speech_encoder import BLANK, SpeechFrames
 
 PART = "spoken_language"
 
 
 @dataclass(frozen=True, slots=True)
 class SpokenLanguageConfig:
-    """Sizes of the head, and whose frames it has learnt."""
+    """Sizes of the head, and whose phones it has learnt."""
 
     languages: Sequence[str]
-    dim: int
-    """Of the encoder's frames"""
     phones: int
     """With the blank"""
     encoder: Sequence[str]
@@ -38,21 +38,20 @@ class SpokenLanguage(nn.Module):
     def __init__(self, config: SpokenLanguageConfig) -> None:
         super().__init__()
         self.config = config
-        self.head = nn.Linear(2 * config.dim + config.phones, len(config.languages))
+        self.head = nn.Linear(config.phones, len(config.languages))
 
     def forward(self, frames: SpeechFrames) -> Tensor:
         """[B, L] float32."""
-        return self.head(statistics(frames))
+        return self.head(phone_shares(frames))
 
 
-def statistics(frames: SpeechFrames) -> Tensor:
-    """Mean and deviation of the frames, and how often each phone is heard: [B, 2 D + P] float32."""
-    hidden, phones = frames.hidden.float(), frames.phones.float().softmax(dim=2)
-    inside = (torch.arange(hidden.shape[1], device=hidden.device) < frames.lengths[:, None]).float()
-    weights = (inside / inside.sum(dim=1, keepdim=True))[:, None]  # [B, 1, T]
-    mean = weights @ hidden
-    deviation = (weights @ (hidden - mean).square()).clamp_min(1e-8).sqrt()
-    return torch.cat([mean, deviation, weights @ phones], dim=2)[:, 0]
+def phone_shares(frames: SpeechFrames) -> Tensor:
+    """How much of each utterance each phone takes, [B, P] float32."""
+    logits = frames.phones.float()
+    logits[..., BLANK] = -torch.inf
+    inside = torch.arange(logits.shape[1], device=logits.device) < frames.lengths[:, None]
+    weights = (inside / frames.lengths[:, None])[:, None]  # [B, 1, T]
+    return (weights @ logits.softmax(dim=2))[:, 0]
 
 
 def spoken_language_from_part(part: Part, encoder: Part) -> SpokenLanguage:

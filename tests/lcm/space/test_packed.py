@@ -1,13 +1,17 @@
 """Weights packed for oneDNN give what they gave before."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from lcm.bundle import Bundle
+from lcm.space.backend import Precision, TorchBackend
 from lcm.space.packed import PackedLinear, can_pack, pack
 from lcm.space.text_decoder import TextDecoder, TextDecoderConfig
+from tests.lcm.space.golden_bundle import NEWER, write_golden_bundle
 
 needs_packing = pytest.mark.skipif(not can_pack(), reason="this torch packs no weights: it lacks oneDNN")
 
@@ -29,7 +33,9 @@ def test_a_packed_decoder_says_the_same_and_keeps_its_embedding() -> None:
     config = TextDecoderConfig(50, dim=32, layers=2, heads=4, ffn_dim=64, concept_dim=32, dropout=0.0)
     plain = TextDecoder(config).eval()
     packed = copy.deepcopy(plain)
-    pack(packed)
+    for name, child in list(packed.named_modules()):
+        if isinstance(child, nn.Linear | nn.Embedding):
+            pack(packed, name)
     assert isinstance(packed.output_proj, PackedLinear)
     assert [name for name, _ in packed.named_parameters() if name.startswith("embed")] == ["embed.weight"]
     concepts, tokens = torch.randn(3, 32), torch.randint(4, 50, (3, 7))
@@ -37,7 +43,10 @@ def test_a_packed_decoder_says_the_same_and_keeps_its_embedding() -> None:
     assert (said[0] - said[1]).abs().max() < 1e-4
 
 
-def test_other_precisions_stay_as_they_are() -> None:
-    module = nn.Sequential(nn.Linear(8, 8)).bfloat16()
-    pack(module)
-    assert isinstance(module[0], nn.Linear)
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_float32_is_packed_and_nothing_else(tmp_path: Path, precision: Precision) -> None:
+    bundle = Bundle.open(write_golden_bundle(tmp_path / "golden", NEWER))
+    decoder = TorchBackend(bundle, torch.device("cpu"), precision).module("text_decoder")
+    kinds = {type(module) for module in decoder.modules()}
+    assert (PackedLinear in kinds) == (precision == "float32" and can_pack())
+    assert (nn.Linear in kinds) != (PackedLinear in kinds)
