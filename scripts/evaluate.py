@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from agent.config import load_config
 from audio.frames import FloatArray, Framer
@@ -19,6 +19,7 @@ from audio.vad import load_vad
 from lcm.bundle import Bundle, BundleWriter
 from lcm.errors import LcmError
 from lcm.space import ConceptSpace
+from lcm.space.backend import Precision
 from lcm.training.data import DEFAULT_DATA, DEFAULT_PREPARED, DEFAULT_RUNS, check_splits, prepare
 
 HALVES = ("text", "speech", "lcm")
@@ -35,13 +36,16 @@ def main() -> int:
     parser.add_argument("--only", type=_halves, default=HALVES, help=f"which to measure ({','.join(HALVES)})")
     parser.add_argument("--split", default="test", choices=["dev", "test"], help="dev while developing (%(default)s)")
     parser.add_argument("--beam", type=int, default=1, help="hypotheses of the decoder's search (%(default)s)")
+    parser.add_argument(
+        "--precision", default="float32", choices=get_args(Precision), help="of the weights (%(default)s)"
+    )
     parser.add_argument("--write", action="store_true", help="also keep the test figures in bundle.json")
     parser.add_argument("--json", action="store_true", help="print nothing but the last line")
     arguments = parser.parse_args()
     if arguments.write and arguments.split != "test":
         parser.error("--write keeps what is reported, and that is the test split's; leave out --split dev")
-    if arguments.write and arguments.beam != 1:
-        parser.error("--write keeps what is reported, and that is decoded greedily; leave out --beam")
+    if arguments.write and (arguments.beam, arguments.precision) != (1, "float32"):
+        parser.error("--write keeps what is reported: greedy, in float32; leave out --beam and --precision")
     report = (lambda _: None) if arguments.json else (lambda line: print(line, file=sys.stderr))
     try:
         figures = evaluate(arguments, report)
@@ -59,7 +63,7 @@ def evaluate(arguments: argparse.Namespace, report: Callable[[str], None]) -> di
     started = time.monotonic()
     _prepared(arguments.data, arguments.prepared, report)
     bundle = Bundle.open(arguments.bundle)
-    space = ConceptSpace.load(arguments.bundle)
+    space = ConceptSpace.load(arguments.bundle, precision=arguments.precision)
     only, split = arguments.only, arguments.split
     figures: dict[str, Any] = {"bundle": bundle.name, "space_id": bundle.space_id, "split": split, "baselines": {}}
     if "text" in only:

@@ -5,6 +5,7 @@
 """
 
 import functools
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -168,6 +169,8 @@ def _int8_weights() -> Callable[[nn.Module], None]:
     Raises:
         BackendError: torchao is not installed.
     """
+    for chatty in ("torchao", "torch.utils._pytree"):  # they warn of GPU kernels and of each other
+        logging.getLogger(chatty).setLevel(logging.ERROR)
     try:
         from torchao.quantization import Int8WeightOnlyConfig, quantize_
     except ImportError as error:
