@@ -18,7 +18,8 @@ from agent.language_choice import is_open, named
 from agent.metrics import Metrics
 from agent.terminal import Screen
 from lcm.bundle import Bundle, BundleWriter
-from lcm.space.spoken_language import PART, SpokenLanguage, SpokenLanguageConfig
+from lcm.space.speech_encoder import SpeechEncoder, SpeechEncoderConfig
+from lcm.space.spoken_language import PART, SpokenLanguage, SpokenLanguageConfig, phone_shares
 from tests.agent.talk import Conversation
 from tests.lcm.space.golden_bundle import NEWER, write_golden_bundle
 from tests.noema_command import Noema
@@ -33,7 +34,8 @@ def french_bundle(small_bundle: Path, tmp_path_factory: pytest.TempPathFactory) 
     folder = Path(copytree(small_bundle, tmp_path_factory.mktemp("french") / "bundle"))
     bundle = Bundle.open(folder)
     encoder = bundle.part("speech_encoder")
-    config = SpokenLanguageConfig(LANGUAGES, encoder.config["dim"], encoder.config["phones"], encoder.hashes)
+    frames = SpeechEncoder(SpeechEncoderConfig(**encoder.config)).frames(torch.zeros(1, 80, 80), torch.tensor([80]))
+    config = SpokenLanguageConfig(LANGUAGES, phone_shares(frames).shape[1], encoder.hashes)
     head = SpokenLanguage(config)
     torch.nn.init.zeros_(head.head.weight)
     with torch.no_grad():
