@@ -27,6 +27,7 @@ from lcm.space.w2v_bert import W2vBertConfig, W2vBertEncoder
 
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
 """`int8`: linear maps with weights of 8 bits, a scale a row; everything else bfloat16"""
+Settle = Callable[[nn.Module, str], None]
 M = TypeVar("M", bound=nn.Module)
 _NAME_IT = (
     "name the one that is spoken, or train a head: "
@@ -70,7 +71,7 @@ class TorchBackend:
     def __init__(self, bundle: Bundle, device: torch.device, precision: Precision) -> None:
         self._bundle, self._device = bundle, device
         self._dtype = torch.bfloat16 if precision == "int8" else getattr(torch, precision)
-        self._quantize = _int8_weights() if precision == "int8" else None
+        self._settle = _settling(device, precision)
         self._speech: dict[str, nn.Module] = {}
 
     def prepare(self, parts: Iterable[str]) -> None:
@@ -152,19 +153,22 @@ class TorchBackend:
             with torch.device("meta"):
                 module = build()
             given = checkpoint_tensors(part.checkpoint, kind) if part.checkpoint else part.tensors().items()
-            packed = self._device.type == "cpu" and self._dtype is torch.float32 and can_pack()
-            fill(module, given, self._device, self._dtype, packed=packed)
-            fill(module, (shared or {}).items(), self._device, self._dtype, packed=packed)
+            fill(module, given, self._device, self._dtype, self._settle)
+            fill(module, (shared or {}).items(), self._device, self._dtype, self._settle)
             if missing := [name for name, tensor in module.state_dict().items() if tensor.is_meta]:
                 raise ValueError(f"{missing[0]!r} is missing, and {len(missing) - 1} more")
-        module.to(self._device).eval()  # positions are not stored
-        if self._quantize:
-            self._quantize(module)
-        return module
+        return module.to(self._device).eval()  # positions are not stored
 
 
-def _int8_weights() -> Callable[[nn.Module], None]:
-    """What rounds a module's linear maps, in place.
+def _settling(device: torch.device, precision: Precision) -> Settle | None:
+    """What is done to a linear map once its weight is there: one at a time, so that no model is ever held twice."""
+    if precision == "int8":
+        return _int8_weights()
+    return pack if device.type == "cpu" and precision == "float32" and can_pack() else None
+
+
+def _int8_weights() -> Settle:
+    """Rounds a linear map's weight, in place.
 
     Raises:
         BackendError: torchao is not installed.
@@ -175,7 +179,12 @@ def _int8_weights() -> Callable[[nn.Module], None]:
         from torchao.quantization import Int8WeightOnlyConfig, quantize_
     except ImportError as error:
         raise BackendError(f"int8 needs torchao ({error}): pip install 'noema[int8]', or take bfloat16") from error
-    return functools.partial(quantize_, config=Int8WeightOnlyConfig())
+
+    def round_weight(module: nn.Module, name: str) -> None:
+        if isinstance(child := module.get_submodule(name), nn.Linear):
+            quantize_(child, Int8WeightOnlyConfig())
+
+    return round_weight
 
 
 def speech_module(part: Part) -> SpeechEncoder | W2vBertEncoder:
@@ -198,8 +207,7 @@ def fill(
     tensors: Iterable[tuple[str, Tensor]],
     device: torch.device,
     dtype: torch.dtype,
-    *,
-    packed: bool = False,
+    settle: Settle | None = None,
 ) -> None:
     """Gives the module's parameters and buffers their values; what needs neither copy nor move stays where it is.
 
@@ -208,7 +216,7 @@ def fill(
         tensors: under the module's names, one at a time.
         device: where they go.
         dtype: of those that float.
-        packed: pack each linear map as soon as its weight is there: a whole model is never held twice.
+        settle: called with the module and the name of a submodule whose `weight` has come.
 
     Raises:
         ValueError: the first tensor that has no place, or another size.
@@ -224,5 +232,5 @@ def fill(
         owner, _, leaf = name.rpartition(".")
         kept: Any = nn.Parameter(value, requires_grad=False) if isinstance(place, nn.Parameter) else value
         setattr(module.get_submodule(owner), leaf, kept)
-        if packed and leaf == "weight":
-            pack(module, owner)
+        if settle and leaf == "weight":
+            settle(module, owner)
