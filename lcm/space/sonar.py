@@ -129,6 +129,7 @@ def write_sonar_bundle(
             writer.adopt_part(card.part, asdict(SPEECH_ENCODERS[kind]), card.saved_as)
     spoken = [tag for tag in SPEECH_CARDS if f"speech_encoder_{tag}" in writer.description["parts"]]
     licences = writer.description.get("licences", {}) | {card.saved_as: card.licence for card in cards}
+    licences = {file: licence for file, licence in licences.items() if file in writer.description["files"]}
     writer.describe(
         longest_seconds=_LONGEST_SECONDS,
         languages=writer.description["languages"] | {"speech": spoken},

@@ -175,6 +175,7 @@ def test_the_finetuned_decoder_takes_the_place_of_the_other(fetch: Noema, home: 
     assert bundle.part("text_decoder").checkpoint == home / FINETUNED
     assert bundle.part("speech_encoder_eng").checkpoint == home / ENGLISH
     assert not (home / DECODER).exists()
+    assert set(bundle.description["licences"]) == {"tokenizer.model", ENCODER, FINETUNED, ENGLISH}
 
 
 @pytest.mark.parametrize("gone", [ENCODER, ENGLISH, "tokenizer.model"])
