@@ -5,6 +5,7 @@ encoder and the tokenizer; their hash is the `space_id`. Every other part (decod
 names the space it was made for, and one made for another space is refused: its concepts would mean nothing here.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -266,12 +267,18 @@ class BundleWriter:
         tensors: Mapping[str, Tensor],
         space_id: str,
         sidecars: Mapping[str, bytes] | None = None,
+        *,
+        figures: Sequence[str] = (),
     ) -> None:
-        """Write or replace one part, in float16 shards (integers keep their type)."""
+        """Write or replace one part, in float16 shards (integers keep their type).
+
+        The metrics were measured with what was there before, and are forgotten. Where the part bears on some of them
+        only, `figures` is the way to those, such as `["speech", "spoken_language"]`, and the others stay.
+        """
         for sidecar, content in (sidecars or {}).items():
             _replace(self.folder / f"{name}.{sidecar}", content)
             self._record(f"{name}.{sidecar}")
-        self._describe(name, config, space_id, self._write_shards(name, tensors), sidecars or {})
+        self._describe(name, config, space_id, self._write_shards(name, tensors), sidecars or {}, figures=figures)
 
     def describe(self, **entries: Any) -> None:
         """Set entries of `bundle.json` itself: training data, metrics, the command and commit that made it."""
@@ -286,6 +293,7 @@ class BundleWriter:
         shards: list[str],
         sidecars: Mapping[str, bytes],
         checkpoint: str | None = None,
+        figures: Sequence[str] = (),
     ) -> None:
         old = self.description["parts"].get(name, {"shards": [], "sidecars": []})
         kept = {*shards, *(f"{name}.{s}" for s in sidecars), checkpoint}
@@ -293,7 +301,8 @@ class BundleWriter:
         stale = [file for file in had if file and file not in kept]
         for file in stale:
             del self.description["files"][file]
-        self.description.pop("metrics", None)  # they are of the weights that were here
+        *way, last = ("metrics", *figures)
+        functools.reduce(lambda of, step: of.get(step, {}), way, self.description).pop(last, None)
         self.description["parts"][name] = {
             "space_id": space_id, "config": dict(config), "shards": shards, "sidecars": sorted(sidecars),
         }  # fmt: skip

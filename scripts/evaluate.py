@@ -2,6 +2,7 @@
 
 python -m scripts.evaluate --bundle mini --json
 python -m scripts.evaluate --bundle runs/bundle --only text
+python -m scripts.evaluate --bundle mini --only spoken_language --split dev
 """
 
 import argparse
@@ -22,7 +23,7 @@ from lcm.space import ConceptSpace
 from lcm.space.backend import Precision
 from lcm.training.data import DEFAULT_DATA, DEFAULT_PREPARED, DEFAULT_RUNS, check_splits, prepare
 
-HALVES = ("text", "speech", "lcm")
+MEASURED = ("text", "speech", "spoken_language", "lcm")
 
 
 def main() -> int:
@@ -33,7 +34,7 @@ def main() -> int:
     parser.add_argument(
         "--prepared", type=Path, default=DEFAULT_PREPARED, help="its splits, made if missing (%(default)s)"
     )
-    parser.add_argument("--only", type=_halves, default=HALVES, help=f"which to measure ({','.join(HALVES)})")
+    parser.add_argument("--only", type=_chosen, default=MEASURED, help=f"which to measure ({','.join(MEASURED)})")
     parser.add_argument("--split", default="test", choices=["dev", "test"], help="dev while developing (%(default)s)")
     parser.add_argument("--beam", type=int, default=1, help="hypotheses of the decoder's search (%(default)s)")
     parser.add_argument(
@@ -72,15 +73,24 @@ def evaluate(arguments: argparse.Namespace, report: Callable[[str], None]) -> di
         report("text: retrieval, autoencoding, translation, noise")
         figures["text"] = evaluate_text(space, arguments.prepared, split=split, beam=arguments.beam)
         figures["baselines"]["text"] = text_baselines(space, arguments.prepared, split=split)
-    if "speech" in only and "speech_encoder" in bundle.parts:
-        from lcm.training.evaluate_speech import evaluate_speech, prepare_tests, speech_baselines
+    stores = DEFAULT_RUNS / "speech_data"
+    if {"speech", "spoken_language"} & set(only) and "speech_encoder" in bundle.parts:
+        from lcm.training.evaluate_speech import prepare_tests
 
-        stores = DEFAULT_RUNS / "speech_data"
         prepare_tests(arguments.prepared, arguments.data, stores, report)
+    if "speech" in only and "speech_encoder" in bundle.parts:
+        from lcm.training.evaluate_speech import evaluate_speech, speech_baselines
+
         report("speech: retrieval and words, synthetic voices and people")
         figures["speech"] = evaluate_speech(space, arguments.prepared, stores, split=split, cut=segmenting())
         report("speech: baselines")
         figures["baselines"]["speech"] = speech_baselines(space, arguments.prepared, stores, split=split)
+    if "spoken_language" in only and "spoken_language" in bundle.parts:
+        from lcm.training.evaluate_spoken_language import evaluate_spoken_language
+
+        report("speech: which language it is")
+        told = evaluate_spoken_language(space, arguments.prepared, stores, split=split, cut=segmenting())
+        figures["speech"] = figures.get("speech", {}) | {"spoken_language": told}
     if "lcm" in only and "base" in bundle.parts:
         from lcm.training.evaluate_lcm import evaluate_lcm
 
@@ -92,12 +102,15 @@ def evaluate(arguments: argparse.Namespace, report: Callable[[str], None]) -> di
 
 
 def keep(bundle: Bundle, figures: dict[str, Any]) -> None:
-    """Write the figures to `bundle.json`, beside those of the halves that this run left out.
+    """Write the figures to `bundle.json`, beside those that this run left out.
 
     What stands there is of these very weights: writing a part of a bundle forgets the figures.
     """
     known = bundle.description.get("metrics", {"baselines": {}})
-    figures = known | figures | {"baselines": known["baselines"] | figures["baselines"]}
+    merged = {
+        half: known[half] | figures[half] for half in ("speech", "baselines") if half in known and half in figures
+    }
+    figures = known | figures | merged
     BundleWriter(bundle.folder).describe(metrics=figures)
 
 
@@ -117,10 +130,10 @@ def segmenting() -> Callable[[FloatArray], FloatArray]:
     return cut
 
 
-def _halves(text: str) -> tuple[str, ...]:
+def _chosen(text: str) -> tuple[str, ...]:
     chosen = tuple(text.split(","))
-    if unknown := [half for half in chosen if half not in HALVES]:
-        raise argparse.ArgumentTypeError(f"no half is called {unknown[0]!r}; choose of {', '.join(HALVES)}")
+    if unknown := [name for name in chosen if name not in MEASURED]:
+        raise argparse.ArgumentTypeError(f"nothing is called {unknown[0]!r}; choose of {', '.join(MEASURED)}")
     return chosen
 
 

@@ -4,10 +4,12 @@
     python -m scripts.train configs/training/text_mini.yaml --finish 2500     # linear decay over the last 2,500 steps
     python -m scripts.train configs/training/text_mini.yaml --export lcm/bundles/mini
     python -m scripts.train configs/training/speech_mini.yaml --bundle lcm/bundles/mini
+    python -m scripts.train configs/training/spoken_language_mini.yaml --bundle lcm/bundles/mini
     python -m scripts.train configs/training/base_mini.yaml --bundle lcm/bundles/mini
     python -m scripts.train configs/training/bank_mini.yaml --export lcm/bundles/mini
 
-In this order: the text space first; speech and LCM learn its concepts and mean nothing without it. Ctrl-C saves, stops.
+In this order: the text space first; speech and LCM learn its concepts and mean nothing without it, and which language
+is spoken is learnt from the phones of the finished speech encoder. Ctrl-C saves, stops.
 Metrics go to RUN/metrics.jsonl, curves to RUN/curves.png.
 """
 
@@ -31,10 +33,18 @@ from lcm.training.base import BaseTrainer, BaseTraining
 from lcm.training.concepts import concept_table
 from lcm.training.curves import draw_curves
 from lcm.training.data import DEFAULT_DATA, DEFAULT_PREPARED, DEFAULT_RUNS, check_splits
-from lcm.training.export import describe_making, export_base, export_speech, export_text, note_command
+from lcm.training.export import (
+    describe_making,
+    export_base,
+    export_speech,
+    export_spoken_language,
+    export_text,
+    note_command,
+)
 from lcm.training.recordings import prepare_flite, prepare_recordings
 from lcm.training.replies import BankBuilding, build_bank
 from lcm.training.speech import SpeechTrainer, SpeechTraining, Teacher
+from lcm.training.spoken_language import SpokenLanguageTrainer, SpokenLanguageTraining
 from lcm.training.text import TextTrainer, TextTraining
 
 
@@ -43,6 +53,7 @@ class TrainingFile(Settings):
 
     text: TextTraining | None = None
     speech: SpeechTraining | None = None
+    spoken_language: SpokenLanguageTraining | None = None
     base: BaseTraining | None = None
     bank: BankBuilding | None = None
 
@@ -73,7 +84,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="raw training data (%(default)s)")
     parser.add_argument("--prepared", type=Path, default=DEFAULT_PREPARED, help="its splits (%(default)s)")
     parser.add_argument("--run", type=Path, help="checkpoints and metrics (runs/NAME of the config)")
-    parser.add_argument("--bundle", help="the space that speech and LCM learn; speech without it learns phones only")
+    parser.add_argument("--bundle", help="whose space speech and LCM learn; speech without it learns phones only")
     parser.add_argument("--finish", type=int, metavar="N", help="text, speech: linear decay over N more steps")
     parser.add_argument("--export", type=Path, metavar="FOLDER", help="write the weights to a bundle, train nothing")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -91,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Train, or export."""
     config = load_config(arguments.config, TrainingFile)
     if len(config.model_fields_set) != 1:
-        raise ConfigError(f"{arguments.config}: give exactly one section: text, speech, base or bank")
+        raise ConfigError(f"{arguments.config}: give exactly one section: text, speech, spoken_language, base or bank")
     folder = arguments.run or DEFAULT_RUNS / arguments.config.stem
     if arguments.export:
         export(config, folder, arguments)
@@ -119,13 +130,12 @@ def trainer_for(config: TrainingFile, folder: Path, arguments: argparse.Namespac
         if arguments.finish:
             text.finish_in(arguments.finish)
         return text
+    if config.spoken_language:
+        bundle = Bundle.open(_needed(arguments.bundle))
+        stores = _speech_stores(prepared, arguments.data)
+        return SpokenLanguageTrainer(config.spoken_language, prepared, stores, folder, bundle, device)
     if config.speech:
-        stores = DEFAULT_RUNS / "speech_data"
-        prepare_recordings(prepared, arguments.data, stores)
-        try:
-            prepare_flite(prepared, stores)
-        except TrainingDataError as error:
-            _report(f"no voices of flite ({error}): one English voice in twenty will be espeak-ng's instead")
+        stores = _speech_stores(prepared, arguments.data)
         teacher = _teacher(arguments.bundle, device) if arguments.bundle else None
         speech = SpeechTrainer(config.speech, prepared, stores, folder, teacher, device)
         if arguments.finish:
@@ -138,6 +148,17 @@ def trainer_for(config: TrainingFile, folder: Path, arguments: argparse.Namespac
     raise ConfigError(f"{arguments.config}: a bank is built, not trained; give --export FOLDER")
 
 
+def _speech_stores(prepared: Path, data: Path) -> Path:
+    """What training hears, made where it is missing."""
+    stores = DEFAULT_RUNS / "speech_data"
+    prepare_recordings(prepared, data, stores)
+    try:
+        prepare_flite(prepared, stores)
+    except TrainingDataError as error:
+        _report(f"no voices of flite ({error}): one English voice in twenty will be espeak-ng's instead")
+    return stores
+
+
 def export(config: TrainingFile, folder: Path, arguments: argparse.Namespace) -> None:
     """Write what the run has learnt into the bundle `arguments.export`."""
     checkpoint, bundle = folder / "checkpoint.pt", arguments.export
@@ -145,6 +166,8 @@ def export(config: TrainingFile, folder: Path, arguments: argparse.Namespace) ->
         export_text(checkpoint, arguments.prepared / "tokenizer.model", bundle)
     elif config.speech:
         export_speech(checkpoint, bundle)
+    elif config.spoken_language:
+        export_spoken_language(checkpoint, bundle)
     elif config.base:
         export_base(checkpoint, bundle)
     elif config.bank:
@@ -188,7 +211,7 @@ def _command() -> list[str]:
 
 def _needed(bundle: str | None) -> str:
     if bundle is None:
-        raise ConfigError("an LCM learns the concepts of a space; give --bundle FOLDER")
+        raise ConfigError("this learns from a bundle's concepts or phones; give --bundle FOLDER")
     return bundle
 
 

@@ -5,7 +5,7 @@ the voice, and in training those tell the languages apart better than the langua
 very encoder whose phones it learnt, which its configuration names by hash. Knows nothing of waveforms, of concepts, or
 of which languages a session allows.
 
-Shapes as in `speech_encoder`: B batch, T frames of 40 ms, P phones and blank; L languages.
+Shapes: B batch, T frames of 40 ms, P phones without the blank, L languages.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class SpokenLanguageConfig:
 
     languages: Sequence[str]
     phones: int
-    """With the blank"""
+    """Without the blank"""
     encoder: Sequence[str]
     """SHA-256 of each shard of the speech encoder"""
 
@@ -46,12 +46,13 @@ class SpokenLanguage(nn.Module):
 
 
 def phone_shares(frames: SpeechFrames) -> Tensor:
-    """How much of each utterance each phone takes, [B, P] float32."""
-    logits = frames.phones.float()
-    logits[..., BLANK] = -torch.inf
-    inside = torch.arange(logits.shape[1], device=logits.device) < frames.lengths[:, None]
-    weights = (inside / frames.lengths[:, None])[:, None]  # [B, 1, T]
-    return (weights @ logits.softmax(dim=2))[:, 0]
+    """How much of each utterance each phone takes, [B, P] float32.
+
+    Where nothing is heard but blanks, which between two phones is most of the time, the likeliest phones still count.
+    """
+    heard = frames.phones.float()[..., BLANK + 1 :].softmax(dim=2)
+    inside = torch.arange(heard.shape[1], device=heard.device) < frames.lengths[:, None]
+    return ((inside / frames.lengths[:, None])[:, None] @ heard)[:, 0]
 
 
 def spoken_language_from_part(part: Part, encoder: Part) -> SpokenLanguage:

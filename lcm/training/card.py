@@ -41,6 +41,8 @@ def rendered_figures(figures: dict[str, Any]) -> str:
         parts += ["### Text", _text_tables(text, baselines.get("text", {}))]
     if speech := figures.get("speech"):
         parts += ["### Speech", _speech_table(speech, baselines.get("speech", {}))]
+        if told := speech.get("spoken_language"):
+            parts += ["### Which language is spoken", _spoken_language_table(told)]
     if lcm := figures.get("lcm"):
         parts += ["### Thinking", _lcm_table(lcm, baselines.get("lcm", {}))]
     return "\n\n".join(parts)
@@ -107,6 +109,35 @@ def _speech_table(speech: dict[str, Any], baselines: dict[str, Any]) -> str:
             )
     head = ["heard", "clips / voices", "retrieval error [95 %]", "sound → text alone", "chrF / WER"]
     return table([*head, "one sentence for all: chrF / WER", "pocketsphinx: error (ours), clips"], rows)
+
+
+def _spoken_language_table(told: dict[str, Any]) -> str:
+    rows = []
+    for kind in ("synthetic", "unseen_engine", "real", "real_segmented"):
+        for name, scores in told.get(kind, {}).items():
+            by_length = [scores.get(length) for length in ("under_2_s", "2_to_4_s", "over_4_s")]
+            rows.append(
+                [
+                    f"{kind.replace('_', ' ')}: {name}",
+                    f"{scores['n']} / {scores['speakers']}",
+                    f"{scores['accuracy']} {_interval(scores['ci'])}",
+                    *(f"{of['accuracy']} ({of['n']})" if of else "–" for of in by_length),
+                    scores["mean_probability"],
+                    ", ".join(f"{count} {language}" for language, count in scores["taken_for"].items()),
+                ]
+            )
+    head = [
+        "heard",
+        "clips / voices",
+        "right [95 %]",
+        "under 2 s (clips)",
+        "2 to 4 s",
+        "over 4 s",
+        "how sure",
+        "taken for",
+    ]
+    chance = f"Right of the {round(100 / told['chance'])} languages, per cent; guessing gives {told['chance']}:"
+    return f"{chance}\n\n{table(head, rows)}"
 
 
 def _cascade(scores: dict[str, Any] | None) -> str:

@@ -12,6 +12,7 @@ import torch
 
 from lcm.bundle import Bundle, BundleWriter
 from lcm.errors import TrainingDataError
+from lcm.space.spoken_language import PART, SpokenLanguageConfig
 from lcm.training.base import BaseTraining
 from lcm.training.data import LANGUAGES
 from lcm.training.speech_model import SpeechTraining
@@ -66,6 +67,26 @@ def export_base(checkpoint: Path, folder: Path) -> None:
     bundle = _of_its_space(folder, state, checkpoint)
     config = BaseTraining(**state["config"]).model(state["concept_dim"])
     BundleWriter(folder).write_part("base", asdict(config), state["model"], bundle.space_id)
+
+
+def export_spoken_language(checkpoint: Path, folder: Path) -> None:
+    """Write a run's head as `spoken_language` of the bundle whose speech encoder it heard with.
+
+    Raises:
+        TrainingDataError: it has not heard all that it was to hear, or heard with another encoder.
+    """
+    state = _loaded(checkpoint)
+    bundle = Bundle.open(folder)
+    encoder = bundle.part("speech_encoder")
+    if state["head"] is None:
+        raise TrainingDataError(f"{checkpoint} holds no head yet; let the training come to its end before you export")
+    if state["encoder"] != list(encoder.hashes):
+        raise TrainingDataError(
+            f"{checkpoint} has heard with another speech encoder than that of {folder}; train with --bundle {folder}"
+        )
+    config = SpokenLanguageConfig(bundle.languages["speech"], encoder.config["phones"] - 1, state["encoder"])
+    figures = ["speech", PART]  # nothing else in a bundle asks the head
+    BundleWriter(folder).write_part(PART, asdict(config), state["head"], bundle.space_id, figures=figures)
 
 
 def _loaded(checkpoint: Path) -> dict[str, Any]:

@@ -46,6 +46,20 @@ def test_new_weights_forget_the_figures_of_the_old(bundle: Path) -> None:
     assert "metrics" not in Bundle.open(bundle).description
 
 
+def test_a_part_that_bears_on_few_figures_forgets_those_alone(bundle: Path) -> None:
+    measured = {"text": 1, "speech": {"real": 2, "spoken_language": 3}}
+    BundleWriter(bundle).describe(metrics=measured)
+    space_id = Bundle.open(bundle).space_id
+    for _ in range(2):  # the second time there is nothing to forget
+        figures = ["speech", "spoken_language"]
+        BundleWriter(bundle).write_part("head", {}, {"weight": torch.zeros(2)}, space_id, figures=figures)
+        assert Bundle.open(bundle).description["metrics"] == {"text": 1, "speech": {"real": 2}}
+    BundleWriter(bundle).write_part("speech_encoder", {}, {"weight": torch.zeros(2)}, space_id)
+    assert "metrics" not in Bundle.open(bundle).description
+    BundleWriter(bundle).write_part("head", {}, {"weight": torch.zeros(2)}, space_id, figures=figures)
+    assert "metrics" not in Bundle.open(bundle).description
+
+
 def test_what_is_derived_belongs_to_its_splits(tmp_path: Path) -> None:
     prepared, stores = tmp_path / "prepared", tmp_path / "stores"
     prepared.mkdir()
