@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lcm.space.conformer import ConformerFeedForward
+from lcm.space.conformer import ConformerFeedForward, convolved
 from lcm.space.layers import Attention, ConceptAttention, FeedForward, key_bias, sinusoidal_positions
 
 
@@ -52,8 +52,8 @@ class RelativeAttention(Attention):
     def forward(self, x: Tensor, distances: Tensor, hidden_keys: Tensor | None) -> Tensor:
         """[B, T, D] and `distances` [2 T − 1, D] → [B, T, D]; `hidden_keys` [B, 1, 1, T] is −inf for padding."""
         q, k, v = (self._split(projected(x)) for projected in (self.q_proj, self.k_proj, self.v_proj))
-        by_distance = (q + self.v_bias[:, None]) @ self._split(self.r_proj(distances)).mT  # [B, H, T, 2 T − 1]
-        bias = of_pairs(by_distance) * q.shape[-1] ** -0.5
+        to_distance = (q + self.v_bias[:, None]) * q.shape[-1] ** -0.5
+        bias = of_pairs(to_distance @ self._split(self.r_proj(distances)).mT)  # of [B, H, T, 2 T − 1]
         if hidden_keys is not None:
             bias = bias + hidden_keys.to(bias.dtype)
         attended = F.scaled_dot_product_attention(q + self.u_bias[:, None], k, v, attn_mask=bias)
@@ -93,8 +93,13 @@ class BatchNormConvolution(nn.Module):
         if padding is not None:
             x = x.masked_fill(padding[..., None], 0.0)
         x = F.glu(self.pointwise_conv1(x), dim=-1)
-        x = F.silu(self.batch_norm(self.depthwise_conv(x.mT)))
-        return self.pointwise_conv2(x.mT)
+        x = convolved(x, self.depthwise_conv)
+        norm = self.batch_norm  # spelled out: torch's own wants time last, and a copy for that
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        x = torch.addcmul(norm.bias - norm.running_mean * scale, x, scale)
+        return self.pointwise_conv2(F.silu(x))
 
 
 class W2vBertLayer(nn.Module):
@@ -114,10 +119,10 @@ class W2vBertLayer(nn.Module):
 
     def forward(self, x: Tensor, distances: Tensor, padding: Tensor | None, hidden_keys: Tensor | None) -> Tensor:
         """[B, T, D] → [B, T, D]; `padding` [B, T] and `hidden_keys` [B, 1, 1, T] are None if there is none."""
-        x = x + 0.5 * self.ffn1(self.ffn1_layer_norm(x))
+        x = torch.add(x, self.ffn1(self.ffn1_layer_norm(x)), alpha=0.5)
         x = x + self.self_attn(self.self_attn_layer_norm(x), distances, hidden_keys)
         x = x + self.conv(self.conv_layer_norm(x), padding)
-        x = x + 0.5 * self.ffn2(self.ffn2_layer_norm(x))
+        x = torch.add(x, self.ffn2(self.ffn2_layer_norm(x)), alpha=0.5)
         return self.layer_norm(x)
 
 
