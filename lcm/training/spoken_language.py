@@ -2,8 +2,9 @@
 
 Every utterance is heard once and kept as the few numbers that the head reads; the head, a logistic regression, is
 then fitted to all of them at once. No corpus of people speaks all languages, so a head could take the corpus for the
-language. Two things keep it from that: it reads phones alone, and a recording teaches it only which of the languages
-that people speak in training it is, never that it is none of the others. Knows nothing of bundles' files.
+language. It reads phones alone, and a recording teaches it only which of the languages that people speak in training
+it is, never that it is none of the others. Neither helps where the encoder itself has taken the one for the other
+(docs/LOG.md). Knows nothing of bundles' files.
 """
 
 import json
@@ -128,8 +129,8 @@ class SpokenLanguageTrainer:
     def fit(self) -> dict[str, float]:
         """Fit the head to everything heard; returns and logs what it does on the dev split, per cent right.
 
-        `unrecorded_…` is a head that has heard espeak-ng alone: what to expect of people who speak a language that
-        nobody speaks in training.
+        `unrecorded_…` is a head that has heard espeak-ng alone. The encoder has heard these people's languages from
+        people all the same: of those that nobody speaks in its training, no dev figure tells anything.
         """
         dev = dev_sets(self.stores, self.config)
         shares = {name: self._shares(examples) for name, examples in dev.items()}

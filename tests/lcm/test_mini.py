@@ -1,15 +1,20 @@
 """The mini bundle, as it ships: whole, small, of one space, and able to do what the README says it does."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
-from audio.frames import VOICE_RATE
+from audio.files import read_audio
+from audio.frames import SAMPLE_RATE, VOICE_RATE
 from audio.voice import Voice
 from lcm.bundle import SHARD_BYTES, Bundle
 from lcm.engine import Engine
 from lcm.reply_bank import ReplyBank
 from lcm.space import ConceptSpace
 
+ROOT = Path(__file__).parents[2]
 LANGUAGES = ["eng", "fra", "spa", "deu"]
 SAME = {
     "eng": "Where is the station?",
@@ -42,7 +47,7 @@ def test_it_stays_small() -> None:
 
 def test_all_parts_belong_to_its_space() -> None:
     bundle = Bundle.open("mini")
-    parts = {"text_encoder", "text_decoder", "speech_encoder", "base", "bank"}
+    parts = {"text_encoder", "text_decoder", "speech_encoder", "spoken_language", "base", "bank"}
     assert {bundle.part(name).name for name in bundle.parts} == parts
     assert bundle.languages == {"text": LANGUAGES, "speech": LANGUAGES}
 
@@ -77,6 +82,31 @@ async def test_it_hears_the_voice_it_speaks_with(mini: ConceptSpace) -> None:
     other = torch.cat([mini.encode_text([text], language) for language, text in OTHER.items()])
     nearest = torch.nn.functional.normalize(heard, dim=1) @ torch.nn.functional.normalize(torch.cat([same, other])).T
     assert (nearest.argmax(dim=1) < 4).all()
+
+
+async def test_it_tells_which_language_its_own_voice_speaks(mini: ConceptSpace) -> None:
+    async with Voice() as voice:
+        spoken = [torch.from_numpy(await voice.synthesize(OTHER[language], language)) for language in LANGUAGES]
+    heard = mini.identify(spoken, sample_rate=VOICE_RATE)
+    assert [utterance.language for utterance in heard] == LANGUAGES
+    assert torch.equal(torch.stack([utterance.concept for utterance in heard]), mini.encode_speech(spoken, VOICE_RATE))
+
+
+def test_it_tells_the_languages_of_the_sample_apart(mini: ConceptSpace) -> None:
+    sound = torch.from_numpy(read_audio(ROOT / "agent" / "samples" / "first_words.opus"))
+    segments = json.loads((ROOT / "agent" / "samples" / "first_words.json").read_text(encoding="utf-8"))["segments"]
+    spoken = [sound[int(s["start_ms"] * SAMPLE_RATE / 1000) : int(s["end_ms"] * SAMPLE_RATE / 1000)] for s in segments]
+    heard = mini.identify(spoken, languages=["fra", "eng"])
+    assert [utterance.language for utterance in heard] == [s["language"] for s in segments]
+
+
+def test_it_tells_the_languages_of_the_recorded_session_apart(mini: ConceptSpace) -> None:
+    folder = ROOT / "tests" / "recordings" / "first_words"
+    sound = torch.from_numpy(read_audio(folder / "audio.flac"))
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()]
+    taken = [event for event in events if event["type"] == "UtteranceTaken"]
+    heard = mini.identify([sound[event["start_sample"] : event["end_sample"]] for event in taken])
+    assert [utterance.language for utterance in heard] == ["eng", "fra"]  # «Good morning, …», «Je suis très fatigué.»
 
 
 def test_it_answers_a_greeting_in_every_language(mini: ConceptSpace) -> None:

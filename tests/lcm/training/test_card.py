@@ -30,7 +30,22 @@ FIGURES = {
                 "chrf": 33.3,
                 "wer": 71,
             }
-        }
+        },
+        "spoken_language": {
+            "chance": 25.0,
+            "real": {
+                "commonvoice_fra": {
+                    "n": 5,
+                    "speakers": 4,
+                    "accuracy": 80.0,
+                    "ci": [60, 100],
+                    "mean_probability": 77.7,
+                    "taken_for": {"fra": 4, "eng": 1},
+                    "under_2_s": {"n": 1, "accuracy": 0.0},
+                    "over_4_s": {"n": 4, "accuracy": 100.0},
+                }
+            },
+        },
     },
     "lcm": {"base": {"l2": 9.9, "ca": 88.8, "hits_at_1_of_20": {"dialogue": 41.2, "ci": {"dialogue": [40, 42.4]}}}},
     "baselines": {
@@ -53,6 +68,9 @@ def test_figures_stand_beside_their_baselines() -> None:
     assert "| French | 46.6 | **83.3** |" in text
     scores = "40.5 [30.0, 51.0] | 44.4 | 33.3 / 71"
     assert f"| real: librispeech_eng | 48 / 9 | {scores} | 12.4 / 103.4 | 22.2 (39.5), 20 |" in text
+    told = "80.0 [60.0, 100.0] | 0.0 (1) | – | 100.0 (4) | 77.7 | 4 fra, 1 eng |"
+    assert f"| real: commonvoice_fra | 5 / 4 | {told}" in text
+    assert "Right of the 4 languages, per cent; guessing gives 25.0:" in text
     assert "eng-fra 20.1, fra-eng 22.2" in text
     assert "40.6 %" in text
     assert "| **base** | 9.90 | – | 88.80 | – | 41.2 [40.0, 42.4] |" in text
