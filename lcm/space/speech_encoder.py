@@ -68,7 +68,7 @@ class Subsampling(nn.Module):
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """[B, F, mel bins] and [B] → [B, T, D] and [B]."""
-        x = F.silu(convolved(features, self.conv1))
+        x = F.silu(convolved(features.to(self.conv1.weight.dtype), self.conv1))
         lengths = (lengths + 1) // 2
         valid = valid_frames(lengths, x.shape[1])  # or the second convolution would see what stands past the end
         x = x if valid is None else x * valid.to(x.dtype)
@@ -94,7 +94,7 @@ class PhoneReader(nn.Module):
 
     def embedded(self, posteriors: Tensor) -> Tensor:
         """[B, L, P] probabilities → [B, L, D]: the expected embedding."""
-        return posteriors @ self.embed.weight
+        return posteriors.to(self.embed.weight.dtype) @ self.embed.weight
 
     def forward(self, phones: Tensor, lengths: Tensor) -> Tensor:
         """[B, L, D] and [B] → [B, C] float32."""
