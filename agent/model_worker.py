@@ -9,7 +9,7 @@ neither waiting: its jobs have threads of their own. Knows nothing of turns.
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -189,13 +189,17 @@ class ModelWorker:
             return [next(first.steps, None)]
         if isinstance(first.request, EncodeText):
             return [models.encode_text(first.request)]
+
+        def cancelled() -> bool:
+            return all(job.cancelled for job in batch)
+
+        answers: Sequence[Any] | None
         if isinstance(first.request, EncodeSpeech):
-            return models.encode_speech([j.request for j in batch if isinstance(j.request, EncodeSpeech)])
-        texts = models.decode(
-            [j.request for j in batch if isinstance(j.request, Decode)],
-            cancelled=lambda: all(job.cancelled for job in batch),
-        )
-        return [None] * len(batch) if texts is None else list(texts)
+            requests = [job.request for job in batch if isinstance(job.request, EncodeSpeech)]
+            answers = models.encode_speech(requests, cancelled)
+        else:
+            answers = models.decode([job.request for job in batch if isinstance(job.request, Decode)], cancelled)
+        return [None] * len(batch) if answers is None else list(answers)
 
     def _think_aside(self, job: Job, request: Think) -> None:
         steps = self.models.think(request)

@@ -109,13 +109,23 @@ class Models:
         """The thinker of a task."""
         return self._thinkers[task]
 
-    def encode_speech(self, requests: Sequence[EncodeSpeech]) -> list[EncodedSpeech]:
-        """Utterances of any sessions → one concept each, and its language where that was left open."""
+    def encode_speech(
+        self, requests: Sequence[EncodeSpeech], cancelled: Callable[[], bool] = lambda: False
+    ) -> list[EncodedSpeech] | None:
+        """Utterances of any sessions → one concept each, and its language where that was left open.
+
+        `cancelled` is asked between steps where there are any; None where it said yes.
+        """
+        from lcm.space.decoding import DecodingCancelled
+
         answers: dict[int, EncodedSpeech] = {}
         for candidates in dict.fromkeys(request.candidates for request in requests):
             places = [place for place, request in enumerate(requests) if request.candidates == candidates]
             alike = [requests[place] for place in places]
-            found = self._identify(alike, candidates) if candidates else self._encode(alike)
+            try:
+                found = self._identify(alike, candidates, cancelled) if candidates else self._encode(alike)
+            except DecodingCancelled:
+                return None
             answers |= zip(places, found, strict=True)
         return [answers[place] for place in range(len(requests))]
 
@@ -124,10 +134,12 @@ class Models:
         concepts = self.space.encode_speech(_waveforms(requests), sample_rate=16_000, language=languages)
         return [EncodedSpeech(to_array(concept)[None]) for concept in concepts]
 
-    def _identify(self, requests: Sequence[EncodeSpeech], candidates: tuple[str, ...]) -> list[EncodedSpeech]:
+    def _identify(
+        self, requests: Sequence[EncodeSpeech], candidates: tuple[str, ...], cancelled: Callable[[], bool]
+    ) -> list[EncodedSpeech]:
         # Text and speech may write one language differently, as eng_Latn and eng.
         written = {self.space.resolve_language(tag, "speech"): tag for tag in reversed(candidates)}
-        heard = self.space.identify(_waveforms(requests), sample_rate=16_000, languages=candidates)
+        heard = self.space.identify(_waveforms(requests), 16_000, candidates, cancelled)
         return [
             # The last digits differ from machine to machine, and an event that bears them would too.
             EncodedSpeech(to_array(h.concept)[None], written[h.language], round(h.probabilities[h.language], 2))
@@ -179,11 +191,7 @@ class Models:
 
     def prepare_to_identify(self, choice: str) -> None:
         """Loads what telling the languages of a choice apart takes; raises now what it would raise when one speaks."""
-        import torch
-
-        languages = self.check_languages(choice, speech=True)
-        if len(languages) > 1:
-            self.space.identify([torch.zeros(_LEAST_SAMPLES)], sample_rate=16_000, languages=languages)
+        self.space.prepare_to_identify(self.check_languages(choice, speech=True))
 
     def _heard_and_written(self) -> list[str]:
         """What is heard has to be said again: a language that the bundle hears but cannot write is no use here."""

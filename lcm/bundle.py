@@ -72,9 +72,16 @@ class Part:
         """Every tensor, float32 on the CPU (integers keep their type).
 
         Raises:
+            BundleError: as `each_tensor`.
+        """
+        return dict(self.each_tensor())
+
+    def each_tensor(self) -> Iterator[tuple[str, Tensor]]:
+        """The same, one at a time.
+
+        Raises:
             BundleError: a shard is missing or damaged: what it holds is compared with its hash.
         """
-        tensors: dict[str, Tensor] = {}
         for shard, digest in zip(self.shards, self.hashes, strict=True):
             path = self.folder / shard
             try:
@@ -83,10 +90,9 @@ class Part:
                 with safe_open(path, framework="pt") as file:
                     for key in file.keys():  # noqa: SIM118, safe_open is no mapping
                         tensor = file.get_tensor(key)
-                        tensors[key] = tensor.float() if tensor.is_floating_point() else tensor
+                        yield key, tensor.float() if tensor.is_floating_point() else tensor
             except (OSError, SafetensorError) as error:
                 raise BundleError(f"{path} is missing or damaged ({error}); {_REPAIR}") from error
-        return tensors
 
     def sidecar(self, name: str) -> bytes:
         """A file that belongs to the part, for example the sentences of a reply bank."""

@@ -67,7 +67,7 @@ class Engine:
         Raises:
             BundleError: missing or damaged, no such variant, or made for another space.
         """
-        from lcm.space import chosen_device
+        from lcm.space.checks import chosen_device
 
         bundle = Bundle.open(name)
         if variant not in VARIANTS:

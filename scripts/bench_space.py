@@ -27,8 +27,8 @@ from lcm.bundle import Bundle
 from lcm.space import ConceptSpace, DecodingOptions
 from lcm.space.backend import Precision, TorchBackend
 from lcm.space.fbank import SAMPLE_RATE
+from lcm.space.layers import TiedProjection
 from lcm.space.packed import PackedLinear
-from lcm.space.text_decoder import TiedProjection
 from scripts.random_sonar import SPOKEN, write_random_sonar
 
 KINDS = ("encode_text", "decode_text", "encode_speech")

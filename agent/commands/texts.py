@@ -289,6 +289,6 @@ def _utterances(models: "Models", path: Path, languages: Sequence[str], config: 
     for event in events():
         if isinstance(event, Utterance):
             request = EncodeSpeech(0, 0, 0, event.samples, languages[0], candidates=candidates)
-            [heard] = models.encode_speech([request])
+            [heard] = models.encode_speech([request]) or []
             place = f"{path.name} {event.start_sample / 16_000:.2f}-{event.end_sample / 16_000:.2f} s"
             yield _Item(place, (place,), heard.concepts, heard.language or languages[0], heard.probability)

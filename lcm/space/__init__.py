@@ -3,22 +3,32 @@
 Shape letters here and below: B batch, T time (tokens, frames or samples), C concept, D model width.
 """
 
+import math
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from lcm.bundle import Bundle
-from lcm.errors import AudioInputError, ComputeDeviceError, ContextError, DecodingError, LanguageError, TextError
-from lcm.space.backend import Backend, Precision, TorchBackend, speech_part
+from lcm.errors import BackendError, BundleError, LanguageError, TextError
+from lcm.space.backend import Backend, BackendName, Precision, TorchBackend, speech_part
+from lcm.space.checks import (
+    chosen_device,
+    complete_options,
+    finite_concepts,
+    one_of,
+    samples_of,
+    utterances,
+    written_text,
+)
 from lcm.space.decoding import DecodingOptions
-from lcm.space.fbank import SAMPLE_RATE, fbank
+from lcm.space.fbank import SAMPLE_RATE, STEP, fbank
 from lcm.space.languages import Languages
 from lcm.space.pauses import cut_at_pauses
-from lcm.space.sentences import clean
 from lcm.space.text_decoder import TextDecoderConfig
 from lcm.space.text_encoder import TextEncoderConfig
 from lcm.space.tokenizer import PAD, Tokenizer
@@ -26,9 +36,9 @@ from lcm.space.tokenizer import PAD, Tokenizer
 __all__ = ["ConceptSpace", "DecodedText", "DecodingOptions", "EncodedPiece", "HeardSpeech"]
 
 BATCH = 64
-MIN_SECONDS, MAX_SECONDS = 0.1, 30.0
 SPEECH_BATCH = 16
-_PREFIX_AND_END = 3
+_STEP_SECONDS, _TOKENS_IN_STEP = 4.0, 48
+_PARTS = re.compile(r"(text_encoder|text_decoder|spoken_language|speech_encoder(_\w+)?)$")
 FRAMES_MULTIPLE = 16
 """Feature frames are padded to a multiple. oneDNN keeps compiled code for every length it meets, and no two utterances
 are equally long: over 360 utterances memory grew by 59 MB unpadded, by 17 MB (and no further) padded"""
@@ -84,7 +94,7 @@ class ConceptSpace:
         device: str = "auto",
         *,
         precision: Precision = "float32",
-        backend: Literal["noema", "sonar-space"] = "noema",
+        backend: BackendName = "noema",
         parts: Collection[str] | None = None,
     ) -> "ConceptSpace":
         """Load a bundle by name (`mini`; `sonar`, once it was fetched) or folder.
@@ -99,8 +109,12 @@ class ConceptSpace:
         Raises:
             BundleError: missing, damaged, its parts belong to different spaces, or do not fit this Noema.
             ComputeDeviceError: no such device here.
-            BackendError: no such backend here.
+            BackendError: no such backend here, or no such precision.
         """
+        one_of(precision, get_args(Precision), "precision", BackendError)
+        one_of(backend, get_args(BackendName), "backend", BackendError)
+        if unknown := [part for part in parts or () if not _PARTS.match(part)]:
+            raise BundleError(f"{unknown[0]!r} is no part of a space; there are text_encoder, text_decoder, …")
         bundle, where = Bundle.open(name), chosen_device(device)
         models: Backend
         if backend == "sonar-space":
@@ -126,7 +140,6 @@ class ConceptSpace:
         """
         return self._known[kind].resolve(language)
 
-    @torch.inference_mode()
     def encode_text(self, texts: Sequence[str], language: str | Sequence[str]) -> Tensor:
         """One concept a sentence.
 
@@ -146,7 +159,7 @@ class ConceptSpace:
         languages = self._languages(language, len(texts), "text")
         limit = TextEncoderConfig(**self.bundle.part("text_encoder").config).max_tokens
         rows = [
-            self.tokenizer.encode_source(_required(text), tag, max_tokens=limit)
+            self.tokenizer.encode_source(written_text(text), tag, max_tokens=limit)
             for text, tag in zip(texts, languages, strict=True)
         ]
         out = torch.empty(len(rows), self.dim)
@@ -157,7 +170,6 @@ class ConceptSpace:
             out[batch] = self._backend.encode_tokens(tokens)
         return out
 
-    @torch.inference_mode()
     def encode_speech(
         self, waveforms: Sequence[Tensor], sample_rate: int = SAMPLE_RATE, language: str | Sequence[str] = "eng"
     ) -> Tensor:
@@ -175,8 +187,8 @@ class ConceptSpace:
             AudioInputError: empty, too short or long, not finite, or not one channel.
             LanguageError: a language without a speech encoder.
         """
-        languages = self._languages(language, len(waveforms), "speech")
-        features = [fbank(_checked(waveform, sample_rate)) for waveform in waveforms]
+        features = [fbank(samples) for samples in utterances(waveforms, sample_rate)]
+        languages = self._languages(language, len(features), "speech")
         out = torch.empty(len(features), self.dim)
         for tag in dict.fromkeys(languages):
             of_tag = [i for i, spoken in enumerate(languages) if spoken == tag]
@@ -184,9 +196,12 @@ class ConceptSpace:
                 out[batch] = self._backend.encode_features(padded, lengths, tag)
         return out
 
-    @torch.inference_mode()
     def identify(
-        self, waveforms: Sequence[Tensor], sample_rate: int = SAMPLE_RATE, languages: Sequence[str] | None = None
+        self,
+        waveforms: Sequence[Tensor],
+        sample_rate: int = SAMPLE_RATE,
+        languages: Sequence[str] | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> list[HeardSpeech]:
         """The concept of each waveform, and which of some languages is spoken in it.
 
@@ -202,8 +217,10 @@ class ConceptSpace:
             waveforms: float32 [T] in −1 … 1 each (numpy arrays are taken too).
             sample_rate: of all of them; resampled to 16 kHz.
             languages: those that may be spoken; all that the bundle hears if left out. One alone needs no telling.
+            cancelled: asked between two steps of decoding.
 
         Raises:
+            DecodingCancelled: `cancelled()` answered true.
             AudioInputError: as `encode_speech`.
             LanguageError: a language without a speech encoder, none at all, or a bundle that cannot tell them apart.
             BundleError: the head belongs to another speech encoder.
@@ -212,14 +229,25 @@ class ConceptSpace:
         if len(allowed) == 1:
             concepts = self.encode_speech(waveforms, sample_rate, allowed[0])
             return [HeardSpeech(concept, allowed[0], {allowed[0]: 1.0}) for concept in concepts]
-        features = [fbank(_checked(waveform, sample_rate)) for waveform in waveforms]
-        shared = len({speech_part(self.bundle, tag) for tag in allowed}) == 1
-        concepts, scores = self._told_apart(features, allowed) if shared else self._decoded_again(features, allowed)
+        features = [fbank(samples) for samples in utterances(waveforms, sample_rate)]
+        concepts, scores = (
+            self._told_apart(features, allowed)
+            if self._hears_with_one(allowed)
+            else self._decoded_again(features, allowed, cancelled)
+        )
         probabilities = scores.double().softmax(dim=1)
         return [
             HeardSpeech(of_each[best], allowed[best], dict(zip(allowed, likely.tolist(), strict=True)))
             for of_each, likely, best in zip(concepts, probabilities, scores.argmax(dim=1).tolist(), strict=True)
         ]
+
+    def prepare_to_identify(self, languages: Sequence[str] | None = None) -> None:
+        """Loads now what `identify` takes, and raises what it would raise when somebody speaks."""
+        allowed = self._allowed(languages)
+        if len(allowed) > 1 and self._hears_with_one(allowed):
+            self.identify([torch.zeros(SAMPLE_RATE)], languages=allowed)
+        elif len(allowed) > 1:
+            self._backend.prepare(["text_decoder", *(speech_part(self.bundle, tag) for tag in allowed)])
 
     def decode_text(
         self,
@@ -249,7 +277,6 @@ class ConceptSpace:
         options = DecodingOptions(beam=beam, temperature=temperature, seeds=seeds, max_tokens=max_tokens)
         return [decoded.text for decoded in self.decode(concepts, language, options, cancelled)]
 
-    @torch.inference_mode()
     def decode(
         self,
         concepts: Tensor,
@@ -271,15 +298,16 @@ class ConceptSpace:
             DecodingError: options that do not go together, or are out of range.
             DecodingCancelled: `cancelled()` answered true.
         """
-        languages = self._speakers(concepts, language)
-        chosen = _checked_options(options or DecodingOptions(), len(concepts), self._decoder_config())
+        concepts = finite_concepts(concepts, self.dim)
+        languages = self._languages(language, len(concepts), "text")
+        chosen = complete_options(options or DecodingOptions(), len(concepts), self._decoder_config())
         prefixes = torch.tensor([self.tokenizer.target_prefix(tag) for tag in languages]).view(-1, 2)
         decoded: list[DecodedText] = []
         size = max(1, BATCH // chosen.beam)
         for start in range(0, len(concepts), size):
             rows = slice(start, start + size)
             own = replace(chosen, seeds=chosen.seeds[rows])
-            best = self._backend.decode(concepts[rows].float(), prefixes[rows], self.tokenizer.eos, own, cancelled)
+            best = self._backend.decode(concepts[rows], prefixes[rows], self.tokenizer.eos, own, cancelled)
             decoded += [DecodedText(self.tokenizer.decode(h.tokens), h.score, h.tokens, h.log_probs) for h in best]
         return decoded
 
@@ -297,7 +325,7 @@ class ConceptSpace:
             AudioInputError: too short, not finite, or not one channel.
             LanguageError: a language without a speech encoder.
         """
-        samples = _samples(waveform, sample_rate)
+        samples = samples_of(waveform, sample_rate)
         pieces = cut_at_pauses(samples, self.bundle.longest_seconds)
         concepts = self.encode_speech([samples[start:end] for start, end in pieces], language=language)
         return [
@@ -305,7 +333,6 @@ class ConceptSpace:
             for (start, end), concept in zip(pieces, concepts, strict=True)
         ]
 
-    @torch.inference_mode()
     def logits(self, concepts: Tensor, texts: Sequence[str], language: str | Sequence[str]) -> list[Tensor]:
         """What the decoder says at each place of a given text: teacher forcing.
 
@@ -314,17 +341,20 @@ class ConceptSpace:
 
         Raises:
             ContextError, LanguageError: as `decode`.
-            TextError: as `encode_text`, or not one text a concept.
+            TextError: as `encode_text`, not one text a concept, or a text longer than the decoder's limit.
         """
-        languages = self._speakers(concepts, language)
+        concepts = finite_concepts(concepts, self.dim)
+        languages = self._languages(language, len(concepts), "text")
         if len(texts) != len(concepts) or isinstance(texts, str):
             raise TextError(f"give one text for each of {len(concepts)} concepts")
         limit = self._decoder_config().max_tokens
         said: list[Tensor] = []
         for number, (text, tag) in enumerate(zip(texts, languages, strict=True)):
-            tokens = [*self.tokenizer.target_prefix(tag), *self.tokenizer.encode(_required(text))][:limit]
-            given = self._backend.logits(concepts[number : number + 1].float(), torch.tensor([tokens]))
-            said.append(given[0, 1:])
+            tokens = [*self.tokenizer.target_prefix(tag), *self.tokenizer.encode(written_text(text))]
+            if len(tokens) > limit:
+                raise TextError(f"a text has {len(tokens)} tokens, the decoder takes {limit}; split it into sentences")
+            given = self._backend.logits(concepts[number : number + 1], torch.tensor([tokens]))
+            said.append(given[0, 1:].clone())  # one that may be trained on: what comes out of the models may not
         return said
 
     def _allowed(self, languages: Sequence[str] | None) -> list[str]:
@@ -344,20 +374,24 @@ class ConceptSpace:
             concepts[batch], scores[batch] = self._backend.identify_features(padded, lengths, languages)
         return concepts[:, None].expand(-1, len(languages), -1), scores
 
-    def _decoded_again(self, features: list[Tensor], languages: list[str]) -> tuple[Tensor, Tensor]:
+    def _hears_with_one(self, languages: Sequence[str]) -> bool:
+        return len({speech_part(self.bundle, tag) for tag in languages}) == 1
+
+    def _decoded_again(
+        self, features: list[Tensor], languages: list[str], cancelled: Callable[[], bool]
+    ) -> tuple[Tensor, Tensor]:
         """One encoder hears each: concepts [B, L, C], and the decoder's score of each in its language, [B, L]."""
         concepts = torch.empty(len(features), len(languages), self.dim)
         scores = torch.empty(len(features), len(languages))
+        most = [most_tokens(len(frames) * STEP / SAMPLE_RATE) for frames in features]
         for number, tag in enumerate(languages):
             for batch, padded, lengths in _padded(features, range(len(features))):
                 concepts[batch, number] = self._backend.encode_features(padded, lengths, tag)
-            scores[:, number] = torch.tensor([decoded.score for decoded in self.decode(concepts[:, number], tag)])
+            for limit in dict.fromkeys(most):
+                rows = [row for row, own in enumerate(most) if own == limit]
+                decoded = self.decode(concepts[rows, number], tag, DecodingOptions(max_tokens=limit), cancelled)
+                scores[rows, number] = torch.tensor([sentence.score for sentence in decoded])
         return concepts, scores
-
-    def _speakers(self, concepts: Tensor, language: str | Sequence[str]) -> list[str]:
-        if concepts.ndim != 2 or concepts.shape[1] != self.dim or not bool(concepts.isfinite().all()):
-            raise ContextError(f"give finite concepts, [B, {self.dim}], not {tuple(concepts.shape)}")
-        return self._languages(language, len(concepts), "text")
 
     def _decoder_config(self) -> TextDecoderConfig:
         if "text_decoder" not in self.bundle.parts:
@@ -374,73 +408,12 @@ class ConceptSpace:
         return [known.resolve(tag) for tag in tags]
 
 
-def chosen_device(device: str) -> torch.device:
-    """`auto` → CUDA, else MPS, else CPU.
+def most_tokens(seconds: float) -> int:
+    """More than anybody says in that time, in steps of 4 s, so that few limits are needed.
 
-    Raises:
-        ComputeDeviceError: torch knows no such device, or cannot use it here.
+    A decoding in the wrong language would else go on until the decoder's own limit.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        what = str(error).splitlines()[0]
-        raise ComputeDeviceError(f"cannot compute on {device!r} ({what}); choose auto, cpu, cuda or mps") from error
-    return torch.device(device)
-
-
-def _checked_options(options: DecodingOptions, count: int, config: TextDecoderConfig) -> DecodingOptions:
-    """The options, filled up from the decoder's configuration."""
-    given = config.usual_tokens if options.max_tokens is None else options.max_tokens
-    if options.beam < 1 or given < 1 or not 0 <= options.temperature < float("inf"):
-        raise DecodingError("beam and max_tokens begin at 1, a temperature at 0")
-    if options.top_k < 0 or not 0 < options.top_p <= 1:
-        raise DecodingError("top_k begins at 1 (0 is all), top_p lies above 0 and is at most 1")
-    samples = options.temperature > 0
-    if options.beam > 1 and samples:
-        raise DecodingError("a beam search does not sample; leave out beam or temperature")
-    if not samples and (options.top_k or options.top_p < 1):
-        raise DecodingError("top_k and top_p belong to sampling; give a temperature above 0")
-    if options.seeds and len(options.seeds) != count:
-        raise DecodingError(f"{len(options.seeds)} seeds for {count} concepts; give one each")
-    longest = config.max_tokens - _PREFIX_AND_END
-    return replace(options, max_tokens=min(given, longest), seeds=options.seeds or range(count))
-
-
-def _required(text: str) -> str:
-    cleaned = " ".join(clean(text).split())
-    if not cleaned:
-        raise TextError("the text is empty; give at least one word")
-    return cleaned
-
-
-def _checked(waveform: Tensor, sample_rate: int) -> Tensor:
-    samples = _samples(waveform, sample_rate)
-    if len(samples) > MAX_SECONDS * SAMPLE_RATE:
-        raise AudioInputError(
-            f"a waveform lasts {len(samples) / SAMPLE_RATE:.1f} s, a concept takes {MAX_SECONDS:.0f} s at most: "
-            "cut it at pauses, as encode_recording does"
-        )
-    return samples
-
-
-def _samples(waveform: Tensor, sample_rate: int) -> Tensor:
-    """One channel of 16 kHz."""
-    samples = torch.as_tensor(waveform, dtype=torch.float32)
-    if samples.ndim != 1:
-        raise AudioInputError(f"a waveform has shape {tuple(samples.shape)}; give one channel, [T]")
-    if len(samples) < MIN_SECONDS * sample_rate:
-        raise AudioInputError(f"a waveform lasts {len(samples) / sample_rate:.2f} s; a concept needs {MIN_SECONDS} s")
-    if not bool(samples.isfinite().all()):
-        raise AudioInputError("a waveform holds samples that are not finite; read the file again")
-    return samples if sample_rate == SAMPLE_RATE else _resampled(samples, sample_rate)
-
-
-def _resampled(samples: Tensor, sample_rate: int) -> Tensor:
-    import soxr
-
-    return torch.from_numpy(soxr.resample(samples.numpy(), sample_rate, SAMPLE_RATE))
+    return _TOKENS_IN_STEP * math.ceil(seconds / _STEP_SECONDS)
 
 
 def _padded(features: Sequence[Tensor], chosen: Sequence[int]) -> Iterator[tuple[list[int], Tensor, Tensor]]:

@@ -6,7 +6,9 @@
 
 import functools
 import logging
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, Protocol, TypeVar
 
 import torch
@@ -17,6 +19,7 @@ from lcm.errors import BackendError, LanguageError
 from lcm.space.checkpoint import Kind, checkpoint_tensors
 from lcm.space.decoding import DecodingOptions, Hypothesis, Interrupted, decode
 from lcm.space.languages import base_language
+from lcm.space.memory import return_memory
 from lcm.space.packed import can_pack, pack
 from lcm.space.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from lcm.space.spoken_language import PART as SPOKEN_LANGUAGE
@@ -27,6 +30,7 @@ from lcm.space.w2v_bert import W2vBertConfig, W2vBertEncoder
 
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
 """`int8`: linear maps with weights of 8 bits, a scale a row; everything else bfloat16"""
+BackendName = Literal["noema", "sonar-space"]
 Settle = Callable[[nn.Module, str], None]
 M = TypeVar("M", bound=nn.Module)
 _NAME_IT = (
@@ -86,15 +90,18 @@ class TorchBackend:
         module: nn.Module = getattr(self, f"_{part}")
         return module
 
+    @torch.inference_mode()
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """[B, T] int64, padded with `PAD` → [B, C] float32 on the CPU."""
         return self._text_encoder(tokens.to(self._device)).cpu()
 
+    @torch.inference_mode()
     def encode_features(self, features: Tensor, lengths: Tensor, language: str) -> Tensor:
         """[B, F, 80], zero past each utterance's `lengths` [B] → [B, C] float32 on the CPU."""
         encoder = self._speech_encoder(speech_part(self._bundle, language))
         return encoder(features.to(self._device), lengths.to(self._device)).float().cpu()
 
+    @torch.inference_mode()
     def identify_features(self, features: Tensor, lengths: Tensor, languages: Sequence[str]) -> tuple[Tensor, Tensor]:
         """As `encode_features`, where one encoder hears all: also the log-odds of `languages`, [B, L] float32.
 
@@ -112,12 +119,14 @@ class TorchBackend:
         columns = [head.config.languages.index(tag) for tag in languages]
         return encoder.read(frames).float().cpu(), head(frames)[:, columns].cpu()
 
+    @torch.inference_mode()
     def decode(
         self, concepts: Tensor, prefixes: Tensor, eos: int, options: DecodingOptions, cancelled: Interrupted
     ) -> list[Hypothesis]:
         """[B, C] and target prefixes [B, 2] → the best sentence of each."""
         return decode(self._text_decoder, concepts.to(self._device), prefixes.to(self._device), eos, options, cancelled)
 
+    @torch.inference_mode()
     def logits(self, concepts: Tensor, tokens: Tensor) -> Tensor:
         """[B, C] and the tokens so far [B, T] → [B, T, V] float32 on the CPU: what each position says comes next."""
         decoder = self._text_decoder
@@ -152,11 +161,12 @@ class TorchBackend:
         with fitting(part):
             with torch.device("meta"):
                 module = build()
-            given = checkpoint_tensors(part.checkpoint, kind) if part.checkpoint else part.tensors().items()
+            given = checkpoint_tensors(part.checkpoint, kind) if part.checkpoint else part.each_tensor()
             fill(module, given, self._device, self._dtype, self._settle)
             fill(module, (shared or {}).items(), self._device, self._dtype, self._settle)
             if missing := [name for name, tensor in module.state_dict().items() if tensor.is_meta]:
                 raise ValueError(f"{missing[0]!r} is missing, and {len(missing) - 1} more")
+        return_memory()
         return module.to(self._device).eval()  # positions are not stored
 
 
@@ -173,18 +183,33 @@ def _int8_weights() -> Settle:
     Raises:
         BackendError: torchao is not installed.
     """
-    for chatty in ("torchao", "torch.utils._pytree"):  # they warn of GPU kernels and of each other
-        logging.getLogger(chatty).setLevel(logging.ERROR)
     try:
-        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+        with quiet("torchao", "torch.utils._pytree"):  # they warn of GPU kernels and of each other
+            from torchao.quantization import Int8WeightOnlyConfig, quantize_
     except ImportError as error:
-        raise BackendError(f"int8 needs torchao ({error}): pip install 'noema[int8]', or take bfloat16") from error
+        install = f"{sys.executable} -m pip install torchao"
+        raise BackendError(f"int8 needs torchao ({error}): {install}, or take bfloat16") from error
 
     def round_weight(module: nn.Module, name: str) -> None:
         if isinstance(child := module.get_submodule(name), nn.Linear):
             quantize_(child, Int8WeightOnlyConfig())
+            return_memory()
 
     return round_weight
+
+
+@contextmanager
+def quiet(*names: str) -> Iterator[None]:
+    """Loggers that say nothing but errors for a while."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def speech_module(part: Part) -> SpeechEncoder | W2vBertEncoder:
@@ -223,9 +248,9 @@ def fill(
     """
     places = module.state_dict(keep_vars=True)
     for name, tensor in tensors:
-        place = places.get(name)
+        place = places.pop(name, None)
         if place is None:
-            raise ValueError(f"there is no place for {name!r}")
+            raise ValueError(f"there is no place for {name!r}, or it comes twice")
         if place.shape != tensor.shape:
             raise ValueError(f"{name!r} is {list(tensor.shape)}, expected {list(place.shape)}")
         value = tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)

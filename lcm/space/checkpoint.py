@@ -6,10 +6,7 @@ because it cannot change the result, is dropped: queries and keys of attention t
 embedding, rows of an embedding that nobody looks up. Knows nothing of sizes: `fill` finds what does not fit.
 """
 
-import ctypes
-import mmap
 import re
-import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lcm.errors import BundleError
+from lcm.space.memory import give_back
 
 Kind = Literal["text_encoder", "text_decoder", "speech_encoder"]
 
@@ -87,17 +85,18 @@ def checkpoint_tensors(path: Path, kind: Kind) -> Iterator[tuple[str, Tensor]]:
     """
     content, mapped = _unpickled(path)
     state, older = _state(path, content)
+    del content  # or every tensor that was given stays alive
     for key in list(state):
         value = state.pop(key)
-        tensor = value.weight.detach() if isinstance(value, nn.Embedding) else value
+        tensor = value._parameters.get("weight") if isinstance(value, nn.Embedding) else value
         if re.match(_DROPPED[kind], key):
             continue
         if not isinstance(tensor, Tensor):
             raise BundleError(f"{path}: {key!r} is no tensor; this is no checkpoint of SONAR, fetch it again")
         name = our_name(key, kind)
-        yield name, _our_value(tensor, name, older=older and kind != "speech_encoder")
+        yield name, _our_value(tensor.detach(), name, older=older and kind != "speech_encoder")
         if mapped:
-            _give_back(tensor)
+            give_back(tensor)
 
 
 def our_name(key: str, kind: Kind) -> str:
@@ -137,14 +136,3 @@ def _unpickled(path: Path) -> tuple[Any, bool]:
     except (OSError, EOFError, RuntimeError, ValueError, LookupError, AttributeError, TypeError, PickleError) as error:
         what = " ".join(str(error).split())[:200]
         raise BundleError(f"{path} cannot be read as a checkpoint ({what}); fetch it again") from error
-
-
-def _give_back(tensor: Tensor) -> None:
-    """Tells Linux that the mapped pages of a tensor are not needed any more; they would count as ours until the end."""
-    if not sys.platform.startswith("linux") or tensor.nbytes < mmap.PAGESIZE:
-        return
-    storage = tensor.untyped_storage()
-    first = -(-storage.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
-    length = (storage.data_ptr() + storage.nbytes() - first) // mmap.PAGESIZE * mmap.PAGESIZE
-    if length > 0:
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), mmap.MADV_DONTNEED)

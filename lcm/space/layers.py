@@ -133,6 +133,23 @@ class FeedForward(nn.Module):
         return self.output_proj(F.relu(self.inner_proj(x)))
 
 
+class TiedProjection(nn.Module):
+    """The embedding read backwards: [..., D] → [..., V]."""
+
+    def __init__(self, embed: nn.Embedding) -> None:
+        super().__init__()
+        self._embed = (embed,)  # inside a tuple: its weights belong to the decoder, once
+
+    @property
+    def weight(self) -> Tensor:
+        """[V, D]."""
+        return self._embed[0].weight
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[..., D] → [..., V]."""
+        return F.linear(hidden, self.weight)
+
+
 class EncoderLayer(nn.Module):
     """Pre-norm encoder layer."""
 

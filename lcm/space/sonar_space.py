@@ -50,6 +50,7 @@ class SonarSpaceBackend:
         for part in parts:
             self.module(part)
 
+    @torch.inference_mode()
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """[B, T] int64, padded with `PAD` → [B, C] float32 on the CPU."""
         from fairseq2.nn import BatchLayout
@@ -57,6 +58,7 @@ class SonarSpaceBackend:
         layout = BatchLayout.of(tokens.to(self._device), (tokens != PAD).sum(dim=1).tolist())
         return self.module("text_encoder")(tokens.to(self._device), layout).sentence_embeddings.float().cpu()
 
+    @torch.inference_mode()
     def encode_features(self, features: Tensor, lengths: Tensor, language: str) -> Tensor:
         """[B, F, 80], zero past each utterance's `lengths` [B] → [B, C] float32 on the CPU."""
         from fairseq2.nn import BatchLayout
@@ -74,6 +76,7 @@ class SonarSpaceBackend:
         """
         raise BackendError("sonar-space has no encoder that hears several languages; leave out the backend")
 
+    @torch.inference_mode()
     def decode(
         self, concepts: Tensor, prefixes: Tensor, eos: int, options: DecodingOptions, cancelled: Interrupted
     ) -> list[Hypothesis]:
@@ -104,6 +107,7 @@ class SonarSpaceBackend:
         of_tags = self.logits(concepts, prefixes[:, :1])[:, 0].log_softmax(dim=1).gather(1, prefixes[:, 1:])[:, 0]
         return [_hypothesis(best[0], of_tag, eos) for best, of_tag in zip(found, of_tags.tolist(), strict=True)]
 
+    @torch.inference_mode()
     def logits(self, concepts: Tensor, tokens: Tensor) -> Tensor:
         """[B, C] and the tokens so far [B, T] → [B, T, V] float32 on the CPU."""
         from fairseq2.nn import BatchLayout

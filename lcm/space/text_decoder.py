@@ -6,10 +6,9 @@ Knows nothing of tokenisation. SONAR's decoder [SONAR §4]: pre-norm, output pro
 import math
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lcm.space.layers import DecoderLayer, LayerCache, sinusoidal_positions
+from lcm.space.layers import DecoderLayer, LayerCache, TiedProjection, sinusoidal_positions
 from lcm.space.tokenizer import PAD
 
 
@@ -46,23 +45,6 @@ class DecoderState:
             [LayerCache(c.keys[rows], c.values[rows]) for c in self.caches],
             self.position,
         )
-
-
-class TiedProjection(nn.Module):
-    """The embedding read backwards: [..., D] → [..., V]."""
-
-    def __init__(self, embed: nn.Embedding) -> None:
-        super().__init__()
-        self._embed = (embed,)  # inside a tuple: its weights belong to the decoder, once
-
-    @property
-    def weight(self) -> Tensor:
-        """[V, D]."""
-        return self._embed[0].weight
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """[..., D] → [..., V]."""
-        return F.linear(hidden, self.weight)
 
 
 class TextDecoder(nn.Module):

@@ -1,6 +1,7 @@
 """Which language is spoken: one head on one encoder, or each language's own encoder and the decoder's confidence."""
 
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +11,8 @@ import torch
 
 from lcm.bundle import Bundle, BundleWriter
 from lcm.errors import BundleError, LanguageError
-from lcm.space import ConceptSpace
+from lcm.space import ConceptSpace, DecodingOptions, most_tokens
+from lcm.space.decoding import DecodingCancelled
 from lcm.space.fbank import fbank
 from lcm.space.speech_encoder import SpeechFrames, speech_encoder_from_part
 from lcm.space.spoken_language import PART, SpokenLanguage, SpokenLanguageConfig, phone_shares
@@ -100,7 +102,8 @@ def test_a_head_for_another_encoder_is_refused(small_bundle: Path, tmp_path: Pat
 def test_the_language_whose_words_the_decoder_is_surest_of_is_taken(golden: ConceptSpace) -> None:
     heard = golden.identify(waveforms())
     concepts = {tag: golden.encode_speech(waveforms(), language=tag) for tag in ("eng", "fra")}
-    scores = torch.tensor([[d.score for d in golden.decode(concepts[tag], tag)] for tag in ("eng", "fra")]).T
+    limit = DecodingOptions(max_tokens=most_tokens(max(len(w) for w in waveforms()) / 16_000))
+    scores = torch.tensor([[d.score for d in golden.decode(concepts[tag], tag, limit)] for tag in ("eng", "fra")]).T
     assert [h.language for h in heard] == [("eng", "fra")[best] for best in scores.argmax(dim=1).tolist()]
     for number, utterance in enumerate(heard):
         torch.testing.assert_close(utterance.concept, concepts[utterance.language][number], atol=1e-5, rtol=0)
@@ -114,6 +117,22 @@ def test_decoded_again_alone_or_in_a_batch_is_the_same(golden: ConceptSpace) -> 
         assert alone.language == together.language
         assert alone.probabilities == pytest.approx(together.probabilities, abs=1e-4)
         torch.testing.assert_close(alone.concept, together.concept, atol=1e-4, rtol=0)
+
+
+def test_telling_can_be_given_up(golden: ConceptSpace) -> None:
+    with pytest.raises(DecodingCancelled):
+        golden.identify(waveforms(), cancelled=lambda: True)
+
+
+def test_getting_ready_to_tell_decodes_nothing(golden: ConceptSpace) -> None:
+    begun = Counter[str]()
+    decoder = golden._backend.module("text_decoder")  # type: ignore[attr-defined]
+    hook = decoder.layer_norm.register_forward_hook(lambda *_: begun.update(["step"]))
+    golden.prepare_to_identify()
+    assert not begun
+    golden.identify(waveforms()[:1])
+    hook.remove()
+    assert begun
 
 
 def test_one_language_needs_no_telling(golden: ConceptSpace) -> None:
