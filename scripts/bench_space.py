@@ -13,11 +13,11 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,22 @@ _PASSAGE = (
 Call = Callable[[], Any]
 
 
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+def _some_of(known: Sequence[str]) -> Callable[[str], list[str]]:
+    def some(text: str) -> list[str]:
+        chosen = text.split(",")
+        if unknown := [name for name in chosen if name not in known]:
+            raise argparse.ArgumentTypeError(f"no {unknown[0]!r}; choose of {', '.join(known)}")
+        return chosen
+
+    return some
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """One input, as each side takes it."""
@@ -62,36 +78,40 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", default="small", choices=("small", "official"), help="of the models (%(default)s)")
     parser.add_argument("--device", default="cpu", help="any torch device (%(default)s)")
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16", "float16"))
+    precisions = get_args(Precision)
     parser.add_argument(
-        "--also", default="", metavar="P,P", help="precisions to measure ours in as well: bfloat16, float16, int8"
+        "--also", type=_some_of(precisions), default=[], metavar="P,P", help="precisions to measure ours in as well"
     )
-    parser.add_argument("--only", default=",".join(KINDS), metavar="K,K", help=f"which of {', '.join(KINDS)}")
-    parser.add_argument("--rounds", type=int, default=9, help="each case, after one that warms up (%(default)s)")
+    parser.add_argument(
+        "--only", type=_some_of(KINDS), default=KINDS, metavar="K,K", help=f"which of {', '.join(KINDS)}"
+    )
+    parser.add_argument(
+        "--rounds", type=_positive, default=9, metavar="N", help="each case, after one that warms up (%(default)s)"
+    )
     parser.add_argument("--folder", type=Path, default=Path("runs/bench_space"), help="of the weights (%(default)s)")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measures."""
     beside = importlib.util.find_spec("sonar") is not None
-    if not beside and BESIDE.exists():
+    if not beside and BESIDE.exists() and Path(sys.prefix) != BESIDE.parents[1]:
         print(f"bench: going on in {BESIDE.parents[1]}, where sonar-space is", file=sys.stderr, flush=True)
         os.execv(BESIDE, [str(BESIDE), "-m", "scripts.bench", *sys.argv[1:]])
     if not beside:
         print("bench: no sonar-space here, so ours alone (./scripts/test --sonar installs it)", file=sys.stderr)
     folder = write_random_sonar(args.folder, args.size)
-    kinds = args.only.split(",")
     measured: dict[str, Any] = {name: {} for name in ("ratio", "ours_ms", "theirs_ms", "difference", "products")}
     also: dict[str, dict[str, float]] = {}
-    for kind in kinds:
+    for kind in args.only:
         for case, figures in _measured(kind, folder, args, beside):
             for name, value in figures.items():
                 measured[name][case] = value
-        for precision in filter(None, args.also.split(",")):
+        for precision in args.also:
             ours = _ours_alone(kind, folder, args, precision)
             rivals = measured["theirs_ms"] or measured["ours_ms"]
             also.setdefault(precision, {}).update({case: _round(rivals[case] / ms) for case, ms in ours.items()})
     sides = ("ours", "theirs") if beside else ("ours",)
-    peak = {kind: {side: peak_mb(side, kind, folder, args) for side in sides} for kind in kinds}
+    peak = {kind: {side: peak_mb(side, kind, folder, args) for side in sides} for kind in args.only}
     ratios = list(measured["ratio"].values())
     return {
         "benchmark": "space",
@@ -113,25 +133,23 @@ def _measured(kind: str, folder: Path, args: argparse.Namespace, beside: bool) -
     space, module = _loaded(kind, folder, args.device, args.precision)
     theirs = _sonar_pipeline(kind, folder, args.device, args.precision) if beside else None
     for case in cases(kind, space, theirs):
-        own, other = [], []
         figures: dict[str, Any] = {}
-        warm = case.ours()
+        alone, warm = products_of(module, case.ours)
         if case.theirs:
             figures["difference"] = _difference(warm, case.theirs())
-        for _ in range(args.rounds):
-            own.append(_timed(case.ours, args.device))
-            if case.theirs:
-                other.append(_timed(case.theirs, args.device))
+        turns = [case.ours, alone, *([case.theirs] if case.theirs else [])]
+        rounds = [[_timed(call, args.device) for call in turns] for _ in range(args.rounds)]
+        own, products, *other = zip(*rounds, strict=True)
         figures["ours_ms"] = _round(statistics.median(own))
-        if other:
-            figures["theirs_ms"] = _round(statistics.median(other))
-            figures["ratio"] = _round(statistics.median(b / a for a, b in zip(own, other, strict=True)))
+        for theirs_ms in other:
+            figures["theirs_ms"] = _round(statistics.median(theirs_ms))
+            figures["ratio"] = _round(statistics.median(b / a for a, b in zip(own, theirs_ms, strict=True)))
             if figures["ratio"] < ENOUGH:
-                alone = statistics.median(products_ms(module, case.ours, args.device, args.rounds))
                 figures["products"] = {
-                    "ms": _round(alone),
-                    "share_of_ours": _round(alone / figures["ours_ms"]),
-                    "highest_possible_ratio": _round(figures["theirs_ms"] / alone),
+                    "share_of_ours": _round(statistics.median(b / a for a, b in zip(own, products, strict=True))),
+                    "ratio_if_nothing_else": _round(
+                        statistics.median(b / a for a, b in zip(products, theirs_ms, strict=True))
+                    ),
                 }
         print(f"{case.name}: {figures}", file=sys.stderr, flush=True)
         yield case.name, figures
@@ -234,26 +252,26 @@ def _sonar_pipeline(kind: str, folder: Path, device: str, precision: Precision) 
     return pipeline(module, tokenizer, device=where)
 
 
-def products_ms(model: nn.Module, call: Call, device: str, rounds: int) -> list[float]:
-    """The matrix products with weights that one call makes, alone: what no implementation in this precision avoids."""
+def products_of(model: nn.Module, call: Call) -> tuple[Call, Any]:
+    """The matrix products with weights that one call makes, alone, and what the call gave."""
     calls: list[tuple[nn.Module, Tensor]] = []
 
-    def note(module: nn.Module, given: tuple[Tensor, ...], _: Any) -> None:
-        calls.append((module, given[0]))
+    def note(module: nn.Module, x: tuple[Tensor, ...], _: Any) -> None:
+        calls.append((module, x[0]))
 
     maps = [module for module in model.modules() if isinstance(module, nn.Linear | PackedLinear | TiedProjection)]
     hooks = [module.register_forward_hook(note) for module in maps]
-    call()
+    given = call()
     for hook in hooks:
         hook.remove()
 
     def products() -> None:
         with torch.inference_mode():
-            for module, given in calls:
-                module(given)
+            for module, x in calls:
+                module(x)
 
     products()
-    return [_timed(products, device) for _ in range(rounds)]
+    return products, given
 
 
 def peak_mb(side: str, kind: str, folder: Path, args: argparse.Namespace) -> dict[str, float]:

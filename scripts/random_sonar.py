@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -57,18 +57,19 @@ def write_random_sonar(folder: Path, size: Size) -> Path:
         folder: of all of them.
         size: `small` is sonar-space's small text architecture and six conformers, `official` what Meta published.
     """
-    made = folder / f"random_{size}"
-    if (made / "bundle.json").exists():
-        return made
-    aside = made.with_name(made.name + ".new")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    shutil.copyfile(Bundle.open("mini").tokenizer_path(), aside / TOKENIZER)
     text = "basic" if size == "official" else size
     encoder, decoder = TEXT_ENCODERS[text], TEXT_DECODERS[text]
     speech = SPEECH_ENCODERS["english"]
     if size == "small":
         speech = replace(speech, layers=SMALL_CONFORMERS)
+    made = folder / f"random_{size}"
+    if (made / "bundle.json").exists() and _sizes(made) == [asdict(config) for config in (encoder, decoder, speech)]:
+        return made
+    shutil.rmtree(made, ignore_errors=True)
+    aside = made.with_name(made.name + ".new")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    shutil.copyfile(Bundle.open("mini").tokenizer_path(), aside / TOKENIZER)
     pieces = Tokenizer.from_file(aside / TOKENIZER, TEXT_LANGUAGES).language_id(TEXT_LANGUAGES[0])
     with torch.device("meta"):
         modules: dict[Kind, nn.Module] = {
@@ -84,6 +85,11 @@ def write_random_sonar(folder: Path, size: Size) -> Path:
     writer.adopt_part(f"speech_encoder_{SPOKEN}", asdict(speech), "speech_encoder.pt")
     writer.describe(languages={"text": list(TEXT_LANGUAGES), "speech": [SPOKEN]}, longest_seconds=30.0)
     return aside.rename(made)
+
+
+def _sizes(folder: Path) -> list[Any]:
+    bundle = Bundle.open(folder)
+    return [bundle.part(name).config for name in ("text_encoder", "text_decoder", f"speech_encoder_{SPOKEN}")]
 
 
 def published_tensors(module: nn.Module, kind: Kind, pieces: int | None = None) -> Iterator[tuple[str, Tensor]]:

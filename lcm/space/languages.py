@@ -6,7 +6,7 @@ knows one of them. Two letters (`en`) and English names (`Swahili`) are no tags,
 
 import difflib
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +49,11 @@ def _of_two_letters() -> dict[str, str]:
     return {known.two_letters: base_language(known.tag) for known in known_languages() if known.two_letters}
 
 
+@functools.cache
+def _of_names() -> dict[str, str]:
+    return {name.casefold(): base for base, name in _names().items()}
+
+
 def base_language(tag: str) -> str:
     """`eng_Latn` → `eng`: the language without its script."""
     return tag.split("_", 1)[0].casefold()
@@ -62,10 +67,16 @@ def language_name(tag: str) -> str:
 class Languages:
     """The languages of one modality of a bundle."""
 
-    def __init__(self, tags: Sequence[str], of: str) -> None:
-        """`tags` as the bundle writes them; `of` says in errors who covers them."""
+    def __init__(self, tags: Sequence[str], of: str, elsewhere: Callable[[str], str] = lambda tag: "") -> None:
+        """Of one bundle, or of all there is.
+
+        Args:
+            tags: as the bundle writes them.
+            of: says in errors who covers them.
+            elsewhere: what to do for a language that is not among them, as an error says it; empty for nothing.
+        """
         self.tags = list(tags)
-        self._of = of
+        self._of, self._elsewhere = of, elsewhere
         self._exact = {tag.casefold(): tag for tag in tags}
         self._by_base: dict[str, list[str]] = {}
         for tag in tags:
@@ -83,22 +94,35 @@ class Languages:
         candidates = self._by_base.get(base_language(tag), [])
         if len(candidates) == 1 and ("_" not in tag or "_" not in candidates[0]):
             return candidates[0]
-        named = candidates or self._nearest(tag)
-        hint = f"did you mean {_listed(named)}?" if named else f"it covers {few(self.tags)}"
-        raise LanguageError(f"{self._of} does not cover language {tag!r}; {hint}")
+        named = candidates or self.named(tag)
+        advice = "" if named else self._elsewhere(tag)
+        if not advice and (near := named or self._nearest(tag)):
+            raise LanguageError(f"{self._of} does not cover language {tag!r}; did you mean {_listed(near)}?")
+        told = [f"{self._of} does not cover language {tag!r}", f"it covers {few(self.tags)}", advice]
+        raise LanguageError("; ".join(filter(None, told)))
+
+    def named(self, written: str) -> list[str]:
+        """The tags of a language, in all its scripts, that is written as a code of two or three letters or a name."""
+        also = base_language(_ALSO.get(written.casefold(), ""))
+        return self._by_base.get(_base_of(written)) or self._by_base.get(also, [])
 
     def _nearest(self, tag: str) -> list[str]:
-        """Tags whose code, two letters or English name are like what was written."""
+        """Tags whose code or English name are like what was written."""
         written = tag.casefold()
-        base = _of_two_letters().get(base_language(written), base_language(written))
-        if base in self._by_base:
-            return self._by_base[base]
         names = {_names().get(base_language(known), known).casefold(): known for known in self.tags}
+        if name := language_name(_base_of(tag)):  # a language it is, so codes like it would be others
+            return [known for other, known in names.items() if name.casefold() in other][:_NEAREST]
         inside = [known for name, known in names.items() if len(written) >= _LEAST_LETTERS and written in name]
         alike = difflib.get_close_matches(written, names, _NEAREST, cutoff=0.75)
-        codes = difflib.get_close_matches(base, self._by_base, _NEAREST, cutoff=0.6)
+        codes = difflib.get_close_matches(base_language(tag), self._by_base, _NEAREST, cutoff=0.6)
         found = [*inside, *(names[name] for name in alike), *(t for code in codes for t in self._by_base[code])]
         return list(dict.fromkeys(found))[:_NEAREST]
+
+
+def _base_of(written: str) -> str:
+    """`sw`, `swh_Latn`, `Swahili` → `swh`; what is no language of SONAR's stays what it is."""
+    base = base_language(written)
+    return _of_two_letters().get(base) or _of_names().get(written.casefold()) or base
 
 
 def _listed(tags: Sequence[str]) -> str:

@@ -1,22 +1,31 @@
 """SONAR: what Meta has published, under which licence, and its files in a folder as a bundle of ours.
 
 The facts are the cards of sonar-space 0.5.0 and SONAR's LICENSE.md [SONAR repository]. The two disagree on Swedish:
-its encoder is published and licensed, but has no card. Knows nothing of networks: `agent/fetch.py` downloads.
+its encoder is published and licensed, but has no card. Whether a file is what its card says is told by names and
+shapes: no hashes are published. Knows nothing of networks: `agent/fetch.py` downloads.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
 
 from lcm.bundle import TOKENIZER as TOKENIZER_FILE
 from lcm.bundle import Bundle, BundleWriter
-from lcm.space.languages import known_languages
-from lcm.space.text_decoder import TextDecoderConfig
-from lcm.space.text_encoder import TextEncoderConfig
-from lcm.space.w2v_bert import W2vBertConfig
+from lcm.errors import BundleError
+from lcm.fetched import SONAR as NAME
+from lcm.fetched import folder_option
+from lcm.space.backend import fill
+from lcm.space.checkpoint import Kind, checkpoint_tensors
+from lcm.space.languages import Languages, known_languages
+from lcm.space.text_decoder import TextDecoder, TextDecoderConfig
+from lcm.space.text_encoder import TextEncoder, TextEncoderConfig
+from lcm.space.tokenizer import Tokenizer
+from lcm.space.w2v_bert import W2vBertConfig, W2vBertEncoder
 
-NAME = "sonar"
 ADDRESS = "https://dl.fbaipublicfiles.com/SONAR/"
 CODE_LICENCE = "MIT"
 MIT, NON_COMMERCIAL = "MIT", "CC-BY-NC-4.0"
@@ -36,6 +45,9 @@ TEXT_DECODERS = {
     "small": TextDecoderConfig(32_005, layers=6, ffn_dim=4_096, **_DECODER),
     "toy": TextDecoderConfig(1_024, dim=32, layers=2, heads=4, ffn_dim=128, concept_dim=32, **_DECODER),
 }
+_KINDS: dict[type[nn.Module], Kind] = {
+    TextEncoder: "text_encoder", TextDecoder: "text_decoder", W2vBertEncoder: "speech_encoder"
+}  # fmt: skip
 SPEECH_ENCODERS = {"english": W2vBertConfig(), "non_english": W2vBertConfig(pooler_layers=6)}
 
 # Published without and with the right to earn money by it.
@@ -120,13 +132,13 @@ def write_sonar_bundle(
     """
     writer = BundleWriter(folder, NAME, hashes=hashes)
     for card in sorted(cards, key=lambda c: c.part != "text_encoder"):  # the space first: the others belong to it
+        if card.part == "tokenizer":
+            continue
+        config = asdict(_config(card, text))
         if card.part == "text_encoder":
-            writer.adopt_space(list(card.languages), asdict(TEXT_ENCODERS[text]), card.saved_as)
-        elif card.part == "text_decoder":
-            writer.adopt_part(card.part, asdict(TEXT_DECODERS[text]), card.saved_as)
-        elif card.part != "tokenizer":
-            kind = "english" if card.languages == ("eng",) else "non_english"
-            writer.adopt_part(card.part, asdict(SPEECH_ENCODERS[kind]), card.saved_as)
+            writer.adopt_space(list(card.languages), config, card.saved_as)
+        else:
+            writer.adopt_part(card.part, config, card.saved_as)
     spoken = [tag for tag in SPEECH_CARDS if f"speech_encoder_{tag}" in writer.description["parts"]]
     licences = writer.description.get("licences", {}) | {card.saved_as: card.licence for card in cards}
     licences = {file: licence for file, licence in licences.items() if file in writer.description["files"]}
@@ -136,3 +148,67 @@ def write_sonar_bundle(
         licences=licences,
     )
     return Bundle.open(folder)
+
+
+def module_of(card: Card) -> nn.Module:
+    """The module that a checkpoint fills, on the meta device: it has shapes, and no memory."""
+    config = _config(card)
+    with torch.device("meta"):
+        if isinstance(config, TextEncoderConfig):
+            return TextEncoder(config)
+        return TextDecoder(config) if isinstance(config, TextDecoderConfig) else W2vBertEncoder(config)
+
+
+def misfit(path: Path, card: Card) -> str:
+    """What shows that a file is not what its card says; empty if nothing does. Reads names and shapes, not weights."""
+    try:
+        if card.part == "tokenizer":
+            found = Tokenizer.from_file(path, card.languages).vocab_size
+            return "" if found == _VOCABULARY else f"it makes {found:,} tokens of its languages, not {_VOCABULARY:,}"
+        return checkpoint_misfit(path, module_of(card))
+    except BundleError as error:
+        return " ".join(str(error).split())
+
+
+def checkpoint_misfit(path: Path, module: nn.Module) -> str:
+    """The first tensor of a checkpoint that does not fit a module on the meta device, or that it lacks; empty if none.
+
+    Raises:
+        BundleError: it is no checkpoint.
+    """
+    missing = dict.fromkeys(module.state_dict())
+
+    def shapes() -> Iterator[tuple[str, Tensor]]:
+        for name, tensor in checkpoint_tensors(path, _KINDS[type(module)]):
+            missing.pop(name, None)
+            yield name, tensor.to("meta")
+
+    try:
+        fill(module, shapes(), torch.device("meta"), torch.float32)
+    except (ValueError, RuntimeError, LookupError, TypeError) as error:
+        return " ".join(str(error).split())[:200]
+    return f"{next(iter(missing))!r} is missing, and {len(missing) - 1} more" if missing else ""
+
+
+def fetchable(bundle: Bundle, kind: Literal["text", "speech"]) -> Callable[[str], str]:
+    """What to say of a language that a bundle lacks: how to fetch it, if SONAR has it."""
+    published = Languages(TEXT_LANGUAGES if kind == "text" else list(SPEECH_CARDS), "SONAR")
+
+    def advice(written: str) -> str:
+        found = published.named(written)
+        speech = f" --speech {','.join(found)}" if kind == "speech" else ""
+        if not found:
+            return ""
+        if bundle.name == NAME:
+            return f"fetch it: noema fetch sonar{speech or ' --text'}{folder_option(bundle.folder)}"
+        return f"SONAR's weights cover it: noema fetch sonar --text{speech} (docs/SONAR.md)"
+
+    return advice
+
+
+def _config(card: Card, text: str = "basic") -> TextEncoderConfig | TextDecoderConfig | W2vBertConfig:
+    if card.part == "text_encoder":
+        return TEXT_ENCODERS[text]
+    if card.part == "text_decoder":
+        return TEXT_DECODERS[text]
+    return SPEECH_ENCODERS["english" if card.languages == ("eng",) else "non_english"]

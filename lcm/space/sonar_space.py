@@ -125,7 +125,7 @@ class SonarSpaceBackend:
                 raise BackendError(f"{name!r} of {part.folder} is none of SONAR's models; leave out the backend")
             kind = "speech_encoder" if name.startswith("speech_encoder") else name
             try:
-                module = _BUILDERS[kind](part)
+                module = _BUILDERS[kind](part, self._dtype)
             except (RuntimeError, LookupError, AttributeError, TypeError) as error:
                 what = " ".join(str(error).split())[:200]
                 raise BackendError(f"sonar-space cannot load {part.checkpoint} ({what}); ours may") from error
@@ -169,19 +169,19 @@ def _text_sizes(config: TextEncoderConfig | TextDecoderConfig, max_tokens: int) 
     }
 
 
-def _text_encoder(part: Part) -> Any:
+def _text_encoder(part: Part, dtype: torch.dtype) -> Any:
     from sonar.models.sonar_text.checkpoint import _convert_sonar_text_encoder_checkpoint
     from sonar.models.sonar_text.config import SonarTextEncoderConfig
     from sonar.models.sonar_text.factory import SonarTextEncoderFactory
 
     ours = TextEncoderConfig(**part.config)
     config = SonarTextEncoderConfig(pooling="mean", _from_fairseq=False, **_text_sizes(ours, ours.max_tokens))
-    model = SonarTextEncoderFactory(config).create_model()
+    model = SonarTextEncoderFactory(config).create_model().to(dtype)
     model.load_state_dict(_convert_sonar_text_encoder_checkpoint(_state(part), config))
     return model
 
 
-def _text_decoder(part: Part) -> Any:
+def _text_decoder(part: Part, dtype: torch.dtype) -> Any:
     from sonar.models.sonar_text.checkpoint import _convert_sonar_text_decoder_checkpoint
     from sonar.models.sonar_text.config import SonarTextDecoderConfig
     from sonar.models.sonar_text.factory import SonarTextDecoderFactory
@@ -198,12 +198,12 @@ def _text_decoder(part: Part) -> Any:
         normalize_before=True,
         **_text_sizes(ours, ours.max_tokens),
     )
-    model = SonarTextDecoderFactory(config).create_model()
+    model = SonarTextDecoderFactory(config).create_model().to(dtype)
     model.load_state_dict(_convert_sonar_text_decoder_checkpoint(_state(part), config))
     return model
 
 
-def _speech_encoder(part: Part) -> Any:
+def _speech_encoder(part: Part, dtype: torch.dtype) -> Any:
     from fairseq2.models.transformer import TransformerNormOrder
     from fairseq2.models.w2vbert import W2VBertConfig
     from sonar.models.sonar_speech import SonarSpeechEncoderConfig, SonarSpeechEncoderFactory
@@ -228,7 +228,7 @@ def _speech_encoder(part: Part) -> Any:
         ffn_inner_dim=ours.pooler_ffn_dim,
         dropout_p=0.0,
     )
-    model = SonarSpeechEncoderFactory(config).create_model()
+    model = SonarSpeechEncoderFactory(config).create_model().to(dtype)
     model.load_state_dict(_convert_sonar_speech_checkpoint(_state(part), config))
     return model
 

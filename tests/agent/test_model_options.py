@@ -52,7 +52,7 @@ def encoded(noema: Noema, *options: object) -> np.ndarray:
 @pytest.mark.parametrize("precision", ["bfloat16", "float16", "int8"])
 def test_less_precision_gives_nearly_the_same_concepts(noema: Noema, precision: str) -> None:
     if precision == "int8":
-        pytest.importorskip("torchao", reason="torchao missing: pip install 'noema[int8]'")
+        pytest.importorskip("torchao", reason="torchao missing: pip install torchao")
     usual, rounded = encoded(noema), encoded(noema, "--precision", precision)
     assert not np.array_equal(usual, rounded)
     cosine = (usual * rounded).sum() / np.linalg.norm(usual) / np.linalg.norm(rounded)

@@ -12,6 +12,7 @@ import torch
 
 from lcm.errors import (
     AudioInputError,
+    BackendError,
     BundleError,
     ComputeDeviceError,
     ContextError,
@@ -143,6 +144,51 @@ def test_waveforms_that_cannot_become_a_concept_say_why(
         small_space.encode_speech([waveform])
 
 
+@pytest.mark.parametrize("waveforms", [torch.zeros(16_000), np.zeros(16_000), "talk.opus", ["talk.opus"]])
+def test_what_are_no_waveforms_is_refused(small_space: ConceptSpace, waveforms: Any) -> None:
+    with pytest.raises(AudioInputError, match=r"give (a list of waveforms|samples)"):
+        small_space.encode_speech(waveforms)
+
+
+@pytest.mark.parametrize("rate", [0, -16_000, 10**9])
+def test_a_rate_that_nothing_has_is_refused(small_space: ConceptSpace, rate: int) -> None:
+    with pytest.raises(AudioInputError, match="sample rate"):
+        small_space.encode_speech([torch.zeros(16_000)], sample_rate=rate)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "bf16"}, "no precision 'bf16'; choose of float32, bfloat16"),
+        ({"backend": "sonarspace"}, "no backend 'sonarspace'; choose of noema, sonar-space"),
+        ({"parts": ["text_encodr"]}, "'text_encodr' is no part of a space"),
+    ],
+)
+def test_loading_takes_no_name_that_it_does_not_know(small_bundle: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises((BackendError, BundleError), match=message):
+        ConceptSpace.load(small_bundle, "cpu", **options)
+
+
+def test_concepts_can_be_learnt_from(small_space: ConceptSpace) -> None:
+    """They come out of inference mode."""
+    concepts = small_space.encode_text(["Hello."], "eng")
+    [logits] = small_space.logits(concepts, ["Hello."], "eng")
+    for given in (concepts, logits, small_space.encode_speech([torch.zeros(16_000)])):
+        layer = torch.nn.Linear(given.shape[1], 1)
+        layer(given).sum().backward()
+        assert layer.weight.grad is not None
+
+
+def test_arrays_are_concepts_too(small_space: ConceptSpace) -> None:
+    concepts = small_space.encode_text(["Hello."], "eng")
+    assert small_space.decode_text(concepts.numpy(), "fra") == small_space.decode_text(concepts, "fra")  # type: ignore[arg-type]
+
+
+def test_logits_of_a_text_that_is_too_long_are_refused(small_space: ConceptSpace) -> None:
+    with pytest.raises(TextError, match="split it into sentences"):
+        small_space.logits(small_space.encode_text(["Hello."], "eng"), ["hello " * 2_000], "eng")
+
+
 def test_one_text_is_not_taken_for_a_list_of_letters(small_space: ConceptSpace) -> None:
     with pytest.raises(TextError, match="a list of sentences"):
         small_space.encode_text("Hello.", language="eng")
@@ -150,7 +196,17 @@ def test_one_text_is_not_taken_for_a_list_of_letters(small_space: ConceptSpace) 
 
 @pytest.mark.parametrize(
     "options",
-    [{"beam": 0}, {"max_tokens": 0}, {"temperature": -1.0}, {"beam": 2, "temperature": 1.0}, {"seeds": [1, 2]}],
+    [
+        {"beam": 0},
+        {"beam": 5_000},
+        {"max_tokens": 0},
+        {"temperature": -1.0},
+        {"temperature": 1e-40},
+        {"temperature": float("nan")},
+        {"beam": 2, "temperature": 1.0},
+        {"seeds": [1, 2]},
+        {"temperature": 1.0, "seeds": [2**70]},
+    ],
 )
 def test_options_that_cannot_be_met_are_refused(small_space: ConceptSpace, options: dict[str, Any]) -> None:
     with pytest.raises(DecodingError):

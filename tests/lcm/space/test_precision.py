@@ -22,7 +22,7 @@ def exact() -> ConceptSpace:
 @pytest.fixture(scope="module", params=[name for name in get_args(Precision) if name != "float32"])
 def rounded(request: pytest.FixtureRequest) -> ConceptSpace:
     if request.param == "int8":
-        pytest.importorskip("torchao", reason="torchao is missing: pip install 'noema[int8]'")
+        pytest.importorskip("torchao", reason="torchao is missing: pip install torchao")
     return ConceptSpace.load("mini", device="cpu", precision=request.param)
 
 

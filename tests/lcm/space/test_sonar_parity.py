@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import lcm.space.backend
 from lcm.bundle import BundleWriter
 from lcm.errors import BundleError
 from lcm.space import ConceptSpace, DecodingOptions
@@ -40,10 +41,13 @@ def write_bundle(tmp_path: Path) -> WriteBundle:
     return functools.partial(write_golden_bundle, tmp_path / "bundle")
 
 
-@pytest.fixture(params=[NEWER, OLDER], ids=["fairseq2", "fairseq"])
-def space(request: pytest.FixtureRequest, write_bundle: WriteBundle) -> ConceptSpace:
-    """The golden models, from checkpoints of either layout."""
-    return ConceptSpace.load(write_bundle(request.param), "cpu")
+@pytest.fixture(params=[(NEWER, True), (NEWER, False), (OLDER, True)], ids=["fairseq2", "unpacked", "fairseq"])
+def space(request: pytest.FixtureRequest, write_bundle: WriteBundle, monkeypatch: pytest.MonkeyPatch) -> ConceptSpace:
+    """The golden models, from checkpoints of either layout; also as other devices than a CPU have them."""
+    files, packed = request.param
+    if not packed:
+        monkeypatch.setattr(lcm.space.backend, "can_pack", lambda: False)
+    return ConceptSpace.load(write_bundle(files), "cpu")
 
 
 def farthest(ours: torch.Tensor, theirs: Any) -> float:
