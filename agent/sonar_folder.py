@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from agent.errors import UsageError
 from agent.partial_file import Fetched, begun_bytes, finished, finished_bytes, forget, is_whole
-from lcm.bundle import fetched_bundles
+from lcm.fetched import fetched_bundles
 from lcm.space.languages import Languages
 from lcm.space.sonar import NAME, SPEECH_CARDS, TEXT_CARDS, TOKENIZER, Card, write_sonar_bundle
 

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lcm.errors import BundleError
+from lcm.fetched import SONAR, fetch_command, fetched_bundles, is_fetched
 
 FORMAT = 1
 SHARD_BYTES = 16 * 1024 * 1024
@@ -86,13 +87,13 @@ class Part:
             path = self.folder / shard
             try:
                 if _sha256(path) != digest:
-                    raise BundleError(f"{path} is damaged (its hash differs); {_REPAIR}")
+                    raise BundleError(f"{path} is damaged (its hash differs); {_repair(self.folder)}")
                 with safe_open(path, framework="pt") as file:
                     for key in file.keys():  # noqa: SIM118, safe_open is no mapping
                         tensor = file.get_tensor(key)
                         yield key, tensor.float() if tensor.is_floating_point() else tensor
             except (OSError, SafetensorError) as error:
-                raise BundleError(f"{path} is missing or damaged ({error}); {_REPAIR}") from error
+                raise BundleError(f"{path} is missing or damaged ({error}); {_repair(self.folder)}") from error
 
     def sidecar(self, name: str) -> bytes:
         """A file that belongs to the part, for example the sentences of a reply bank."""
@@ -100,10 +101,13 @@ class Part:
         try:
             return path.read_bytes()
         except OSError as error:
-            raise BundleError(f"{path} cannot be read ({error.strerror}); {_REPAIR}") from error
+            raise BundleError(f"{path} cannot be read ({error.strerror}); {_repair(self.folder)}") from error
 
 
-_REPAIR = "restore the bundle (git checkout -- lcm/bundles) or name another with --bundle"
+def _repair(folder: Path) -> str:
+    if is_fetched(folder):
+        return f"run this again: {fetch_command(folder)}"
+    return "restore the bundle (git checkout -- lcm/bundles) or name another with --bundle"
 
 
 @contextmanager
@@ -113,7 +117,7 @@ def fitting(part: Part) -> Iterator[None]:
         yield
     except (TypeError, ValueError, RuntimeError) as error:
         what = " ".join(str(error).split())[:200]
-        advice = "update Noema (git pull), or restore the bundle"
+        advice = _repair(part.folder) if is_fetched(part.folder) else "update Noema (git pull), or restore the bundle"
         raise BundleError(f"{part.name!r} of {part.folder} does not fit this Noema ({what}); {advice}") from error
 
 
@@ -144,10 +148,9 @@ class Bundle:
             description = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
             format_ = description["format"]
         except FileNotFoundError as error:
-            advice = "fetch it: noema fetch sonar --text" if str(bundle) == "sonar" else f"choose one of: {_known()}"
-            raise BundleError(f"no bundle at {folder} (no bundle.json); {advice}") from error
+            raise BundleError(_absent(bundle, folder)) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BundleError(f"{folder / 'bundle.json'} cannot be read ({error!r}); {_REPAIR}") from error
+            raise BundleError(f"{folder / 'bundle.json'} cannot be read ({error!r}); {_repair(folder)}") from error
         if format_ != FORMAT:
             raise BundleError(
                 f"{folder} has bundle format {format_}, this Noema reads {FORMAT}; update Noema (git pull)"
@@ -157,7 +160,7 @@ class Bundle:
         except ValidationError as error:
             first = error.errors()[0]
             what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-            raise BundleError(f"{folder / 'bundle.json'} cannot be used ({what}); {_REPAIR}") from error
+            raise BundleError(f"{folder / 'bundle.json'} cannot be used ({what}); {_repair(folder)}") from error
         opened = cls(folder, description)
         opened._check_files(verify=verify)
         return opened
@@ -202,16 +205,18 @@ class Bundle:
         named = {TOKENIZER, *(shard for part in parts for shard in part["shards"])}
         named |= {part["checkpoint"] for part in parts if part.get("checkpoint")}
         if unlisted := sorted(named - files.keys()):
-            raise BundleError(f"{self.folder / 'bundle.json'} does not list {', '.join(unlisted)}; {_REPAIR}")
+            raise BundleError(
+                f"{self.folder / 'bundle.json'} does not list {', '.join(unlisted)}; {_repair(self.folder)}"
+            )
         for name, (size, digest) in files.items():
             path = self.folder / name
             actual = path.stat().st_size if path.is_file() else None
             if actual is None:
-                raise BundleError(f"{path} is missing; {_REPAIR}")
+                raise BundleError(f"{path} is missing; {_repair(self.folder)}")
             if actual != size:
-                raise BundleError(f"{path} is damaged ({actual} bytes, expected {size}); {_REPAIR}")
+                raise BundleError(f"{path} is damaged ({actual} bytes, expected {size}); {_repair(self.folder)}")
             if (verify or name == TOKENIZER) and _sha256(path) != digest:
-                raise BundleError(f"{path} is damaged (its hash differs); {_REPAIR}")
+                raise BundleError(f"{path} is damaged (its hash differs); {_repair(self.folder)}")
 
 
 class BundleWriter:
@@ -354,18 +359,20 @@ def _shards(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     yield shard
 
 
-def fetched_bundles() -> Path:
-    """Where fetched bundles lie: `$XDG_DATA_HOME/noema/bundles`, usually in `~/.local/share`."""
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(data) / "noema" / "bundles"
-
-
 def _folder(bundle: str | Path) -> Path:
     if str(bundle).isidentifier():
         for home in (BUNDLES, fetched_bundles()):
             if (home / str(bundle) / "bundle.json").is_file():
                 return home / str(bundle)
     return Path(bundle)
+
+
+def _absent(bundle: str | Path, folder: Path) -> str:
+    for begun in (folder, fetched_bundles() / bundle):
+        if is_fetched(begun):
+            return f"the fetch into {begun} is not finished; {_repair(begun)}"
+    advice = "fetch it: noema fetch sonar --text" if str(bundle) == SONAR else f"choose one of: {_known()}"
+    return f"no bundle at {folder} (no bundle.json); {advice}"
 
 
 def _known() -> str:

@@ -4,6 +4,7 @@ import pytest
 
 from lcm.errors import LanguageError
 from lcm.space.languages import Languages, known_languages
+from lcm.space.sonar import SPEECH_CARDS
 
 SONAR = Languages([known.tag for known in known_languages()], "text of 'sonar'")
 MINI = Languages(["eng", "fra", "spa", "deu"], "text of 'mini'")
@@ -41,6 +42,21 @@ def test_any_other_names_what_comes_nearest(written: str, hint: str) -> None:
     with pytest.raises(LanguageError) as raised:
         SONAR.resolve(written)
     assert hint in str(raised.value)
+
+
+SPOKEN = Languages(list(SPEECH_CARDS), "speech of SONAR")
+
+
+@pytest.mark.parametrize("written", ["zh", "zho", "zho_Hant", "Chinese"])
+def test_a_language_that_others_are_kinds_of_names_them(written: str) -> None:
+    with pytest.raises(LanguageError, match=r"did you mean cmn \(Mandarin Chinese\) or yue \(Yue Chinese\)\?"):
+        SPOKEN.resolve(written)
+
+
+@pytest.mark.parametrize("written", ["zul", "zu", "Zulu"])
+def test_a_language_is_not_taken_for_another_with_a_code_like_it(written: str) -> None:
+    with pytest.raises(LanguageError, match="it covers eng, arb"):
+        SPOKEN.resolve(written)
 
 
 def test_sonar_writes_202_languages_each_once() -> None:
