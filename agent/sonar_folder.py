@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from agent.errors import UsageError
 from agent.partial_file import Fetched, begun_bytes, finished, finished_bytes, forget, is_whole
-from lcm.fetched import fetched_bundles
+from lcm.fetched import SONAR, fetched_bundles
 from lcm.space.languages import Languages
-from lcm.space.sonar import NAME, SPEECH_CARDS, TEXT_CARDS, TOKENIZER, Card, write_sonar_bundle
+from lcm.space.sonar import SPEECH_CARDS, TEXT_CARDS, TOKENIZER, Card, write_sonar_bundle
 
 CARDS = (TOKENIZER, *TEXT_CARDS.values(), *SPEECH_CARDS.values())
 
@@ -49,8 +49,8 @@ class SonarFolder:
         Raises:
             UsageError: another bundle lies there, or a damaged one.
         """
-        self.path = path or fetched_bundles() / NAME
-        self.bundle = str(self.path.absolute()) if path else NAME
+        self.path = path or fetched_bundles() / SONAR
+        self.bundle = str(self.path.absolute()) if path else SONAR
         """What `--bundle` calls it"""
         self._description = _description(self.path)
 
@@ -119,6 +119,6 @@ def _description(folder: Path) -> dict[str, Any]:
         return {"parts": {}, "files": {}}
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is damaged; delete the folder and fetch again") from error
-    if name != NAME:
+    if name != SONAR:
         raise UsageError(f"{folder} holds the bundle {name!r}; choose another --folder for SONAR")
     return {"parts": parts, "files": files}

@@ -75,10 +75,11 @@ _CONFORMERS = (
 _RENAMED = {"text_encoder": _TEXT, "text_decoder": _TEXT, "speech_encoder": (*_POOLER, *_CONFORMERS)}
 
 
-def checkpoint_tensors(path: Path, kind: Kind) -> Iterator[tuple[str, Tensor]]:
+def checkpoint_tensors(path: Path, kind: Kind, *, shapes_only: bool = False) -> Iterator[tuple[str, Tensor]]:
     """The tensors that our module of this `kind` holds, as they lie in the file: neither type nor place has changed.
 
-    The file is mapped, not read: a tensor that the caller has copied takes no memory once the next is asked for.
+    The file is mapped, not read: a tensor that the caller has copied takes no memory once the next is asked for. With
+    `shapes_only` they lie on the meta device, and next to nothing of the file is read.
 
     Raises:
         BundleError: not a checkpoint of SONAR, or one that cannot be read without running code from it.
@@ -94,7 +95,8 @@ def checkpoint_tensors(path: Path, kind: Kind) -> Iterator[tuple[str, Tensor]]:
         if not isinstance(tensor, Tensor):
             raise BundleError(f"{path}: {key!r} is no tensor; this is no checkpoint of SONAR, fetch it again")
         name = our_name(key, kind)
-        yield name, _our_value(tensor.detach(), name, older=older and kind != "speech_encoder")
+        given = tensor.detach().to("meta") if shapes_only else tensor.detach()
+        yield name, _our_value(given, name, older=older and kind != "speech_encoder")
         if mapped:
             give_back(tensor)
 

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from lcm.bundle import TOKENIZER as TOKENIZER_FILE
 from lcm.bundle import Bundle, BundleWriter
 from lcm.errors import BundleError
-from lcm.fetched import SONAR as NAME
-from lcm.fetched import folder_option
+from lcm.fetched import SONAR, folder_option
 from lcm.space.backend import fill
 from lcm.space.checkpoint import Kind, checkpoint_tensors
 from lcm.space.languages import Languages, known_languages
@@ -130,7 +129,7 @@ def write_sonar_bundle(
         text: which architecture the text models have.
         hashes: of files whose SHA-256 is known already: reading gigabytes takes a while.
     """
-    writer = BundleWriter(folder, NAME, hashes=hashes)
+    writer = BundleWriter(folder, SONAR, hashes=hashes)
     for card in sorted(cards, key=lambda c: c.part != "text_encoder"):  # the space first: the others belong to it
         if card.part == "tokenizer":
             continue
@@ -179,9 +178,9 @@ def checkpoint_misfit(path: Path, module: nn.Module) -> str:
     missing = dict.fromkeys(module.state_dict())
 
     def shapes() -> Iterator[tuple[str, Tensor]]:
-        for name, tensor in checkpoint_tensors(path, _KINDS[type(module)]):
+        for name, tensor in checkpoint_tensors(path, _KINDS[type(module)], shapes_only=True):
             missing.pop(name, None)
-            yield name, tensor.to("meta")
+            yield name, tensor
 
     try:
         fill(module, shapes(), torch.device("meta"), torch.float32)
@@ -199,7 +198,7 @@ def fetchable(bundle: Bundle, kind: Literal["text", "speech"]) -> Callable[[str]
         speech = f" --speech {','.join(found)}" if kind == "speech" else ""
         if not found:
             return ""
-        if bundle.name == NAME:
+        if bundle.name == SONAR:
             return f"fetch it: noema fetch sonar{speech or ' --text'}{folder_option(bundle.folder)}"
         return f"SONAR's weights cover it: noema fetch sonar --text{speech} (docs/SONAR.md)"
 
