@@ -36,6 +36,7 @@ MAX_TEXT_CHARS = 100_000
 MAX_SENTENCES = 1000
 """In one turn; what waits between the stages has room for them"""
 _TEXT_BATCH = 32
+_USUAL_PARTS = ("text_encoder", "text_decoder", "speech_encoder")
 _LEAST_SAMPLES = 1_600
 """What a concept takes, at 16 kHz"""
 
@@ -79,6 +80,7 @@ class Models:
         parts: Collection[str] | None = None,
         tasks: Sequence[Task] = (),
         thinker: ThinkerConfig | None = None,
+        check: Callable[["Models"], object] = lambda models: None,
     ) -> "Models":
         """Loads the space, and for `tasks` whatever their thinkers need.
 
@@ -90,6 +92,7 @@ class Models:
             parts: what of the space to load now, see `needed_parts`; the rest when it is first needed.
             tasks: what sessions will do.
             thinker: who answers where the task is to converse.
+            check: called before anything large is loaded: languages and parts are known by then.
         """
         # oneDNN keeps compiled code for every length of utterance it has met, a thousand of them by default: with
         # speech, no two are alike, and memory would grow for hours. Read when torch is first imported.
@@ -100,10 +103,17 @@ class Models:
             os.environ.setdefault("GOMP_SPINCOUNT", "10000")
         from lcm.space import ConceptSpace
 
-        space = ConceptSpace.load(bundle, device=device, precision=precision, backend=backend, parts=parts)
+        space = ConceptSpace.load(bundle, device, precision=precision, backend=backend, parts=[])
+        models = cls(bundle, space, {})
+        check(models)
         settings = thinker or ThinkerConfig()
-        thinkers = {task: _thinker_for(task, bundle, space, device, settings) for task in tasks}
-        return cls(bundle, space, thinkers)
+        if "converse" in tasks and settings.name != "openai" and "base" not in space.bundle.parts:
+            raise UsageError(
+                f"the bundle '{bundle}' has no model that converses; let it interpret: --task translate --to LANGUAGE"
+            )
+        space.prepare(_USUAL_PARTS if parts is None else parts)
+        models._thinkers |= {task: _thinker_for(task, bundle, space, device, settings) for task in tasks}
+        return models
 
     def thinker(self, task: Task) -> Thinker:
         """The thinker of a task."""

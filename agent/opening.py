@@ -1,6 +1,6 @@
 """Opening: settings in, running parts out: the model worker, the voice, the detectors; closed in order."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -45,14 +45,25 @@ class Opened:
         self, choice: str, reply_language: str | None, *, speech: bool
     ) -> tuple[tuple[str, ...], str | None]:
         """The languages of a session as the bundle names them, or an error that lists those it knows."""
-        models = self.worker.models
-        reply = models.check_language(reply_language) if reply_language else None
-        return models.check_languages(choice, speech=speech), reply
+        return checked_languages(self.worker.models, choice, reply_language, speech=speech)
+
+
+def checked_languages(
+    models: Models, choice: str, reply_language: str | None, *, speech: bool
+) -> tuple[tuple[str, ...], str | None]:
+    """What is spoken and what is replied in, as the bundle writes them, or an error that lists those it knows."""
+    reply = models.check_language(reply_language) if reply_language else None
+    return models.check_languages(choice, speech=speech), reply
 
 
 @asynccontextmanager
 async def opened(
-    config: AgentConfig, tasks: Sequence[Task], *, spoken: bool, typed: bool = False
+    config: AgentConfig,
+    tasks: Sequence[Task],
+    *,
+    spoken: bool,
+    typed: bool = False,
+    check: Callable[[Models], object] = lambda models: None,
 ) -> AsyncGenerator[Opened, None]:
     """Loads the models (on their own thread) and starts the voice.
 
@@ -61,16 +72,17 @@ async def opened(
         tasks: what the sessions do.
         spoken: whether replies are spoken.
         typed: whether the user types rather than speaks: what hears speech is then loaded only if it is needed.
+        check: called before the weights are loaded, as `Models.load` does.
     """
     async with AsyncExitStack() as stack:
-        worker = ModelWorker(lambda: _models(config, tasks, typed=typed))
+        worker = ModelWorker(lambda: _models(config, tasks, check, typed=typed))
         options = VoiceOptions(config.voice.rate_wpm, config.voice.pitch, variant=config.voice.variant)
         voice = await stack.enter_async_context(Voice(options)) if spoken else None
         await stack.enter_async_context(worker)
         yield Opened(config, worker, voice)
 
 
-def _models(config: AgentConfig, tasks: Sequence[Task], *, typed: bool) -> Models:
+def _models(config: AgentConfig, tasks: Sequence[Task], check: Callable[[Models], object], *, typed: bool) -> Models:
     # What was typed is known in words, and so are the replies of those who answer in words.
     said = not typed or config.thinker.name == "lcm" or any(task != "converse" for task in tasks)
     models = Models.load(
@@ -81,6 +93,7 @@ def _models(config: AgentConfig, tasks: Sequence[Task], *, typed: bool) -> Model
         parts=needed_parts(typed=typed, heard=() if typed else named(config.language), said=said),
         tasks=tasks,
         thinker=config.thinker,
+        check=check,
     )
     if is_open(config.language) and not typed:
         models.prepare_to_identify(config.language)

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from agent.commands.options import (
@@ -91,13 +92,14 @@ def run_talk(args: argparse.Namespace) -> int:
 
 
 async def _chat(args: argparse.Namespace, config: "AgentConfig") -> int:
-    from agent.opening import opened
+    from agent.opening import checked_languages, opened
     from agent.order import ArrivalOrder
     from agent.replay import ReplayResult, TurnCollector
     from agent.session import run_session
 
     async with AsyncExitStack() as stack:
-        there = await stack.enter_async_context(opened(config, [config.task], spoken=False, typed=True))
+        check = partial(checked_languages, choice=config.language, reply_language=args.to, speech=False)
+        there = await stack.enter_async_context(opened(config, [config.task], spoken=False, typed=True, check=check))
         languages, to = there.check_languages(config.language, args.to, speech=False)
         options = there.turn_options(languages, to)
         began = time.monotonic()
@@ -200,7 +202,7 @@ async def _typed_lines() -> AsyncIterator[AsyncIterator[str]]:
 
 async def _talk(args: argparse.Namespace, config: "AgentConfig") -> int:
     from agent.loudspeaker import Loudspeaker
-    from agent.opening import opened
+    from agent.opening import checked_languages, opened
     from agent.order import ArrivalOrder
     from agent.session import run_session
     from agent.terminal import Screen
@@ -212,7 +214,8 @@ async def _talk(args: argparse.Namespace, config: "AgentConfig") -> int:
         # Devices first: a missing microphone should not cost the time to load the models.
         microphone = await stack.enter_async_context(Microphone(_device(args.input)))
         playback = await stack.enter_async_context(Playback(_device(args.output))) if spoken else None
-        there = await stack.enter_async_context(opened(config, [config.task], spoken=spoken))
+        check = partial(checked_languages, choice=config.language, reply_language=args.to, speech=True)
+        there = await stack.enter_async_context(opened(config, [config.task], spoken=spoken, check=check))
         languages, to = there.check_languages(config.language, args.to, speech=True)
         options = _duplex(there.turn_options(languages, to), headphones=args.headphones)
         order, parts = ArrivalOrder(), there.parts()

@@ -3,7 +3,9 @@
 import argparse
 import asyncio
 import sys
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from agent.events import DomainEvent, Task
     from agent.inputs import Input
     from agent.metrics import Metrics
+    from agent.models import Models
     from agent.opening import Opened
     from agent.recording import SessionInfo
     from agent.replay import EventComparer, ReplayResult, ReplayTurn
@@ -160,24 +163,29 @@ class _Replays:
         self._names.add(name)
         return name
 
-    async def _open(self, config: "AgentConfig", stack: AsyncExitStack) -> "Opened":
+    async def _open(
+        self, config: "AgentConfig", stack: AsyncExitStack, check: Callable[["Models"], object] = lambda models: None
+    ) -> "Opened":
         from agent.opening import opened
 
         models = (config.bundle, config.precision, config.backend, config.task, config.thinker)
         there = self._opened.get(models)
         if there is None:
             spoken = not self._args.text and config.task != "transcribe"
-            there = await stack.enter_async_context(opened(config, [config.task], spoken=spoken))
+            there = await stack.enter_async_context(opened(config, [config.task], spoken=spoken, check=check))
             self._opened[models] = there
         return there
 
     async def _file(self, path: Path, outputs: "_Outputs", stack: AsyncExitStack, closing: AsyncExitStack) -> None:
+        from agent.opening import checked_languages
         from agent.replay import replay_file
 
         if self._args.recompute:
             raise UsageError(f"{path}: --recompute needs a recorded session; make one with --record")
         check_task(self._config, self._args.to)
-        config, there = self._config, await self._open(self._config, stack)
+        config = self._config
+        check = partial(checked_languages, choice=config.language, reply_language=self._args.to, speech=True)
+        there = await self._open(config, stack, check)
         languages, to = there.check_languages(config.language, self._args.to, speech=True)
         options = there.turn_options(languages, to)
         parts = there.parts()

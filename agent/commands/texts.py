@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _LINES_AT_ONCE = 32
 _TEXT_SUFFIXES = (".txt", ".md", ".text")
+_SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")
 _ENCODE = """
 noema encode "The cat is hungry." --out cat.npz
 noema encode talk.mp3 --language eng --out talk.npz
@@ -93,7 +94,7 @@ def run_encode(args: argparse.Namespace) -> int:
     from agent.concept_files import ConceptFile, save_concepts
 
     config = settings(args)
-    models, languages = _load(config, args.inputs, said=False)
+    models, languages = _load(config, args.inputs)
     items = list(_items(models, args.inputs, languages, config))
     texts = tuple(text for item in items for text in item.sentences)
     found = tuple(item.language for item in items for _ in item.sentences) if len(languages) > 1 else ()
@@ -126,7 +127,9 @@ def run_decode(args: argparse.Namespace) -> int:
     _check_beam(args.beam)
     if not args.files and sys.stdin.isatty():
         raise UsageError("nothing to decode; give an .npz file or pipe in what `noema encode --json` prints")
-    models = _models(settings(args), typed=False, heard=(), said=True)
+    models = _models(
+        settings(args), typed=False, heard=(), said=True, check=lambda models: models.check_language(args.language)
+    )
     language = models.check_language(args.language)
     space_id, dim = models.space.space_id, models.space.dim
     contents = [load_concepts(path, space_id, dim) for path in args.files]
@@ -145,7 +148,7 @@ def run_translate(args: argparse.Namespace) -> int:
     """Translates line by line, so that output lines belong to input lines."""
     _check_beam(args.beam)
     config = settings(args)
-    models, languages = _load(config, args.inputs, said=True)
+    models, languages = _load(config, args.inputs, args.to)
     to = models.check_language(args.to)
     pairs = []
     for item in _items(models, args.inputs, languages, config):
@@ -161,7 +164,9 @@ def run_translate(args: argparse.Namespace) -> int:
     return OK
 
 
-def _models(config: "AgentConfig", *, typed: bool, heard: Sequence[str], said: bool) -> "Models":
+def _models(
+    config: "AgentConfig", *, typed: bool, heard: Sequence[str], said: bool, check: Callable[["Models"], object]
+) -> "Models":
     from agent.models import Models, needed_parts
 
     return Models.load(
@@ -170,16 +175,26 @@ def _models(config: "AgentConfig", *, typed: bool, heard: Sequence[str], said: b
         precision=config.precision,
         backend=config.backend,
         parts=needed_parts(typed=typed, heard=heard, said=said),
+        check=check,
     )
 
 
-def _load(config: "AgentConfig", inputs: Sequence[str], *, said: bool) -> tuple["Models", tuple[str, ...]]:
+def _load(config: "AgentConfig", inputs: Sequence[str], to: str | None = None) -> tuple["Models", tuple[str, ...]]:
     """Models that understand what is given, and the languages that it may be in, as the bundle writes them."""
+    for text in inputs:
+        _check_is_there(text)
     sounds = sum(map(_is_sound, inputs))
     typed = sounds < len(inputs) or not inputs
     if typed:
         check_typed(config.language)
-    models = _models(config, typed=typed, heard=named(config.language) if sounds else (), said=said)
+
+    def check(models: "Models") -> None:
+        models.check_languages(config.language, speech=sounds > 0)
+        if to is not None:
+            models.check_language(to)
+
+    heard = named(config.language) if sounds else ()
+    models = _models(config, typed=typed, heard=heard, said=to is not None, check=check)
     if is_open(config.language):
         models.prepare_to_identify(config.language)
     return models, models.check_languages(config.language, speech=sounds > 0)
@@ -211,6 +226,11 @@ def _as_file(text: str) -> Path | None:
         return None
 
 
+def _check_is_there(text: str) -> None:
+    if _as_file(text) is None and Path(text).suffix.lower() in (*_SOUND_SUFFIXES, ".npz", *_TEXT_SUFFIXES):
+        raise UsageError(f"{text}: no such file")
+
+
 def _is_text(path: Path) -> bool:
     return path.suffix.lower() in _TEXT_SUFFIXES
 
@@ -236,8 +256,6 @@ def _items_of(models: "Models", text: str | None, languages: Sequence[str], conf
         return
     path = _as_file(text)
     if path is None:
-        if Path(text).suffix.lower() in (".wav", ".flac", ".mp3", ".ogg", ".opus", ".npz", *_TEXT_SUFFIXES):
-            raise UsageError(f"{text}: no such file")
         yield from _lines(models, iter([text]), language)
     elif _is_text(path):
         with path.open(encoding="utf-8", errors="replace") as file:

@@ -113,8 +113,6 @@ class ConceptSpace:
         """
         one_of(precision, get_args(Precision), "precision", BackendError)
         one_of(backend, get_args(BackendName), "backend", BackendError)
-        if unknown := [part for part in parts or () if not _PARTS.match(part)]:
-            raise BundleError(f"{unknown[0]!r} is no part of a space; there are text_encoder, text_decoder, …")
         bundle, where = Bundle.open(name), chosen_device(device)
         models: Backend
         if backend == "sonar-space":
@@ -123,9 +121,19 @@ class ConceptSpace:
             models = SonarSpaceBackend(bundle, where, precision)
         else:
             models = TorchBackend(bundle, where, precision)
-        usual = ("text_encoder", "text_decoder", "speech_encoder")
-        models.prepare([part for part in (usual if parts is None else parts) if part in bundle.parts])
-        return cls(bundle, models, where)
+        space = cls(bundle, models, where)
+        space.prepare(("text_encoder", "text_decoder", "speech_encoder") if parts is None else parts)
+        return space
+
+    def prepare(self, parts: Collection[str]) -> None:
+        """Load these parts now, those of them that the bundle has, rather than when they are first needed.
+
+        Raises:
+            BundleError: damaged, or what no bundle has.
+        """
+        if unknown := [part for part in parts if not _PARTS.match(part)]:
+            raise BundleError(f"{unknown[0]!r} is no part of a space; there are text_encoder, text_decoder, …")
+        self._backend.prepare([part for part in parts if part in self.bundle.parts])
 
     @property
     def languages(self) -> dict[str, list[str]]:

@@ -153,3 +153,33 @@ def test_interpreting_speech_needs_no_text_encoder(
     bundle = without(FRENCH, NEWER["text_encoder"])
     task = () if command == "translate" else ("--task", "translate", "--text")
     assert noema(command, recording, "--to", "fin", *task, bundle=bundle).code == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("translate", "Good morning.", "--to", "finnnish"), "'finnnish'"),
+        (("translate", "Good morning.", "--language", "swaheli", "--to", "fin"), "'swaheli'"),
+        (("translate", "RECORDING", "--language", "zul", "--to", "fin"), "'zul'"),
+        (("translate", "Good morning.", "nowhere.wav", "--to", "fin"), "nowhere.wav: no such file"),
+        (("encode", "RECORDING", "--language", "zul"), "'zul'"),
+        (("chat", "--task", "translate", "--to", "finnnish"), "'finnnish'"),
+        (("replay", "RECORDING", "--task", "translate", "--to", "finnnish"), "'finnnish'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_cannot_be_is_said_before_gigabytes_are_read(
+    noema: Noema, without: Callable[..., Path], recording: Path, command: tuple[str, ...], message: str
+) -> None:
+    nothing_loads = without(ENGLISH, FRENCH, NEWER["text_encoder"], NEWER["text_decoder"])
+    words = [str(recording) if word == "RECORDING" else word for word in command]
+    result = noema(*words, stdin="Good morning.\n", bundle=nothing_loads)
+    result.fails(2, message)
+
+
+@pytest.mark.parametrize("command", [("chat",), ("replay", "RECORDING")], ids=lambda command: command[0])
+def test_a_bundle_that_cannot_converse_says_what_it_can(
+    noema: Noema, golden_bundle: Path, recording: Path, command: tuple[str, ...]
+) -> None:
+    words = [str(recording) if word == "RECORDING" else word for word in command]
+    noema(*words, stdin="Hello.\n", bundle=golden_bundle).fails(2, "let it interpret: --task translate --to")
