@@ -37,8 +37,8 @@ class SonarSpaceBackend:
             import sonar  # noqa: F401
         except ImportError as error:
             raise BackendError(
-                f"the backend sonar-space is not installed here ({error}); './scripts/test --sonar' makes an "
-                "environment that has it (.venv-sonar/bin/python -m agent …); or leave the backend out: ours gives the same"
+                f"the backend sonar-space is not installed here ({error}); './scripts/test --sonar' makes one "
+                "that has it (.venv-sonar/bin/python -m agent …); or leave the backend out: ours gives the same"
             ) from error
         if precision == "int8":
             raise BackendError("sonar-space has no int8; take bfloat16, or our backend")
