@@ -19,16 +19,24 @@ def checked_address(url: str) -> SplitResult:
     try:
         address = urlsplit(url)
         usable = bool(address.hostname) and address.port != 0
+        (address.hostname or "").encode("idna")
+        told = f"{shown(address)}: give" if "://" in url else f"write {_completed(url)}:" if url else "give"
     except ValueError:
         raise UsageError("the address cannot be read; give one like https://mirror.example/SONAR/") from None
     if not usable or not (address.scheme == "https" or (address.scheme == "http" and is_loopback(address))):
-        raise UsageError(f"{shown(address)}: give an https address (http only for this machine itself)")
+        raise UsageError(f"{told} an https address (http only for this machine itself)")
     return address
 
 
 def shown(address: SplitResult) -> str:
     """An address as it may be seen: without user, password, or a query, which may hold a key."""
     return urlunsplit((address.scheme, _place(address), address.path, "", ""))
+
+
+def _completed(url: str) -> str:
+    """`localhost:8000` → `http://localhost:8000`."""
+    address = urlsplit(f"//{url}")
+    return shown(address._replace(scheme="http" if is_loopback(address) else "https"))
 
 
 def is_loopback(address: SplitResult) -> bool:

@@ -6,20 +6,20 @@ for, nor of how the part that has come is kept.
 
 import itertools
 import shutil
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from email.message import Message
-from email.utils import parsedate_to_datetime
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Protocol, cast
 from urllib.error import HTTPError, URLError
 
 from agent.addresses import checked_address, opener_of, request_of, shown
+from agent.answers import asked_seconds, content_range, version_of
 from agent.errors import FetchError
-from agent.partial_file import Fetched, PartialFile, Version
+from agent.partial_file import Fetched, PartialFile
 
 _CHUNK = 1024 * 1024
 _HEAD = 16
@@ -27,6 +27,8 @@ _OK, _PARTIAL, _UNSATISFIABLE = 200, 206, 416
 _PASSING = (408, 425, 429)
 """Answers that another try may better, as may every answer from 500 on"""
 _LONGEST_ASKED_SECONDS = 300.0
+_NOBODY = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
+"""There is no such host; that it cannot be asked for just now is another matter"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,11 @@ class Content:
 
     what: str
     beginnings: tuple[bytes, ...]
+    misfit: Callable[[Path], str] = lambda path: ""
+    """Why the whole file is not it after all; empty where it is"""
 
 
+_ELSEWHERE = "check the address, or name another one (--from)"
 CHECKPOINT = Content("a checkpoint", (b"PK\x03\x04", *(bytes([0x80, protocol]) for protocol in range(2, 6))))
 """torch's own format is a zip file, its older one pickles"""
 SENTENCEPIECE = Content("a SentencePiece model", (b"\n",))
@@ -80,10 +85,12 @@ class FetchOptions:
 class _BrokenOff(Exception):
     """A try that failed in a way that another may not."""
 
-    def __init__(self, message: str, wait_seconds: float | None = None) -> None:
+    def __init__(self, message: str, wait_seconds: float | None = None, *, nobody: bool = False) -> None:
         super().__init__(message)
         self.wait_seconds = wait_seconds
         """As the server asks for"""
+        self.nobody = nobody
+        """There is no server"""
 
 
 class Download:
@@ -98,6 +105,7 @@ class Download:
         self._opener = opener_of(self._address)
         self._file = PartialFile(target)
         self._furthest = self._file.size
+        self._answered = False
 
     def run(self) -> Fetched:
         """Fetches what is missing.
@@ -113,12 +121,18 @@ class Download:
             except _BrokenOff as broken:
                 idle = 1 if self._furthest > before else idle + 1
                 self._wait(idle, broken)
-        return self._file.finish()
+        return self._file.finish(self._misfit)
+
+    def _misfit(self, path: Path) -> str:
+        fault = self._content.misfit(path)
+        return fault and f"{shown(self._address)} sent another file ({fault}), which was dropped; {_ELSEWHERE}"
 
     def _wait(self, idle: int, broken: _BrokenOff) -> None:
         options, asked = self._options, broken.wait_seconds
-        if idle > options.retries:
-            raise FetchError(f"{self._name}: {broken}; tried {idle} times; run it again later to resume") from broken
+        nobody = broken.nobody and not self._answered  # one that has answered will be back
+        if idle > (min(options.retries, 1) if nobody else options.retries):
+            advice = f"{_ELSEWHERE}; or run it again later" if nobody else "run it again later to resume"
+            raise FetchError(f"{self._name}: {broken}; tried {idle} times; {advice}") from broken
         if asked is not None and asked > _LONGEST_ASKED_SECONDS:
             told = f"{broken} and asks to wait {asked:.0f} seconds"
             raise FetchError(f"{self._name}: {told}; run it again then to resume") from broken
@@ -129,6 +143,7 @@ class Download:
 
     def _try(self) -> None:
         with self._asked() as response:
+            self._answered = True
             pieces = self._continued(response) if self._is_rest(response) else self._from_the_start(response)
             self._make_sure_of_room()
             self._progress.began(self._file.size, self._file.version.total)
@@ -142,6 +157,7 @@ class Download:
         try:
             return cast(HTTPResponse, self._opener.open(request, timeout=self._options.timeout_seconds))
         except HTTPError as error:
+            self._answered = True
             with error:
                 raise self._refused(error) from None
         except (OSError, HTTPException) as error:
@@ -158,17 +174,19 @@ class Download:
             self._file.start_over()
             return _BrokenOff(f"{answer} to a request for the rest, so it starts over")
         if error.code in _PASSING or error.code >= 500:
-            return _BrokenOff(answer, _asked_seconds(error.headers.get("Retry-After")))
+            return _BrokenOff(answer, asked_seconds(error.headers.get("Retry-After")))
         return self._unusable(f"{answer} for {shown(self._address)}")
 
     def _unusable(self, what: str) -> FetchError:
-        return FetchError(f"{self._name}: {what}; check the address, or name another one (--from)")
+        return FetchError(f"{self._name}: {what}; {_ELSEWHERE}")
 
     def _broken(self, reason: object) -> _BrokenOff:
         if isinstance(reason, TimeoutError):
             return _BrokenOff(f"{self._host} has been silent for {self._options.timeout_seconds:g} s")
         what = (reason.strerror if isinstance(reason, OSError) else None) or str(reason) or type(reason).__name__
-        return _BrokenOff(f"the connection to {self._host} failed ({what})")
+        unknown = isinstance(reason, socket.gaierror) and reason.errno in _NOBODY
+        nobody = unknown or isinstance(reason, ConnectionRefusedError)
+        return _BrokenOff(f"the connection to {self._host} failed ({what})", nobody=nobody)
 
     @property
     def _host(self) -> str:
@@ -186,8 +204,8 @@ class Download:
 
     def _continued(self, response: HTTPResponse) -> Iterator[bytes]:
         """The rest of what is here; if it is the rest of something else, nothing of it is used."""
-        first, total = _content_range(response.headers.get("Content-Range", ""))
-        version = _version(response.headers, self._promised(response, self._file.size) if total is None else total)
+        first, total = content_range(response.headers.get("Content-Range", ""))
+        version = version_of(response.headers, self._promised(response, self._file.size) if total is None else total)
         if first != self._file.size or self._file.version.differs(version):
             self._file.start_over()
             raise _BrokenOff("the file on the server has changed, so it starts over")
@@ -202,14 +220,15 @@ class Download:
         while len(head) < _HEAD and (piece := next(pieces, b"")):
             head += piece
         if head.startswith(self._content.beginnings):
-            self._file.start_over(_version(response.headers, total))
+            self._file.start_over(version_of(response.headers, total))
             return itertools.chain([head], pieces)
         if len(head) < min(_HEAD, total or 0):
             raise _BrokenOff(f"the connection ended after {len(head)} bytes")
-        raise FetchError(
-            f"{self._name}: {shown(self._address)} sent {_described(head)}, not {self._content.what}; "
-            "log in to your network if it asks for that, or name another address (--from)"
-        )
+        is_page = head.lstrip().startswith(b"<")
+        sent = "a web page" if is_page else f"something that begins with {head[:4]!r}" if head else "nothing"
+        advice = "log in to your network if it asks for that, or name another address (--from)"
+        told = f"{self._name}: {shown(self._address)} sent {sent}, not {self._content.what}"
+        raise FetchError(f"{told}; {advice if is_page else _ELSEWHERE}")
 
     def _promised(self, response: HTTPResponse, first: int) -> int | None:
         """How long the file is, by what of it is to come; None where its end will be marked."""
@@ -267,32 +286,3 @@ def sized(count: int) -> str:
         if count >= unit:
             return f"{count / unit:.1f} {name}"
     return f"{count} bytes"
-
-
-def _version(headers: Message, total: int | None) -> Version:
-    return Version(headers.get("ETag", ""), headers.get("Last-Modified", ""), total)
-
-
-def _content_range(value: str) -> tuple[int | None, int | None]:
-    """`bytes 5-9/10` → first byte and total."""
-    extent, _, total = value.removeprefix("bytes ").partition("/")
-    first = extent.partition("-")[0]
-    return int(first) if first.isdecimal() else None, int(total) if total.isdecimal() else None
-
-
-def _asked_seconds(retry_after: str | None) -> float | None:
-    """Seconds, or a date (RFC 9110, 10.2.3)."""
-    if retry_after is None:
-        return None
-    if retry_after.isdecimal():
-        return float(retry_after)
-    try:
-        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
-    except ValueError:
-        return None
-
-
-def _described(head: bytes) -> str:
-    if not head:
-        return "nothing"
-    return "a web page" if head.lstrip().startswith(b"<") else f"something that begins with {head[:4]!r}"

@@ -1,5 +1,9 @@
-"""How a download is shown: a bar in a terminal, now and then a line anywhere else. Knows nothing of networks."""
+"""How a download is shown: a bar in a terminal that has a width, now and then a line anywhere else.
 
+Knows nothing of networks.
+"""
+
+import os
 import time
 from types import TracebackType
 from typing import NoReturn, Self, TextIO
@@ -37,7 +41,7 @@ class FetchProgress:
         self._done = self._first = done
         self._total = total
         self._began_at = self._told_at = time.monotonic()
-        if not self._stream.isatty():
+        if not _has_width(self._stream):
             whole = "a file of unknown size" if total is None else sized(total)
             self._line(f"{self._name}: {whole}" + (f", from {sized(done)} on" if done else ""))
             return
@@ -73,3 +77,13 @@ class FetchProgress:
     def _line(self, text: str) -> None:
         self._stream.write(text + "\n")
         self._stream.flush()
+
+
+def _has_width(stream: TextIO) -> bool:
+    """Whether it is a terminal with room for a bar: one that does not know its size would show none at all."""
+    if not stream.isatty():
+        return False
+    try:
+        return os.get_terminal_size(stream.fileno()).columns > 0
+    except OSError:
+        return True

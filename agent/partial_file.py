@@ -88,17 +88,23 @@ class PartialFile:
 
             yield append
 
-    def finish(self) -> Fetched:
+    def finish(self, misfit: Callable[[Path], str] = lambda path: "") -> Fetched:
         """Gives the file its name, once it is safely on the disk.
 
+        Args:
+            misfit: says why a whole file is not the one that was wanted; nothing if it is.
+
         Raises:
-            FetchError: it is damaged, by its own checksums; it was dropped.
+            FetchError: it is damaged, by its own checksums, or not the one; it was dropped.
         """
         with self._path.open("rb") as file:
             os.fsync(file.fileno())
         if fault := _fault(self._path):
             self.start_over()
             raise FetchError(f"{self.target.name} came damaged ({fault}) and was dropped; fetch it again")
+        if fault := misfit(self._path):
+            self.start_over()
+            raise FetchError(f"{self.target.name}: {fault}")
         fetched = Fetched(self.size, self._hash.hexdigest())
         _write(_notes(self.target), {**asdict(self.version), **asdict(fetched)})
         self._path.replace(self.target)
@@ -152,8 +158,13 @@ def begun_bytes(target: Path) -> int:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Holds a folder, made if need be, against another fetch into it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("ab") as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = (folder / _LOCK).open("ab")
+    except OSError as error:
+        told = f"nothing can be written to the folder {folder} ({error.strerror})"
+        raise FetchError(f"{told}; choose another place (--folder)") from error
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

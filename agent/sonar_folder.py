@@ -117,6 +117,8 @@ def _description(folder: Path) -> dict[str, Any]:
         name, parts, files = content["name"], dict(content["parts"]), dict(content["files"])
     except FileNotFoundError:
         return {"parts": {}, "files": {}}
+    except NotADirectoryError as error:
+        raise UsageError(f"{folder} is not a folder; choose another --folder") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is damaged; delete the folder and fetch again") from error
     if name != SONAR:

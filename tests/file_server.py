@@ -27,6 +27,8 @@ class FileServer:
         self.etags = {path: f'"{path}-1"' for path in files}
         self.answers: dict[str, list[Answer]] = {}
         self.seen: list[Seen] = []
+        self.announced: dict[str, int] = {}
+        """What it says to HEAD, where that is not the size of a file"""
         self.closing = threading.Event()
         self._server = _Server(("127.0.0.1", 0), self._handler())
         self.address = f"http://127.0.0.1:{self._server.server_port}"
@@ -48,6 +50,11 @@ class FileServer:
         """Where each request for a file began."""
         return [seen.first for seen in self.seen if seen.path == path]
 
+    def refuse(self) -> None:
+        """Takes no further connections."""
+        self._server.shutdown()
+        self._server.socket.close()
+
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         owner = self
 
@@ -60,6 +67,13 @@ class FileServer:
                 waiting = owner.answers.get(path)
                 answer = waiting.pop(0) if waiting else honest
                 answer(Request(self, owner, path))
+
+            def do_HEAD(self) -> None:
+                path = self.path.rpartition("/")[2]
+                length = owner.announced.get(path, len(owner.files.get(path, b"")))
+                self.send_response(200 if length else 404)
+                self.send_header("Content-Length", str(length))
+                self.end_headers()
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass

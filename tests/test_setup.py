@@ -36,6 +36,8 @@ line-length = 100
 AGENT = """
 import os, sys
 print(sys.argv[1:], os.getcwd(), flush=True)
+if "hint" in sys.argv:
+    print(os.environ["NOEMA_COMMAND"])
 if "wait" in sys.argv:
     sys.stdin.read()
 sys.exit(7 if "seven" in sys.argv else 0)
@@ -176,6 +178,14 @@ def test_it_works_through_a_symbolic_link(ready: Checkout, tmp_path: Path) -> No
     (tmp_path / "noema").symlink_to(ready.root / "scripts" / "run")
     done = subprocess.run([tmp_path / "noema", "x"], env=ready.environment, capture_output=True, check=True)
     assert done.stdout.startswith(b"['x'] ")
+
+
+def test_hints_name_the_command_as_it_was_typed(ready: Checkout) -> None:
+    command = [os.path.relpath(ready.root / "scripts" / "run", ready.root.parent), "hint"]
+    done = subprocess.run(
+        command, cwd=ready.root.parent, env=ready.environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == command[0]
 
 
 def test_signals_reach_the_program(ready: Checkout) -> None:

@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -24,6 +25,10 @@ noema fetch sonar --text --finetuned --accept-licence --folder /data/sonar
 noema fetch sonar --text --from https://mirror.example/SONAR/
 """
 _MIRROR = "NOEMA_SONAR_URL"
+_COMMAND = "NOEMA_COMMAND"
+"""How noema was started, where that is not by its name (`scripts/run`)"""
+_FLOAT32_BYTES = 8 * 10**9
+"""Of memory, for both text models in float32 and what else is needed"""
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -35,7 +40,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--finetuned", action="store_true", help="the text decoder that copes better with inexact concepts"
     )
     parser.add_argument("--speech", default="", metavar="L,L", help="speech encoders by language, ISO 639-3, or all")
-    parser.add_argument("--accept-licence", action="store_true", help="agree to the licences without being asked")
+    parser.add_argument(
+        "--accept-licence", "--accept-license", action="store_true", help="agree to the licences without being asked"
+    )
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where to (default: where `--bundle sonar` looks)")
     parser.add_argument("--from", dest="mirror", metavar="URL", help=f"a mirror (default: ${_MIRROR}, or Meta)")
     parser.add_argument("--list", action="store_true", help="every published file, and which are here; offline")
@@ -48,12 +55,12 @@ def run(args: argparse.Namespace) -> int:
     from agent.partial_file import locked
     from agent.sonar_folder import SonarFolder, wanted_cards
 
+    mirror = _mirror(args.mirror)
     if args.list or args.bundle is None:
         if args.text or args.finetuned or args.speech:
             raise UsageError("to fetch these, write `noema fetch sonar` and leave out --list")
-        return _list(SonarFolder(args.folder), as_json=args.json)
+        return _list(SonarFolder(args.folder), mirror, as_json=args.json)
     started = time.monotonic()
-    mirror = _mirror(args.mirror)
     wanted = wanted_cards(text=args.text, finetuned=args.finetuned, speech=args.speech)
     folder = SonarFolder(args.folder)
     if not (folder.has_text or args.text):
@@ -72,9 +79,17 @@ def _mirror(given: str | None) -> str:
     from agent.addresses import checked_address
 
     mirror = given or os.environ.get(_MIRROR, "")
-    if mirror and checked_address(mirror).query:
-        raise UsageError("a mirror's address ends with a folder, not with a query (?...)")
+    try:
+        if mirror and checked_address(mirror).query:
+            raise UsageError("a mirror's address ends with a folder, not with a query (?...)")
+    except UsageError as error:
+        raise UsageError(f"{'--from' if given else _MIRROR}: {error}") from error
     return mirror
+
+
+def _address(card: "Card", mirror: str) -> str:
+    """Where a file is fetched from."""
+    return f"{mirror.rstrip('/')}/{card.file}" if mirror else card.url
 
 
 class _Errand:
@@ -88,7 +103,7 @@ class _Errand:
         self._mirror, self._talk = mirror, talk
 
     def prepare(self, *, accepted: bool) -> None:
-        """Finds out what is missing, shows it, and makes sure that it is agreed to and has room.
+        """Finds out what is missing, shows it, and makes sure that it has room and is agreed to.
 
         Raises:
             UsageError: nobody is there to agree.
@@ -96,11 +111,11 @@ class _Errand:
         """
         if any(self.folder.state(card) == "here" for card in self.cards):
             self._say("Checking the files that are here.")
-        self.files = {card: whole for card in self.cards if (whole := self.folder.whole(card))}
+        self.files = {card: whole for card in self.cards if (whole := self._whole(card))}
         if pending := self._pending():
             self._show(pending)
-            self._agree(accepted=accepted)
             self._make_sure_of_room(pending)
+            self._agree(accepted=accepted)
 
     def fetch(self) -> None:
         """Fetches file after file; the bundle can be used as soon as its text encoder is here."""
@@ -115,17 +130,27 @@ class _Errand:
         if not self.fetched:
             self.folder.describe(self.files)
 
+    def _whole(self, card: "Card") -> "Fetched | None":
+        from lcm.space.sonar import misfit
+
+        whole = self.folder.whole(card)
+        if whole and (fault := misfit(self.folder.path / card.saved_as, card)):
+            self._say(f"{card.saved_as} is not what it should be ({fault}).")
+            return None
+        return whole
+
     def _pending(self) -> "list[Card]":
         return [card for card in self.cards if card not in self.files]
 
     def _fetch(self, card: "Card") -> "Fetched":
         from agent.fetch import CHECKPOINT, SENTENCEPIECE, Download
         from agent.fetch_progress import FetchProgress
+        from lcm.space.sonar import misfit
 
-        url = f"{self._mirror.rstrip('/')}/{card.file}" if self._mirror else card.url
-        content = SENTENCEPIECE if card.part == "tokenizer" else CHECKPOINT
+        kind = SENTENCEPIECE if card.part == "tokenizer" else CHECKPOINT
+        content = replace(kind, misfit=lambda path: misfit(path, card))
         with FetchProgress(card.saved_as, sys.stderr) as progress:
-            return Download(url, self.folder.path / card.saved_as, content, progress).run()
+            return Download(_address(card, self._mirror), self.folder.path / card.saved_as, content, progress).run()
 
     def _show(self, pending: "list[Card]") -> None:
         from agent.addresses import checked_address, shown
@@ -155,14 +180,26 @@ class _Errand:
             raise FetchError("nothing was fetched, since the licence was not accepted")
 
     def _make_sure_of_room(self, pending: "list[Card]") -> None:
-        """Before the first of many gigabytes; how long a mirror's files are, only the mirror knows."""
-        from agent.fetch import free_bytes, sized
+        """Before the first of many gigabytes."""
+        from agent.fetch import FetchOptions, free_bytes, sized
 
-        needed = sum(max(0, card.about_bytes - self.folder.begun_bytes(card)) for card in pending)
-        free = free_bytes(self.folder.path)
-        if not self._mirror and needed > free:
-            told = f"{sized(needed)} are to come, and the disk of {self.folder.path} has {sized(free)} left"
-            raise FetchError(f"{told}; make room, choose another --folder or fetch less at once")
+        free, spare = free_bytes(self.folder.path), FetchOptions().spare_bytes
+        missing = self._missing_bytes({card: card.about_bytes for card in pending})
+        if self._mirror and missing + spare > free:  # its files may be others than Meta's: it is worth asking
+            missing = self._missing_bytes({card: self._announced_bytes(card) for card in pending})
+        if missing + spare > free:
+            needed = f"{sized(missing)} are to come and {sized(spare)} shall stay free"
+            told = f"the disk of {self.folder.path} has {sized(free)} left, but {needed}"
+            raise FetchError(f"{told}; make room, choose another place (--folder) or fetch less at once")
+
+    def _missing_bytes(self, sizes: "dict[Card, int]") -> int:
+        return sum(max(0, size - self.folder.begun_bytes(card)) for card, size in sizes.items())
+
+    def _announced_bytes(self, card: "Card") -> int:
+        from agent.addresses import checked_address
+        from agent.answers import announced_bytes
+
+        return announced_bytes(checked_address(_address(card, self._mirror))) or card.about_bytes
 
     def _say(self, line: str) -> None:
         print(line, file=self._talk, flush=True)
@@ -179,24 +216,45 @@ def _report(errand: _Errand, seconds: float, *, as_json: bool) -> None:
         print_json({"bundle": folder.bundle, "folder": str(folder.path), "files": files, "seconds": round(seconds, 3)})
         return
     print(f"All of it is in {folder.path}." if errand.fetched else f"Nothing to fetch: all of it is in {folder.path}.")
-    bundle = shlex.quote(folder.bundle)
-    print(f'Try: noema translate "Habari za asubuhi." --bundle {bundle} --language swh --to fin')
+    print(f"Try: {_example(folder.bundle, _memory_bytes())}")
 
 
-def _list(folder: "SonarFolder", *, as_json: bool) -> int:
+def _example(bundle: str, memory_bytes: int | None) -> str:
+    """A command that works here, as one can type it."""
+    words = f'translate "Habari za asubuhi." --bundle {shlex.quote(bundle)} --language swh --to fin'
+    short = memory_bytes is not None and memory_bytes < _FLOAT32_BYTES
+    return f"{_started_as()} {words}" + " --precision bfloat16" * short
+
+
+def _started_as() -> str:
+    return shlex.quote(os.environ.get(_COMMAND) or "noema")
+
+
+def _memory_bytes() -> int | None:
+    """Of this machine; None where it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
+
+
+def _list(folder: "SonarFolder", mirror: str, *, as_json: bool) -> int:
+    from agent.addresses import checked_address, shown
     from agent.fetch import sized
     from agent.sonar_folder import CARDS
 
+    addresses = {card: shown(checked_address(_address(card, mirror))) for card in CARDS}
     if as_json:
-        print_json({"bundle": folder.bundle, "folder": str(folder.path), "files": [_facts(c, folder) for c in CARDS]})
+        files = [_facts(card, folder) | {"url": address} for card, address in addresses.items()]
+        print_json({"bundle": folder.bundle, "folder": str(folder.path), "files": files})
         return OK
     rows = [("name", "languages", "size", "licence", "here", "address")]
-    for card in CARDS:
+    for card, url in addresses.items():
         size = f"about {sized(card.about_bytes)}"
-        rows.append((card.name, _languages(card), size, card.licence, folder.state(card) or "-", card.url))
+        rows.append((card.name, _languages(card), size, card.licence, folder.state(card) or "-", url))
     for name, languages, size, licence, here, address in rows:
         print(f"{name:30}{languages:28}{size:>12}  {licence:14}{here:7}{address}")
-    print(f"\n`noema fetch sonar --text --speech eng,fra` fetches some of them to {folder.path}")
+    print(f"\n`{_started_as()} fetch sonar --text --speech eng,fra` fetches some of them to {folder.path}")
     return OK
 
 
@@ -207,7 +265,6 @@ def _facts(card: "Card", folder: "SonarFolder") -> dict[str, object]:
         "languages": list(card.languages),
         "about_bytes": card.about_bytes,
         "licence": card.licence,
-        "url": card.url,
         "fetched": folder.state(card) == "here",
     }
 

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import random
+import socket
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -236,7 +237,11 @@ def test_a_web_page_is_no_checkpoint(fetch: Fetch, server: FileServer) -> None:
 
 @pytest.mark.parametrize(
     ("body", "told"),
-    [(b"<html>", "a web page, not a Sent"), (b"", "nothing, not a Sent"), (b"\x08oops" * 9, "begins with")],
+    [
+        (b"<html>", "a web page, not a SentencePiece model; log in"),
+        (b"", "nothing, not a SentencePiece model; check the address"),
+        (CONTENT, r"begins with b'PK.*', not a SentencePiece model; check the address"),
+    ],
 )
 def test_what_is_no_sentencepiece_model_is_refused(fetch: Fetch, server: FileServer, body: bytes, told: str) -> None:
     server.answers["tokenizer.model"] = [file_server.replying(body)]
@@ -350,13 +355,42 @@ def test_pieces_larger_than_any_buffer_come_right(fetch: Fetch, server: FileServ
     assert server.starts(NAME) == [0, 1_500_001]
 
 
-def test_nobody_there_is_said(tmp_path: Path, watcher: Watcher) -> None:
+def test_nobody_there_is_said_after_two_tries(tmp_path: Path, watcher: Watcher) -> None:
     with FileServer({}) as gone:
         address = gone.address
-    with pytest.raises(
-        FetchError, match=r"the connection to 127\.0\.0\.1 failed \(Connection refused\); tried 4 times"
-    ):
+    told = r"the connection to 127\.0\.0\.1 failed \(Connection refused\); tried 2 times; check the address"
+    with pytest.raises(FetchError, match=told):
         Download(f"{address}/{NAME}", tmp_path / NAME, CHECKPOINT, watcher, QUICK).run()
+
+
+@pytest.mark.parametrize(("code", "tries"), [(socket.EAI_NONAME, 2), (socket.EAI_AGAIN, 4)])
+def test_a_name_that_nobody_has_is_asked_for_twice(
+    tmp_path: Path, watcher: Watcher, monkeypatch: pytest.MonkeyPatch, code: int, tries: int
+) -> None:
+    """A name server that does not answer just now is another matter."""
+
+    def unknown(*asked: object, **how: object) -> None:
+        raise socket.gaierror(code, "as a name server answers")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(FetchError, match=rf"\(as a name server answers\); tried {tries} times"):
+        Download(f"https://mirror.example/{NAME}", tmp_path / NAME, CHECKPOINT, watcher, QUICK).run()
+
+
+def test_a_server_that_goes_away_is_given_time_to_come_back(tmp_path: Path, watcher: Watcher) -> None:
+    with FileServer({NAME: CONTENT}) as server:
+        server.answers[NAME] = [closing_down(server)]
+        with pytest.raises(FetchError, match=r"Connection refused\); tried 4 times; run it again later to resume"):
+            Download(f"{server.address}/{NAME}", tmp_path / NAME, CHECKPOINT, watcher, QUICK).run()
+
+
+def test_another_file_is_dropped(fetch: Fetch, server: FileServer, tmp_path: Path) -> None:
+    other = Content("a checkpoint", CHECKPOINT.beginnings, lambda path: f"of {path.stat().st_size} bytes")
+    with pytest.raises(FetchError, match=rf"{NAME} sent another file \(of {len(CONTENT)} bytes\), which was dropped"):
+        fetch(content=other)
+    assert begun_bytes(tmp_path / NAME) == 0
+    assert not (tmp_path / NAME).exists()
+    fetch()
 
 
 def test_redirects_are_followed_on_this_machine(fetch: Fetch, server: FileServer) -> None:
@@ -382,6 +416,17 @@ def test_a_password_goes_to_its_server_and_into_no_message(
     assert server.seen[0].headers["Authorization"] == "Basic bWU6cGFzc0B3b3Jk"
     told = str(raised.value) + "".join(watcher.messages)
     assert not any(word in told for word in ("secret", "pass", "me:"))
+
+
+def closing_down(server: FileServer) -> file_server.Answer:
+    """Sends half a file and takes no further connections."""
+
+    def answer(request: file_server.Request) -> None:
+        server.refuse()
+        request.send(request.begin()[:60_000])
+        request.handler.close_connection = True
+
+    return answer
 
 
 def test_notes_know_a_finished_file_until_they_are_forgotten(fetch: Fetch, tmp_path: Path) -> None:

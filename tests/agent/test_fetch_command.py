@@ -1,16 +1,14 @@
 """`noema fetch`, as a user meets it: what is listed, asked, fetched from a local mirror, and described as a bundle."""
 
 import hashlib
-import io
 import os
 import pty
-import random
+import shutil
 import signal
 import subprocess
 import sys
 import termios
 import threading
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,21 +16,18 @@ import pytest
 
 from agent.partial_file import begun_bytes, locked
 from lcm.bundle import Bundle
-from lcm.space.sonar import SPEECH_CARDS, TEXT_CARDS, TOKENIZER
+from lcm.space.sonar import SPEECH_CARDS, TEXT_CARDS, TOKENIZER, write_sonar_bundle
 from tests import file_server
 from tests.file_server import FileServer
 from tests.noema_command import ROOT, Noema, Result
+from tests.published_files import published
 
 GOLDEN = ROOT / "tests" / "golden" / "sonar"
-ENCODER, DECODER, FINETUNED = "sonar_text_encoder.pt", "sonar_text_decoder.pt", "finetuned_decoder.pt"
-ENGLISH, FRENCH = "spenc.eng.pt", "spenc.v3ap.fra.pt"
+ENCODER, DECODER, FINETUNED = (TEXT_CARDS[name].file for name in ("encoder", "decoder", "finetuned"))
+ENGLISH, FRENCH = SPEECH_CARDS["eng"].file, SPEECH_CARDS["fra"].file
 FILES = {
-    TOKENIZER.file: (GOLDEN / "tokenizer.model").read_bytes(),
-    ENCODER: (GOLDEN / ENCODER).read_bytes(),
-    DECODER: (GOLDEN / DECODER).read_bytes(),
-    FINETUNED: (GOLDEN / "older_text_decoder.pt").read_bytes(),
-    ENGLISH: (GOLDEN / "speech_eng.pt").read_bytes(),
-    FRENCH: (GOLDEN / "speech_fra.pt").read_bytes(),
+    card.file: published(card, seed)
+    for seed, card in enumerate((TOKENIZER, *TEXT_CARDS.values(), SPEECH_CARDS["eng"], SPEECH_CARDS["fra"]))
 }
 CODE_OF_USAGE = 2
 
@@ -47,7 +42,8 @@ def mirror() -> Iterator[FileServer]:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where `--bundle sonar` looks."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    monkeypatch.delenv("NOEMA_SONAR_URL", raising=False)
+    for name in ("NOEMA_SONAR_URL", "NOEMA_COMMAND"):
+        monkeypatch.delenv(name, raising=False)
     return tmp_path / "noema" / "bundles" / "sonar"
 
 
@@ -79,6 +75,17 @@ def test_everything_published_is_listed_offline(noema_fetch: Noema) -> None:
     [encoder] = [line for line in lines if line.startswith("text_sonar_basic_encoder ")]
     assert "202 languages" in encoder
     assert "CC-BY-NC-4.0" in encoder
+
+
+def test_the_addresses_of_a_mirror_are_listed(noema_fetch: Noema, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOEMA_SONAR_URL", "https://me:secret@mirror.example/SONAR/")
+    [*_, encoder] = [line for line in noema_fetch().out.splitlines() if line.startswith("text_sonar_basic_encoder ")]
+    assert encoder.endswith(f" https://mirror.example/SONAR/{ENCODER}")
+    files = noema_fetch("--json").json["files"]
+    assert isinstance(files, list)
+    assert all(file["url"].startswith("https://mirror.example/SONAR/") for file in files)
+    monkeypatch.setenv("NOEMA_SONAR_URL", "nonsense")
+    noema_fetch("--list").fails(CODE_OF_USAGE, "NOEMA_SONAR_URL: write https://nonsense")
 
 
 def test_the_list_is_there_for_programs(noema_fetch: Noema, home: Path) -> None:
@@ -230,7 +237,11 @@ def test_the_mirror_may_stand_in_the_environment(
         (["sonar", "--speech", "eng"], "add --text"),
         (["sonar", "--text", "--speech", "Finish"], "did you mean fin (Finnish)"),
         (["sonar", "--text", "--speech", "en"], "did you mean eng (English)?"),
+        (["sonar", "--text", "--speech", "zh"], "did you mean cmn (Mandarin Chinese) or yue (Yue Chinese)?"),
         (["sonar", "--text", "--from", "http://me:secret@mirror.example/"], "http://mirror.example/: give an https"),
+        (["sonar", "--text", "--from", "localhost:8000"], "--from: write http://localhost:8000"),
+        (["--list", "--from", "nonsense"], "write https://nonsense"),
+        (["sonar", "--text", "--folder", ROOT / "README.md"], "README.md is not a folder; choose another --folder"),
         (["sonar", "--text", "--from", "https://mirror.example/?key=1"], "not with a query"),
         (["--text"], "write `noema fetch sonar`"),
         (["sonar", "--list", "--text"], "leave out --list"),
@@ -244,6 +255,104 @@ def test_what_cannot_be_meant_is_said(noema_fetch: Noema, args: list[object], to
 def test_a_damaged_description_is_said(noema_fetch: Noema, tmp_path: Path) -> None:
     (tmp_path / "bundle.json").write_text('{"name": ')
     noema_fetch("sonar", "--text", "--folder", tmp_path).fails(2, "bundle.json is damaged; delete the folder")
+
+
+def test_a_file_that_cannot_be_the_model_is_refused(fetch: Noema, mirror: FileServer, home: Path) -> None:
+    mirror.files[ENCODER] = (GOLDEN / "sonar_text_encoder.pt").read_bytes()
+    result = fetch("--text")
+    result.fails(
+        1, f"{mirror.address}/SONAR/{ENCODER} sent another file ('embed.weight' is [316, 32], expected [256206"
+    )
+    assert "which was dropped; check the address, or name another one (--from)" in result.err
+    assert not (home / ENCODER).exists()
+    mirror.files[ENCODER] = FILES[ENCODER]
+    assert fetch("--text").code == 0
+    Bundle.open(home, verify=True)
+
+
+def test_a_tokenizer_of_another_model_is_refused(fetch: Noema, mirror: FileServer) -> None:
+    mirror.files[TOKENIZER.file] = (GOLDEN / "tokenizer.model").read_bytes()
+    fetch("--text").fails(1, "sent another file (it makes 316 tokens of its languages, not 256,206), which was dropped")
+
+
+def test_a_bundle_whose_files_do_not_fit_is_repaired(fetch: Noema, mirror: FileServer, home: Path) -> None:
+    """As versions of Noema fetched them that did not look: every hash is right."""
+    fetch("--text")
+    shutil.copy(GOLDEN / "sonar_text_decoder.pt", home / DECODER)
+    write_sonar_bundle(home, [TEXT_CARDS["decoder"]])
+    Bundle.open(home, verify=True)
+    result = fetch("--text")
+    assert f"{DECODER} is not what it should be ('embed.weight' is [316, 32], expected [256206, 1024])." in result.out
+    assert (home / DECODER).read_bytes() == FILES[DECODER]
+    Bundle.open(home, verify=True)
+
+
+def test_loading_such_a_bundle_says_how_to_repair_it(fetch: Noema, noema: Noema, home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere"
+    fetch("--text", "--speech", "fra", "--folder", folder)
+    shutil.copy(GOLDEN / "sonar_text_encoder.pt", folder / ENCODER)
+    write_sonar_bundle(folder, [TEXT_CARDS["encoder"], TEXT_CARDS["decoder"], SPEECH_CARDS["fra"]])
+    repair = f"run this again: noema fetch sonar --text --speech fra --folder {folder}"
+    noema("encode", "Hello.", "--language", "eng", bundle=folder).fails(1, repair)
+
+
+def test_a_fetch_that_is_not_finished_is_told_by_what_needs_it(
+    fetch: Noema, noema: Noema, mirror: FileServer, tmp_path: Path
+) -> None:
+    folder = tmp_path / "elsewhere"
+    mirror.answers[ENCODER] = [file_server.status(404)]
+    fetch("--text", "--folder", folder).fails(1, "answers 404")
+    told = f"the fetch into {folder} is not finished; run this again: noema fetch sonar --text --folder {folder}"
+    noema("translate", "Hello.", "--language", "eng", "--to", "fra", bundle=folder).fails(1, told)
+
+
+def test_room_is_made_sure_of_for_all_files_before_anybody_is_asked(
+    noema_fetch: Noema, mirror: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.fetch.free_bytes", lambda folder: 4 * 10**9)
+    told = "has 4.0 GB left, but 6.5 GB are to come and 268.4 MB shall stay free; make room, choose another place"
+    noema_fetch("sonar", "--text").fails(1, told)  # from Meta's address, which nobody asks
+    mirror.announced = {ENCODER: 3 * 10**9, DECODER: 2 * 10**9}
+    noema_fetch("sonar", "--text", "--from", mirror.address).fails(1, "but 5.0 GB are to come")
+    assert mirror.seen == []
+
+
+def test_a_mirror_may_have_smaller_files(fetch: Noema, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.fetch.free_bytes", lambda folder: 4 * 10**9)
+    assert fetch("--text").code == 0
+
+
+def test_what_has_come_needs_no_more_room(
+    noema_fetch: Noema, mirror: FileServer, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.mkdir(parents=True)
+    for card, come in ((TEXT_CARDS["encoder"], 2 * 10**9), (TEXT_CARDS["decoder"], 10**9)):
+        with (home / f"{card.file}.part").open("wb") as part:
+            part.truncate(come)
+    monkeypatch.setattr("agent.fetch.free_bytes", lambda folder: 3 * 10**9)
+    noema_fetch("sonar", "--text").fails(1, "but 3.5 GB are to come")
+
+
+def test_a_place_where_nothing_can_be_written_is_said(fetch: Noema) -> None:
+    fetch("--text", "--folder", "/proc/noema").fails(1, "nothing can be written to the folder /proc/noema")
+
+
+def test_the_licence_may_be_spelt_otherwise(noema_fetch: Noema, mirror: FileServer) -> None:
+    assert noema_fetch("sonar", "--text", "--accept-license", "--from", mirror.address).code == 0
+
+
+def test_the_next_command_is_one_that_works_here(
+    fetch: Noema, noema_fetch: Noema, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOEMA_COMMAND", "./scripts/run")
+    fetch("--text")
+    monkeypatch.setattr("agent.commands.fetch._memory_bytes", lambda: 16 * 10**9)
+    last = fetch("--text").out.splitlines()[-1]
+    assert last.startswith("Try: ./scripts/run translate ")
+    assert last.endswith("--to fin")
+    monkeypatch.setattr("agent.commands.fetch._memory_bytes", lambda: 7 * 10**9)
+    assert fetch("--text").out.splitlines()[-1] == f"{last} --precision bfloat16"
+    assert noema_fetch().out.splitlines()[-1].startswith("`./scripts/run fetch sonar ")
 
 
 def test_two_at_once_are_one_too_many(fetch: Noema, mirror: FileServer, home: Path) -> None:
@@ -260,7 +369,7 @@ def test_two_at_once_are_one_too_many(fetch: Noema, mirror: FileServer, home: Pa
 def test_an_interrupted_fetch_resumes(
     fetch: Noema, mirror: FileServer, home: Path, how: signal.Signals, code: int, told: str
 ) -> None:
-    mirror.files[ENCODER] = large_checkpoint()
+    mirror.files[ENCODER] = published(TEXT_CARDS["encoder"], megabytes=3)
     reached = threading.Event()
     mirror.answers[ENCODER] = [file_server.holding(2_500_000, lambda: begun_bytes(home / ENCODER) > 1_000_000, reached)]
     process = subprocess.Popen(
@@ -303,13 +412,6 @@ def test_at_a_terminal_one_is_asked(mirror: FileServer, home: Path, answer: str,
     assert process.wait(30) == code
     assert told in shown.decode()
     assert (home / "bundle.json").exists() is (code == 0)
-
-
-def large_checkpoint() -> bytes:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("weights", random.Random(0).randbytes(3_000_000))
-    return packed.getvalue()
 
 
 def read_until(terminal: int, end: bytes | None) -> bytes:

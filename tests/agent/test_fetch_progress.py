@@ -1,6 +1,9 @@
 """How far a download has come, on a terminal and elsewhere."""
 
 import io
+import os
+import pty
+import termios
 
 from agent.fetch import sized
 from agent.fetch_progress import FetchProgress
@@ -25,6 +28,18 @@ def test_a_terminal_shows_a_bar() -> None:
     assert "it broke off\n" in shown_text
     assert f"{NAME}: 100%" in shown_text
     assert "2.00M/2.00M" in shown_text
+
+
+def test_a_terminal_without_a_size_shows_lines() -> None:
+    """As the ones that programs open, which say 0 times 0: a bar would be nothing."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (0, 0))
+    with os.fdopen(theirs, "w") as stream, FetchProgress(NAME, stream) as progress:
+        progress.began(0, 2_000_000)
+        progress.advanced(2_000_000)
+    shown_text = os.read(ours, 1000).decode()
+    os.close(ours)
+    assert f"{NAME}: 2.0 MB" in shown_text
 
 
 def test_anything_else_shows_lines() -> None:

@@ -14,3 +14,11 @@ def test_two_fetches_into_one_folder_are_one_too_many(tmp_path: Path) -> None:
         pass
     with locked(folder):
         assert folder.is_dir()
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/noema"])
+def test_a_place_that_holds_no_folder_is_said(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    told = rf"nothing can be written to the folder .*{place} \(.*\); choose another place"
+    with pytest.raises(FetchError, match=told), locked(tmp_path / place):
+        pass
