@@ -12,6 +12,7 @@ import pytest
 from agent.commands.options import BACKENDS, PRECISIONS
 from agent.config import Backend, Precision
 from agent.recorded import read_info
+from lcm.space import backend
 from tests.lcm.space.golden_bundle import NEWER, write_golden_bundle
 from tests.noema_command import Noema
 
@@ -37,9 +38,10 @@ def without(golden_bundle: Path) -> Callable[..., Path]:
     return damaged
 
 
-def test_options_and_settings_know_the_same_names() -> None:
-    assert get_args(Precision) == PRECISIONS
-    assert get_args(Backend) == BACKENDS
+def test_options_settings_and_space_know_the_same_names() -> None:
+    """Written three times: options must not wait for torch, and settings not for options."""
+    assert get_args(Precision) == PRECISIONS == get_args(backend.Precision)
+    assert get_args(Backend) == BACKENDS == get_args(backend.BackendName)
 
 
 def encoded(noema: Noema, *options: object) -> np.ndarray:
