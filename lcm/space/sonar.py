@@ -8,7 +8,7 @@ shapes: no hashes are published. Knows nothing of networks: `agent/fetch.py` dow
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -189,8 +189,8 @@ def checkpoint_misfit(path: Path, module: nn.Module) -> str:
     return f"{next(iter(missing))!r} is missing, and {len(missing) - 1} more" if missing else ""
 
 
-def fetchable(bundle: Bundle, kind: Literal["text", "speech"]) -> Callable[[str], str]:
-    """What to say of a language that a bundle lacks: how to fetch it, if SONAR has it."""
+def fetchable(bundle: Bundle, kind: str) -> Callable[[str], str]:
+    """What to say of a language that a bundle lacks: how to fetch it, if SONAR has it; `kind` is `text` or `speech`."""
     published = Languages(TEXT_LANGUAGES if kind == "text" else list(SPEECH_CARDS), "SONAR")
 
     def advice(written: str) -> str:
