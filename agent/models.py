@@ -215,7 +215,8 @@ class Models:
 
     def _check_hears(self) -> None:
         if not self.space.languages["speech"]:
-            raise UsageError(f"the bundle '{self.bundle}' has no speech encoder yet; use text")
+            fetch = "; or fetch one: noema fetch sonar --speech eng" if self.space.bundle.name == "sonar" else ""
+            raise UsageError(f"the bundle '{self.bundle}' has no speech encoder yet; use text{fetch}")
 
     def check_language(self, language: str, *, speech: bool = False) -> str:
         """The language as the bundle writes it; one it does not cover is an error that names the nearest."""

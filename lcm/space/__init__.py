@@ -29,6 +29,7 @@ from lcm.space.decoding import DecodingOptions
 from lcm.space.fbank import SAMPLE_RATE, STEP, fbank
 from lcm.space.languages import Languages
 from lcm.space.pauses import cut_at_pauses
+from lcm.space.sonar import fetchable
 from lcm.space.text_decoder import TextDecoderConfig
 from lcm.space.text_encoder import TextEncoderConfig
 from lcm.space.tokenizer import PAD, Tokenizer
@@ -85,7 +86,10 @@ class ConceptSpace:
         self.space_id, self.dim = bundle.space_id, bundle.concept_dim
         self.tokenizer = Tokenizer.from_file(bundle.tokenizer_path(), bundle.languages["text"])
         self._backend = backend
-        self._known = {kind: Languages(tags, f"{kind} of {bundle.name!r}") for kind, tags in bundle.languages.items()}
+        self._known = {
+            kind: Languages(tags, f"{kind} of {bundle.name!r}", fetchable(bundle, kind))
+            for kind, tags in bundle.languages.items()
+        }
 
     @classmethod
     def load(
