@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from lcm.bundle import Bundle
 from lcm.space.backend import Precision, TorchBackend
-from lcm.space.packed import PackedLinear, can_pack, pack
+from lcm.space.packed import PackedLinear, can_pack, pack, rows_taken
 from lcm.space.text_decoder import TextDecoder, TextDecoderConfig
 from tests.lcm.space.golden_bundle import NEWER, write_golden_bundle
 
@@ -17,14 +19,25 @@ needs_packing = pytest.mark.skipif(not can_pack(), reason="this torch packs no w
 
 
 @needs_packing
-@pytest.mark.parametrize("rows", [1, 2, 16, 113])
+@pytest.mark.parametrize("rows", [0, 1, 2, 16, 113])
 def test_a_packed_map_gives_the_same(rows: int) -> None:
     linear = nn.Linear(96, 40)
     x = torch.randn(2, rows, 96)
     with torch.inference_mode():
         given = PackedLinear(linear.weight, linear.bias)(x)
         assert given.shape == (2, rows, 40)
-        assert (given - linear(x)).abs().max() < 1e-5
+        torch.testing.assert_close(given, linear(x), atol=1e-5, rtol=0)
+
+
+@given(st.integers(0, 100_000))
+def test_few_numbers_of_rows_are_ever_taken(rows: int) -> None:
+    taken = rows_taken(rows)
+    assert rows <= taken <= max(rows + 7, rows * 17 / 16)
+    assert rows_taken(taken) == taken
+
+
+def test_a_session_meets_few_of_them() -> None:
+    assert len({rows_taken(rows) for rows in range(1, 1_025)}) < 72
 
 
 @needs_packing
