@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lcm.bundle import TOKENIZER, Bundle, BundleWriter
 from lcm.space.checkpoint import Kind
+from lcm.space.memory import shapes_only
 from lcm.space.sonar import SPEECH_ENCODERS, TEXT_DECODERS, TEXT_ENCODERS, TEXT_LANGUAGES
 from lcm.space.text_decoder import TextDecoder
 from lcm.space.text_encoder import TextEncoder
@@ -71,7 +72,7 @@ def write_random_sonar(folder: Path, size: Size) -> Path:
     aside.mkdir(parents=True)
     shutil.copyfile(Bundle.open("mini").tokenizer_path(), aside / TOKENIZER)
     pieces = Tokenizer.from_file(aside / TOKENIZER, TEXT_LANGUAGES).language_id(TEXT_LANGUAGES[0])
-    with torch.device("meta"):
+    with shapes_only():
         modules: dict[Kind, nn.Module] = {
             "text_encoder": TextEncoder(encoder),
             "text_decoder": TextDecoder(decoder),

@@ -19,7 +19,7 @@ from lcm.errors import BackendError, LanguageError
 from lcm.space.checkpoint import Kind, checkpoint_tensors
 from lcm.space.decoding import DecodingOptions, Hypothesis, Interrupted, decode
 from lcm.space.languages import base_language
-from lcm.space.memory import return_memory
+from lcm.space.memory import return_memory, shapes_only
 from lcm.space.packed import can_pack, pack
 from lcm.space.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from lcm.space.spoken_language import PART as SPOKEN_LANGUAGE
@@ -159,7 +159,7 @@ class TorchBackend:
 
     def _loaded(self, part: Part, kind: Kind, build: Callable[[], M], shared: dict[str, Tensor] | None = None) -> M:
         with fitting(part):
-            with torch.device("meta"):
+            with shapes_only():
                 module = build()
             given = checkpoint_tensors(part.checkpoint, kind) if part.checkpoint else part.each_tensor()
             fill(module, given, self._device, self._dtype, self._settle)

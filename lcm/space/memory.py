@@ -1,12 +1,16 @@
-"""Memory: what a process no longer needs goes back to the system at once. Linux only; elsewhere nothing happens."""
+"""Memory: what is not needed is not taken, and what no longer is goes back to the system at once (on Linux)."""
 
 import ctypes
 import functools
 import mmap
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 
 def give_back(tensor: Tensor) -> None:
@@ -32,3 +36,24 @@ def return_memory() -> None:
 @functools.cache
 def _libc() -> Any:
     return ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Modules made in here have names, shapes and no values: neither memory nor time for what a checkpoint replaces.
+
+    Random values have no meaning there either; asked for some, torch would load its symbolic algebra, 75 MB and half a
+    second of it.
+    """
+    with torch.device("meta"), _Unfilled():
+        yield
+
+
+class _Unfilled(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if func is nn.init.normal_:
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)

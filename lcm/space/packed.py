@@ -31,9 +31,11 @@ class PackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[…, in] → […, out]."""
         rows = x.flatten(0, -2)
-        padded = F.pad(rows, (0, 0, 0, rows_taken(len(rows)) - len(rows)))
-        y: Tensor = _ops()._linear_pointwise(padded, self._packed, self.bias, "none", [], "")
-        return y[: len(rows)].view(*x.shape[:-1], self.out_features)
+        count = len(rows)
+        if missing := rows_taken(count) - count:
+            rows = F.pad(rows, (0, 0, 0, missing))
+        y: Tensor = _ops()._linear_pointwise(rows, self._packed, self.bias, "none", [], "")
+        return y[:count].view(*x.shape[:-1], self.out_features)
 
 
 def rows_taken(rows: int) -> int:

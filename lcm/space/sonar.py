@@ -20,6 +20,7 @@ from lcm.fetched import SONAR, folder_option
 from lcm.space.backend import fill
 from lcm.space.checkpoint import Kind, checkpoint_tensors
 from lcm.space.languages import Languages, known_languages
+from lcm.space.memory import shapes_only
 from lcm.space.text_decoder import TextDecoder, TextDecoderConfig
 from lcm.space.text_encoder import TextEncoder, TextEncoderConfig
 from lcm.space.tokenizer import Tokenizer
@@ -152,7 +153,7 @@ def write_sonar_bundle(
 def module_of(card: Card) -> nn.Module:
     """The module that a checkpoint fills, on the meta device: it has shapes, and no memory."""
     config = _config(card)
-    with torch.device("meta"):
+    with shapes_only():
         if isinstance(config, TextEncoderConfig):
             return TextEncoder(config)
         return TextDecoder(config) if isinstance(config, TextDecoderConfig) else W2vBertEncoder(config)

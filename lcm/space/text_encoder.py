@@ -41,7 +41,7 @@ class AttentionPooling(nn.Module):
 
     def __init__(self, dim: int, queries: int, concept_dim: int) -> None:
         super().__init__()
-        self.queries = nn.Parameter(torch.randn(queries, dim) / math.sqrt(dim))
+        self.queries = nn.Parameter(nn.init.normal_(torch.empty(queries, dim), std=dim**-0.5))
         self.k_proj = nn.Linear(dim, dim)
         self.output_proj = nn.Linear(queries * dim, concept_dim)
         self.norm = nn.LayerNorm(concept_dim, elementwise_affine=False)
