@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -57,21 +57,34 @@ class Speaker:
 
 
 class Espeak:
-    """espeak-ng inside this process: it has global state, so one a process."""
+    """espeak-ng inside this process. Its state is the process's: where several take turns, each begins anew."""
+
+    _at_work: "ClassVar[Espeak | None]" = None
 
     def __init__(self, data: Path | None = None) -> None:
         """Load it with `data`, a folder `espeak-ng-data`; its own if not given."""
         import espeakng_loader
 
-        folder = data or Path(espeakng_loader.get_data_path())
+        self._folder = data or Path(espeakng_loader.get_data_path())
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())
-        if self._library.espeak_Initialize(_SYNCHRONOUS, 0, os.fsencode(folder.parent), _DO_NOT_EXIT) != ESPEAK_RATE:
-            advice = "reinstall espeakng-loader, or move it: espeak-ng takes no path over 140 bytes"
-            raise TrainingDataError(f"espeak-ng does not start from {folder}; {advice}")
         self._library.espeak_TextToPhonemes.restype = ctypes.c_char_p
         self._chunks: list[bytes] = []
         self._callback = _CALLBACK(self._keep)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Takes the library. Initialised over what another had left, it has crashed."""
+        if Espeak._at_work is self:
+            return
+        if Espeak._at_work is not None:
+            self._library.espeak_Terminate()
+        Espeak._at_work = None
+        parent = os.fsencode(self._folder.parent)
+        if self._library.espeak_Initialize(_SYNCHRONOUS, 0, parent, _DO_NOT_EXIT) != ESPEAK_RATE:
+            advice = "reinstall espeakng-loader, or move it: espeak-ng takes no path over 140 bytes"
+            raise TrainingDataError(f"espeak-ng does not start from {self._folder}; {advice}")
         self._library.espeak_SetSynthCallback(self._callback)
+        Espeak._at_work = self
 
     def speak(self, text: str, speaker: Speaker) -> Int16Array:
         """The sentence at `ESPEAK_RATE`, [T]; empty if nothing in it can be said."""
@@ -94,6 +107,7 @@ class Espeak:
         return " ".join(clauses)
 
     def _set_voice(self, name: str) -> None:
+        self._begin()
         if self._library.espeak_SetVoiceByName(name.encode()) != 0:
             raise TrainingDataError(f"espeak-ng has no voice {name!r}; reinstall espeakng-loader")
 

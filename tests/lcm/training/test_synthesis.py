@@ -100,3 +100,13 @@ def test_a_missing_engine_says_what_to_install(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(TrainingDataError, match="apt-get install festival festvox-kallpc16k"):
         festival(["Hello."], FESTIVAL_VOICES[0])
+
+
+def test_two_take_turns_in_one_process(espeak: Espeak) -> None:
+    other = Espeak()
+    speaker = Speaker("en-us", "m1")
+    alone = other.speak("Good morning.", speaker)
+    for _ in range(3):
+        assert espeak.ipa("Guten Morgen.", "de") == other.ipa("Guten Morgen.", "de")
+        assert len(espeak.speak("Good morning.", speaker)) > 0
+        assert abs(len(other.speak("Good morning.", speaker)) - len(alone)) < len(alone) / 4
