@@ -3,9 +3,8 @@
 Shape letters here and below: B batch, T time (tokens, frames or samples), C concept, D model width.
 """
 
-import math
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -16,6 +15,7 @@ from torch import Tensor
 from lcm.bundle import Bundle
 from lcm.errors import BackendError, BundleError, LanguageError, TextError
 from lcm.space.backend import Backend, BackendName, Precision, TorchBackend, speech_part
+from lcm.space.batches import length_sorted, most_tokens, padded_batches
 from lcm.space.checks import (
     chosen_device,
     complete_options,
@@ -37,12 +37,7 @@ from lcm.space.tokenizer import PAD, Tokenizer
 __all__ = ["ConceptSpace", "DecodedText", "DecodingOptions", "EncodedPiece", "HeardSpeech"]
 
 BATCH = 64
-SPEECH_BATCH = 16
-_STEP_SECONDS, _TOKENS_IN_STEP = 4.0, 48
 _PARTS = re.compile(r"(text_encoder|text_decoder|spoken_language|speech_encoder(_\w+)?)$")
-FRAMES_MULTIPLE = 16
-"""Feature frames are padded to a multiple. oneDNN keeps compiled code for every length it meets, and no two utterances
-are equally long: over 360 utterances memory grew by 59 MB unpadded, by 17 MB (and no further) padded"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +170,7 @@ class ConceptSpace:
             for text, tag in zip(texts, languages, strict=True)
         ]
         out = torch.empty(len(rows), self.dim)
-        for batch in _length_sorted([len(row) for row in rows], BATCH):
+        for batch in length_sorted([len(row) for row in rows], BATCH):
             tokens = torch.full((len(batch), max(len(rows[i]) for i in batch)), PAD)
             for at, i in enumerate(batch):
                 tokens[at, : len(rows[i])] = torch.tensor(rows[i])
@@ -204,7 +199,7 @@ class ConceptSpace:
         out = torch.empty(len(features), self.dim)
         for tag in dict.fromkeys(languages):
             of_tag = [i for i, spoken in enumerate(languages) if spoken == tag]
-            for batch, padded, lengths in _padded(features, of_tag):
+            for batch, padded, lengths in padded_batches(features, of_tag):
                 out[batch] = self._backend.encode_features(padded, lengths, tag)
         return out
 
@@ -382,7 +377,7 @@ class ConceptSpace:
     def _told_apart(self, features: list[Tensor], languages: list[str]) -> tuple[Tensor, Tensor]:
         """One encoder hears all: concepts [B, L, C], the same for each language, and log-odds [B, L]."""
         concepts, scores = torch.empty(len(features), self.dim), torch.empty(len(features), len(languages))
-        for batch, padded, lengths in _padded(features, range(len(features))):
+        for batch, padded, lengths in padded_batches(features, range(len(features))):
             concepts[batch], scores[batch] = self._backend.identify_features(padded, lengths, languages)
         return concepts[:, None].expand(-1, len(languages), -1), scores
 
@@ -397,7 +392,7 @@ class ConceptSpace:
         scores = torch.empty(len(features), len(languages))
         most = [most_tokens(len(frames) * STEP / SAMPLE_RATE) for frames in features]
         for number, tag in enumerate(languages):
-            for batch, padded, lengths in _padded(features, range(len(features))):
+            for batch, padded, lengths in padded_batches(features, range(len(features))):
                 concepts[batch, number] = self._backend.encode_features(padded, lengths, tag)
             for limit in dict.fromkeys(most):
                 rows = [row for row, own in enumerate(most) if own == limit]
@@ -418,26 +413,3 @@ class ConceptSpace:
         if isinstance(language, str):
             known.resolve(language)  # also where there are no items
         return [known.resolve(tag) for tag in tags]
-
-
-def most_tokens(seconds: float) -> int:
-    """More than anybody says in that time, in steps of 4 s, so that few limits are needed.
-
-    A decoding in the wrong language would else go on until the decoder's own limit.
-    """
-    return _TOKENS_IN_STEP * math.ceil(seconds / _STEP_SECONDS)
-
-
-def _padded(features: Sequence[Tensor], chosen: Sequence[int]) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-    """Batches of like length of the `chosen`: which they are, their features [B, F, 80] and how many are theirs [B]."""
-    for positions in _length_sorted([len(features[i]) for i in chosen], SPEECH_BATCH):
-        batch = [chosen[at] for at in positions]
-        lengths = torch.tensor([len(features[i]) for i in batch])
-        padded = torch.nn.utils.rnn.pad_sequence([features[i] for i in batch], batch_first=True)  # [B, F, 80]
-        yield batch, torch.nn.functional.pad(padded, (0, 0, 0, -padded.shape[1] % FRAMES_MULTIPLE)), lengths
-
-
-def _length_sorted(lengths: list[int], size: int) -> list[list[int]]:
-    """Indices in batches of like length: little padding, whatever the order of the items."""
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    return [order[i : i + size] for i in range(0, len(order), size)]

@@ -11,7 +11,8 @@ import torch
 
 from lcm.bundle import Bundle, BundleWriter
 from lcm.errors import BundleError, LanguageError
-from lcm.space import ConceptSpace, DecodingOptions, most_tokens
+from lcm.space import ConceptSpace, DecodingOptions
+from lcm.space.batches import most_tokens
 from lcm.space.decoding import DecodingCancelled
 from lcm.space.fbank import fbank
 from lcm.space.speech_encoder import SpeechFrames, speech_encoder_from_part
