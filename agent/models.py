@@ -36,7 +36,6 @@ MAX_TEXT_CHARS = 100_000
 MAX_SENTENCES = 1000
 """In one turn; what waits between the stages has room for them"""
 _TEXT_BATCH = 32
-_USUAL_PARTS = ("text_encoder", "text_decoder", "speech_encoder")
 _LEAST_SAMPLES = 1_600
 """What a concept takes, at 16 kHz"""
 
@@ -111,7 +110,7 @@ class Models:
             raise UsageError(
                 f"the bundle '{bundle}' has no model that converses; let it interpret: --task translate --to LANGUAGE"
             )
-        space.prepare(_USUAL_PARTS if parts is None else parts)
+        space.prepare(parts)
         models._thinkers |= {task: _thinker_for(task, bundle, space, device, settings) for task in tasks}
         return models
 

@@ -41,12 +41,6 @@ class Opened:
             words_first=self.worker.models.thinker(task).words_first,
         )
 
-    def check_languages(
-        self, choice: str, reply_language: str | None, *, speech: bool
-    ) -> tuple[tuple[str, ...], str | None]:
-        """The languages of a session as the bundle names them, or an error that lists those it knows."""
-        return checked_languages(self.worker.models, choice, reply_language, speech=speech)
-
 
 def checked_languages(
     models: Models, choice: str, reply_language: str | None, *, speech: bool

@@ -143,13 +143,11 @@ def _measured(kind: str, folder: Path, args: argparse.Namespace, beside: bool) -
         figures["ours_ms"] = _round(statistics.median(own))
         for theirs_ms in other:
             figures["theirs_ms"] = _round(statistics.median(theirs_ms))
-            figures["ratio"] = _round(statistics.median(b / a for a, b in zip(own, theirs_ms, strict=True)))
+            figures["ratio"] = _median_ratio(theirs_ms, own)
             if figures["ratio"] < ENOUGH:
                 figures["products"] = {
-                    "share_of_ours": _round(statistics.median(b / a for a, b in zip(own, products, strict=True))),
-                    "ratio_if_nothing_else": _round(
-                        statistics.median(b / a for a, b in zip(products, theirs_ms, strict=True))
-                    ),
+                    "share_of_ours": _median_ratio(products, own),
+                    "ratio_if_nothing_else": _median_ratio(theirs_ms, products),
                 }
         print(f"{case.name}: {figures}", file=sys.stderr, flush=True)
         yield case.name, figures
@@ -177,13 +175,11 @@ def cases(kind: str, space: ConceptSpace, theirs: Any) -> Iterator[Case]:
     """Everything that is measured of one kind."""
     for batch in BATCHES:
         if kind == "encode_speech":
-            for seconds in SECONDS:
-                yield _encode_speech(space, theirs, batch, seconds)
-        for tokens in TOKENS if kind != "encode_speech" else ():
-            if kind == "encode_text":
-                yield _encode_text(space, theirs, batch, tokens)
-            for beam in BEAMS if kind == "decode_text" else ():
-                yield _decode_text(space, theirs, batch, tokens, beam)
+            yield from (_encode_speech(space, theirs, batch, seconds) for seconds in SECONDS)
+        elif kind == "encode_text":
+            yield from (_encode_text(space, theirs, batch, tokens) for tokens in TOKENS)
+        else:
+            yield from (_decode_text(space, theirs, batch, tokens, beam) for tokens in TOKENS for beam in BEAMS)
 
 
 def _encode_text(space: ConceptSpace, theirs: Any, batch: int, tokens: int) -> Case:
@@ -316,6 +312,10 @@ def _difference(ours: Any, theirs: Any) -> float:
 
 def _device_name(device: str) -> str:
     return str(torch.cuda.get_device_name()) if device.startswith("cuda") else device
+
+
+def _median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
+    return _round(statistics.median(a / b for a, b in zip(above, below, strict=True)))
 
 
 def _round(value: float) -> float:

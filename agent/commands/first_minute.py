@@ -9,6 +9,7 @@ import asyncio
 import json
 import sys
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,11 +73,12 @@ def _possible(config: "AgentConfig") -> "tuple[tuple[Task, str], ...]":
 async def _play(
     config: "AgentConfig", scenes: "tuple[tuple[Task, str], ...]", speed: float | None, out: Path | None
 ) -> None:
-    from agent.opening import opened
+    from agent.opening import checked_languages, opened
 
+    check = partial(checked_languages, choice=config.language, reply_language=None, speech=True)
     async with AsyncExitStack() as stack:
-        there = await stack.enter_async_context(opened(config, [task for task, _ in scenes], spoken=True))
-        there.check_languages(config.language, None, speech=True)
+        tasks = [task for task, _ in scenes]
+        there = await stack.enter_async_context(opened(config, tasks, spoken=True, check=check))
         for task, title in scenes:
             print(f"\n{title}\n")
             await _scene(there, task, speed, out)

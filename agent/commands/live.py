@@ -100,7 +100,7 @@ async def _chat(args: argparse.Namespace, config: "AgentConfig") -> int:
     async with AsyncExitStack() as stack:
         check = partial(checked_languages, choice=config.language, reply_language=args.to, speech=False)
         there = await stack.enter_async_context(opened(config, [config.task], spoken=False, typed=True, check=check))
-        languages, to = there.check_languages(config.language, args.to, speech=False)
+        languages, to = check(there.worker.models)
         options = there.turn_options(languages, to)
         began = time.monotonic()
         order = ArrivalOrder(lambda: int((time.monotonic() - began) * 16_000))
@@ -216,7 +216,7 @@ async def _talk(args: argparse.Namespace, config: "AgentConfig") -> int:
         playback = await stack.enter_async_context(Playback(_device(args.output))) if spoken else None
         check = partial(checked_languages, choice=config.language, reply_language=args.to, speech=True)
         there = await stack.enter_async_context(opened(config, [config.task], spoken=spoken, check=check))
-        languages, to = there.check_languages(config.language, args.to, speech=True)
+        languages, to = check(there.worker.models)
         options = _duplex(there.turn_options(languages, to), headphones=args.headphones)
         order, parts = ArrivalOrder(), there.parts()
         stack.callback(_tell_dropped, microphone)

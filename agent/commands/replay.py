@@ -186,7 +186,7 @@ class _Replays:
         config = self._config
         check = partial(checked_languages, choice=config.language, reply_language=self._args.to, speech=True)
         there = await self._open(config, stack, check)
-        languages, to = there.check_languages(config.language, self._args.to, speech=True)
+        languages, to = check(there.worker.models)
         options = there.turn_options(languages, to)
         parts = there.parts()
         outputs.follow(config.bundle, parts.metrics)

@@ -121,15 +121,19 @@ class ConceptSpace:
         else:
             models = TorchBackend(bundle, where, precision)
         space = cls(bundle, models, where)
-        space.prepare(("text_encoder", "text_decoder", "speech_encoder") if parts is None else parts)
+        space.prepare(parts)
         return space
 
-    def prepare(self, parts: Collection[str]) -> None:
+    def prepare(self, parts: Collection[str] | None = None) -> None:
         """Load these parts now, those of them that the bundle has, rather than when they are first needed.
+
+        Args:
+            parts: None is all but encoders for one language.
 
         Raises:
             BundleError: damaged, or what no bundle has.
         """
+        parts = ("text_encoder", "text_decoder", "speech_encoder") if parts is None else parts
         if unknown := [part for part in parts if not _PARTS.match(part)]:
             raise BundleError(f"{unknown[0]!r} is no part of a space; there are text_encoder, text_decoder, …")
         self._backend.prepare([part for part in parts if part in self.bundle.parts])

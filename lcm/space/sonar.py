@@ -192,9 +192,9 @@ def checkpoint_misfit(path: Path, module: nn.Module) -> str:
 
 def fetchable(bundle: Bundle, kind: str) -> Callable[[str], str]:
     """What to say of a language that a bundle lacks: how to fetch it, if SONAR has it; `kind` is `text` or `speech`."""
-    published = Languages(TEXT_LANGUAGES if kind == "text" else list(SPEECH_CARDS), "SONAR")
 
     def advice(written: str) -> str:
+        published = Languages(TEXT_LANGUAGES if kind == "text" else list(SPEECH_CARDS), "SONAR")
         found = published.named(written)
         speech = f" --speech {','.join(found)}" if kind == "speech" else ""
         if not found:
