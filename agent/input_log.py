@@ -8,6 +8,8 @@ be compared line by line.
 import base64
 import hashlib
 import json
+import math
+import re
 from dataclasses import MISSING, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
@@ -15,8 +17,8 @@ from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from agent.events import DomainEvent, FloatArray, ReplyAudio
-from agent.inputs import AudioInput, Encoded, Input, Thought, Voiced
+from agent.events import ConceptsKnown, DomainEvent, FloatArray, ReplyAudio
+from agent.inputs import AudioInput, Encoded, Input, Restored, Thought, Voiced
 from audio.frames import to_pcm16
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 _INPUTS: dict[str, type[Input]] = {cls.__name__: cls for cls in get_args(Input) if cls is not AudioInput}
 _PROBABILITY_STEPS = 255
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _INTEGERS = range(2**63)
 """Positions, numbers and counts, as a file may hold them"""
 
@@ -97,7 +100,7 @@ def checked_fields(cls: "type[DataclassInstance]", values: dict[str, Any]) -> di
             _field_type(cls, name).validate_python(value)
         except ValidationError as error:
             raise LogFormatError(f"a damaged {cls.__name__} ({name}: {error_text(error)})") from error
-        if type(value) is int and value not in _INTEGERS:
+        if not all(map(_is_in_range, value if isinstance(value, tuple) else (value,))):
             raise LogFormatError(f"a damaged {cls.__name__} ({name} is out of range)")
     return values
 
@@ -146,6 +149,8 @@ def event_line(event: DomainEvent) -> str:
         if isinstance(event, ReplyAudio) and entry.name == "samples":
             content["length"] = len(value)
             content["sha256"] = hashlib.sha256(to_pcm16(value).tobytes()).hexdigest()
+        elif isinstance(event, ConceptsKnown) and entry.name == "concepts":
+            content["shape"] = list(value.shape)  # their last digits differ from machine to machine
         else:
             content[entry.name] = value
     return _line(content)
@@ -154,6 +159,12 @@ def event_line(event: DomainEvent) -> str:
 @cache
 def _field_type(cls: type, name: str) -> TypeAdapter[Any]:
     return TypeAdapter(get_type_hints(cls)[name], config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+
+
+def _is_in_range(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return type(value) is not int or value in _INTEGERS
 
 
 def _check_shapes(item: Input) -> None:
@@ -165,6 +176,10 @@ def _check_shapes(item: Input) -> None:
             raise LogFormatError("a damaged Encoded line (probability is none)")
     if isinstance(item, Thought) and item.concept is not None and item.concept.ndim != 1:
         raise LogFormatError("a damaged Thought line (not one concept)")
+    if isinstance(item, Restored):
+        lengths = {len(item.turns), len(item.roles), len(item.texts), len(item.languages), len(item.with_concept)}
+        if len(lengths) > 1 or item.concepts.ndim != 2 or len(item.concepts) != sum(item.with_concept):
+            raise LogFormatError("a damaged Restored line (its sentences do not have as much of everything)")
 
 
 def _value(value: Any) -> Any:
@@ -179,4 +194,7 @@ def _packed(value: FloatArray) -> str:
 
 
 def _line(content: dict[str, Any]) -> str:
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    line = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    if _SURROGATE.search(line):  # half a character, as JSON may hold it: no file takes it but as an escape
+        line = json.dumps(content, separators=(",", ":"))
+    return line
