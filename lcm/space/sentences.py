@@ -2,6 +2,7 @@
 
 A concept holds one sentence [LCM §2.1], so everything typed or read passes here first. Sentences over
 `max_chars` are cut at the weakest damage: clause marks first, then spaces (LCM §2.2 caps at 200-256).
+Text that is still being written passes through `SentenceStream`, with the same sentences in the end.
 """
 
 import re
@@ -23,9 +24,13 @@ _CLAUSE = re.compile(r"[,;:–—]\s+")
 
 def clean(text: str) -> str:
     """NFKC, without control characters; runs of white space become one space (paragraph breaks stay)."""
-    text = unicodedata.normalize("NFKC", text)
-    kept = (c for c in text if c in "\n\t " or unicodedata.category(c)[0] != "C")
-    return re.sub(r"\n[ \n]*\n", "\n\n", re.sub(r"[^\S\n]+", " ", "".join(kept))).strip()
+    return _folded(text).strip()
+
+
+def _folded(text: str) -> str:
+    # First the control characters: what they kept apart is then composed, and doing it all twice changes nothing.
+    kept = "".join(c for c in text if c in "\n\t " or unicodedata.category(c)[0] != "C")
+    return re.sub(r"\n[ \n]*\n", "\n\n", re.sub(r"[^\S\n]+", " ", unicodedata.normalize("NFKC", kept)))
 
 
 def split_sentences(text: str, language: str = "eng", *, max_chars: int = MAX_CHARS) -> list[str]:
@@ -34,6 +39,47 @@ def split_sentences(text: str, language: str = "eng", *, max_chars: int = MAX_CH
     for sentence in _sentences(clean(text), ordinals=language.startswith("deu")):
         sentences.extend(_capped(" ".join(sentence.split()), max_chars))
     return [s for s in sentences if any(not c.isspace() for c in s)]
+
+
+class SentenceStream:
+    """Text that is still being written: each sentence as soon as nothing that may follow can change it.
+
+    Whatever the stretches it comes in, the sentences are those of `split_sentences` on the whole text. A mark is
+    known to end one when the next word has begun: «Dr.» may go on, and «21.» in German.
+    """
+
+    def __init__(self, language: str = "eng", *, max_chars: int = MAX_CHARS) -> None:
+        self._ordinals = language.startswith("deu")
+        self._max_chars = max_chars
+        self._text = ""
+        self._given = 0
+
+    def push(self, text: str) -> list[str]:
+        """The sentences that are complete with this much more text, in order."""
+        self._text = _folded(self._text + text).lstrip()
+        *complete, self._text = self._parts()
+        sentences = [piece for sentence in complete for piece in self._rest_of(sentence)]
+        begun = self._pieces(self._text)[self._given : -1]  # too long for one: its first pieces will not change
+        self._given += len(begun)
+        return sentences + begun
+
+    def flush(self) -> list[str]:
+        """What is left once no more text comes."""
+        rest, self._text = self._text, ""
+        return self._rest_of(rest)
+
+    def _parts(self) -> list[str]:
+        """The complete sentences, and what follows them: a mark that nothing follows yet is no end."""
+        *sentences, rest = _sentences(self._text, ordinals=self._ordinals)
+        return [*sentences, rest] if rest or not sentences else sentences
+
+    def _rest_of(self, sentence: str) -> list[str]:
+        pieces = self._pieces(sentence)[self._given :]
+        self._given = 0
+        return pieces
+
+    def _pieces(self, sentence: str) -> list[str]:
+        return list(_capped(" ".join(sentence.split()), self._max_chars))
 
 
 def _sentences(text: str, *, ordinals: bool) -> Iterator[str]:

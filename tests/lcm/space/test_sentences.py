@@ -3,8 +3,20 @@
 import time
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from lcm.space.sentences import clean, split_sentences
+from lcm.space.sentences import SentenceStream, clean, split_sentences
+
+STRETCHES = st.lists(
+    st.sampled_from(
+        [
+            *("a", "B", "I", ".", "…", "?", "!", "。", "！", "»", '"', ")", "\n", "\t", " "),
+            *(". ", "! ", "\n\n", "\r\n", "Dr. ", "z.B. ", "21. Mai", " 5. ", " Wort, ", "x" * 30),
+            *("e\u0301", "\u0301", "\u200d", "\x07", "ﬁ", "か", "\u3099", "\u3000", "\ud83d", "😀"),
+        ]
+    )
+)
 
 
 @pytest.mark.parametrize(
@@ -64,3 +76,31 @@ def test_a_word_longer_than_the_cap_is_cut_through() -> None:
 
 def test_control_characters_vanish_and_letters_stay() -> None:
     assert clean("a\x00b\u200b c\tñ😀\x1b[31m") == "ab c ñ😀[31m"
+
+
+@given(STRETCHES, st.sampled_from(["eng", "deu"]), st.sampled_from([20, 40, 250]))
+@example(["Dr", ". ", "Smith is 5", ". ", "He", " left"], "eng", 250)
+@example(["a\u200d", "\u0301"], "eng", 250)
+def test_text_that_is_still_being_written_has_the_same_sentences(text: list[str], language: str, cap: int) -> None:
+    stream = SentenceStream(language, max_chars=cap)
+    written = [sentence for stretch in text for sentence in stream.push(stretch)] + stream.flush()
+    assert written == split_sentences("".join(text), language, max_chars=cap)
+
+
+def test_a_sentence_is_known_to_be_complete_when_the_next_word_begins() -> None:
+    stream = SentenceStream()
+    assert [stream.push(stretch) for stretch in ["It is", " late.", " ", "Dr", ".", " Smith", "! ", "G"]] == [
+        *([], [], [], ["It is late."]),
+        *([], [], [], ["Dr. Smith!"]),
+    ]
+
+
+def test_a_sentence_without_an_end_is_given_in_stretches_under_the_cap() -> None:
+    stream = SentenceStream(max_chars=20)
+    assert [stream.push("and on ") for _ in range(6)] == [[], [], [], ["and on and on and"], [], ["on and on and on"]]
+    assert stream.flush() == ["and on"]
+
+
+@given(STRETCHES)
+def test_what_is_clean_stays_as_it_is(text: list[str]) -> None:
+    assert clean(clean("".join(text))) == clean("".join(text))
