@@ -8,9 +8,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from agent.errors import ConfigError
 from agent.events import Task
@@ -94,6 +94,43 @@ class ConversationConfig(Settings):
     echo_guard_ms: NonNegativeInt = 300
 
 
+class ServerConfig(Settings):
+    """Who may connect to `noema serve`, and how much each may take. Every limit that the server has is here."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8765, ge=0, le=65_535)
+    """0: one that is free"""
+    tls: str | None = None
+    """self-signed, or CERT:KEY; None: plain HTTP"""
+    token_variable: str = "NOEMA_TOKEN"
+    hosts: tuple[str, ...] = ()
+    origins: tuple[Annotated[str, Field(pattern=r"^https?://[^/\s]+$")], ...] = ()
+    max_sessions: PositiveInt = 32
+    max_detached: NonNegativeInt = 32
+    detached_s: NonNegativeFloat = 60.0
+    max_handshakes: PositiveInt = 64
+    handshake_s: PositiveFloat = 10.0
+    max_message_bytes: int = Field(default=4_194_304, ge=65_536, le=67_108_864)
+    """A minute of audio/pcm in one message"""
+    max_input_s: PositiveInt = 600
+    max_items: PositiveInt = 1024
+    session_s: PositiveFloat = 3600.0
+    idle_s: PositiveFloat = 900.0
+    outbox_bytes: int = Field(default=8_388_608, ge=65_536)
+    """Two minutes of audio/pcm"""
+    ping_s: PositiveFloat = 20.0
+    ping_timeout_s: PositiveFloat = 20.0
+    keepalive_s: PositiveFloat = 10.0
+    close_s: PositiveFloat = 5.0
+    drain_s: NonNegativeFloat = 20.0
+    worker_timeout_s: PositiveFloat = 60.0
+    client_recording: bool = False
+
+    def token(self) -> str | None:
+        """The token that clients must show, from the environment; without the line end that a file of it leaves."""
+        return os.environ.get(self.token_variable, "").strip() or None
+
+
 class VirtualLatencyConfig(Settings):
     """What each stage takes on the clock of a file's replay."""
 
@@ -123,6 +160,7 @@ class AgentConfig(Settings):
     thinker: ThinkerConfig = ThinkerConfig()
     conversation: ConversationConfig = ConversationConfig()
     virtual_latency: VirtualLatencyConfig = VirtualLatencyConfig()
+    server: ServerConfig = ServerConfig()
 
     def turn_options(
         self,

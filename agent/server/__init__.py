@@ -1,0 +1,1 @@
+"""The server: HTTP and websockets on the `websockets` library. `server.py` is where to begin to read."""
