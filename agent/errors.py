@@ -9,6 +9,7 @@
     ├── FetchError       a file cannot be fetched, or what came is not it (1)
     ├── ThinkerError     the thinker cannot work: its server, its bundle (1)
     ├── Overloaded       the model has no room for more work (1)
+    ├── StoreError       a session cannot be kept, so nobody can resume it (1)
     └── Difference       a replay did not give what was recorded (1)
 
 Exit codes: 0 fine · 1 it could not be done here, or a comparison failed · 2 the request or its input is
@@ -68,6 +69,10 @@ class ThinkerError(AgentError):
 
 class Overloaded(AgentError):
     """The model has no room for more work."""
+
+
+class StoreError(AgentError):
+    """A session cannot be kept: the disk, or what is on it."""
 
 
 class Difference(AgentError):

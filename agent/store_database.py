@@ -1,0 +1,357 @@
+"""Store database: what of sessions is kept, in SQLite; every call is part of the transaction around it.
+
+Receives batches as `agent.stored_session` describes them, gives them back. Opens the file for one process alone,
+moves a damaged one aside, and says clearly when it is another program's or another version's. Used on one
+thread; knows nothing of threads, event loops and what the rows mean.
+
+WAL with synchronous=NORMAL: what was committed outlives a `kill -9` of this process. A power cut may take back
+the last commits, up to the last moment at which SQLite moved its log into the database (every 4 MB): the
+database stays whole, but a client may then have seen events that the session does not know.
+"""
+
+import hmac
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.errors import StoreError, one_line
+from agent.stored_session import Batch, Checkpoint, ClientPosition, Row, StoredSession
+
+SCHEMA = 1
+_APPLICATION = 0x4E6F656D  # "Noem"
+_TABLES = """
+CREATE TABLE sessions (
+    key INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    token BLOB NOT NULL UNIQUE,
+    touched REAL NOT NULL,
+    audio_samples INTEGER NOT NULL DEFAULT 0,
+    client_events INTEGER NOT NULL DEFAULT 0,
+    core_messages INTEGER NOT NULL DEFAULT 0,
+    input_bytes INTEGER NOT NULL DEFAULT 0,
+    message_bytes INTEGER NOT NULL DEFAULT 0,
+    last_message INTEGER NOT NULL DEFAULT 0,
+    last_dropped INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE checkpoints (
+    session INTEGER PRIMARY KEY REFERENCES sessions ON DELETE CASCADE,
+    state TEXT NOT NULL,
+    messages INTEGER NOT NULL
+);
+CREATE TABLE inputs (
+    number INTEGER PRIMARY KEY,
+    session INTEGER NOT NULL REFERENCES sessions ON DELETE CASCADE,
+    lead_in INTEGER NOT NULL,
+    line TEXT NOT NULL,
+    sound BLOB NOT NULL
+);
+CREATE INDEX inputs_of_session ON inputs (session, number);
+CREATE TABLE messages (
+    session INTEGER NOT NULL REFERENCES sessions ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    at REAL NOT NULL,
+    bytes_by_then INTEGER NOT NULL,
+    text TEXT NOT NULL,
+    PRIMARY KEY (session, number)
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLimits:
+    """What is kept of one session."""
+
+    outbox_bytes: int = 16 * 2**20
+    """Messages that a client may not have seen; more than 4 minutes of speech"""
+    outbox_s: float = 600.0
+    """Their age"""
+    input_bytes: int = 64 * 2**20
+    """What was heard since the last quiet moment; half an hour"""
+
+
+class StoreDatabase:
+    """An open database. Not safe for two threads."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, limits: StoreLimits, now: Callable[[], float]):
+        self._connection = connection
+        self._path = path
+        self._limits = limits
+        self._now = now
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All of what is called inside, or nothing of it.
+
+        Raises:
+            StoreError: the disk refuses, or the database is damaged. Nothing has changed.
+        """
+        try:
+            self._run("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._run("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:  # a full disk has rolled it back already
+                    self._run("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise store_error(self._path, error) from error
+
+    def create(self, session_id: str, token_hash: bytes) -> None:
+        """A session that nothing is known of yet; it can be loaded once a batch has brought its checkpoint."""
+        self._run("INSERT INTO sessions (id, token, touched) VALUES (?, ?, ?)", session_id, token_hash, self._now())
+
+    def append(self, session_id: str, batch: Batch) -> None:
+        """Adds a batch.
+
+        Raises:
+            StoreError: there is no such session, or it takes more room than it may.
+        """
+        key, input_bytes, message_bytes = self._session(session_id, "key", "input_bytes", "message_bytes")
+        if batch.checkpoint is not None:
+            self._put_checkpoint(key, batch.checkpoint)
+            input_bytes = 0
+        input_bytes += sum(row.size for row in batch.rows)
+        if input_bytes > self._limits.input_bytes:
+            raise StoreError(f"session {session_id} went on for too long without a pause to be kept")
+        self._put_rows(key, batch.rows, lead_in=False)
+        now = self._now()
+        for number, text in batch.messages:
+            message_bytes += len(text)
+            self._run("INSERT INTO messages VALUES (?, ?, ?, ?, ?)", key, number, now, message_bytes, text)
+        position = batch.position
+        self._run(
+            "UPDATE sessions SET touched = ?, audio_samples = ?, client_events = ?, core_messages = ?,"
+            " input_bytes = ?, message_bytes = ?, last_message = max(last_message, ?) WHERE key = ?",
+            *(now, position.audio_samples, position.events, batch.core_messages),
+            *(input_bytes, message_bytes, batch.messages[-1][0] if batch.messages else 0, key),
+        )
+        if batch.messages:
+            self._trim(key, message_bytes)
+
+    def load(self, session_id: str) -> StoredSession | None:
+        """A session as it was stored; None when it is not there, or nothing of it yet."""
+        found = self._row(
+            "SELECT key, audio_samples, client_events, core_messages, last_message, state, messages"
+            " FROM sessions JOIN checkpoints ON session = key WHERE id = ?",
+            session_id,
+        )
+        if found is None:
+            return None
+        key, audio_samples, events, core_messages, last_message, state, messages = found
+        return StoredSession(
+            session_id,
+            Checkpoint(json.loads(state), messages, self._rows(key, lead_in=True)),
+            self._rows(key, lead_in=False),
+            ClientPosition(audio_samples, events),
+            core_messages,
+            last_message,
+        )
+
+    def find(self, token_hash: bytes) -> str | None:
+        """The session that a token opens."""
+        found = self._row("SELECT id, token FROM sessions WHERE token = ?", token_hash)
+        # The index compares hashes, of which whoever guesses controls no prefix; this compares them in constant time.
+        return found[0] if found is not None and hmac.compare_digest(found[1], token_hash) else None
+
+    def messages_after(self, session_id: str, number: int) -> list[tuple[int, str]]:
+        """What a client has not seen that has seen the message of this number.
+
+        Raises:
+            StoreError: there is no such session, or some of it has been dropped.
+        """
+        key, last_dropped = self._session(session_id, "key", "last_dropped")
+        if number < last_dropped:
+            raise StoreError(f"session {session_id}: what followed event {number} is not kept any more")
+        return list(self._run("SELECT number, text FROM messages WHERE session = ? AND number > ?", key, number))
+
+    def touch(self, session_ids: Sequence[str]) -> None:
+        """These are in use."""
+        for session_id in session_ids:
+            self._run("UPDATE sessions SET touched = ? WHERE id = ?", self._now(), session_id)
+
+    def delete(self, session_id: str) -> None:
+        """Forgets a session."""
+        self._run("DELETE FROM sessions WHERE id = ?", session_id)
+
+    def prune(self, keep_s: float, max_bytes: int) -> list[str]:
+        """Forgets sessions that nobody has used for `keep_s`, then the longest unused until the rest fits."""
+        gone: list[str] = []
+        oldest = self._run("SELECT id, touched FROM sessions ORDER BY touched").fetchall()
+        for session_id, touched in oldest:
+            if touched >= self._now() - keep_s and self._used_bytes() <= max_bytes:
+                break
+            self.delete(session_id)
+            gone.append(session_id)
+        for key, message_bytes in self._run("SELECT key, message_bytes FROM sessions").fetchall():
+            self._trim(key, message_bytes)
+        self._run("PRAGMA incremental_vacuum").fetchall()
+        return gone
+
+    def close(self) -> None:
+        """Moves the log into the database and closes it."""
+        self._connection.close()
+
+    def _put_checkpoint(self, key: int, checkpoint: Checkpoint) -> None:
+        self._run("DELETE FROM inputs WHERE session = ?", key)
+        state = json.dumps(checkpoint.state, separators=(",", ":"))
+        self._run("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?)", key, state, checkpoint.messages)
+        self._put_rows(key, checkpoint.lead_in, lead_in=True)
+
+    def _put_rows(self, key: int, rows: Sequence[Row], *, lead_in: bool) -> None:
+        for row in rows:
+            self._run(
+                "INSERT INTO inputs (session, lead_in, line, sound) VALUES (?, ?, ?, ?)",
+                *(key, lead_in, row.line, row.sound),
+            )
+
+    def _rows(self, key: int, *, lead_in: bool) -> tuple[Row, ...]:
+        query = "SELECT line, sound FROM inputs WHERE session = ? AND lead_in = ? ORDER BY number"
+        return tuple(Row(line, sound) for line, sound in self._run(query, key, lead_in))
+
+    def _trim(self, key: int, message_bytes: int) -> None:
+        """Drops the oldest messages beyond what is kept: they are the first, by age as by bytes."""
+        query = "SELECT number, at, bytes_by_then FROM messages WHERE session = ? ORDER BY number"
+        last = 0
+        for number, at, bytes_by_then in self._run(query, key):
+            if at >= self._now() - self._limits.outbox_s and (
+                message_bytes - bytes_by_then <= self._limits.outbox_bytes
+            ):
+                break
+            last = number
+        if last:
+            self._run("DELETE FROM messages WHERE session = ? AND number <= ?", key, last)
+            self._run("UPDATE sessions SET last_dropped = ? WHERE key = ?", last, key)
+
+    def _used_bytes(self) -> int:
+        pages, free, size = (self._one(f"PRAGMA {name}") for name in ("page_count", "freelist_count", "page_size"))
+        return (pages - free) * size
+
+    def _session(self, session_id: str, *columns: str) -> tuple[int, ...]:
+        found = self._row(f"SELECT {', '.join(columns)} FROM sessions WHERE id = ?", session_id)
+        if found is None:
+            raise StoreError(f"session {session_id} is not kept any more")
+        return found
+
+    def _one(self, query: str) -> int:
+        return int(self._run(query).fetchone()[0])
+
+    def _row(self, query: str, *values: object) -> tuple[Any, ...] | None:
+        found: tuple[Any, ...] | None = self._run(query, *values).fetchone()
+        return found
+
+    def _run(self, query: str, *values: object) -> sqlite3.Cursor:
+        return self._connection.execute(query, values)
+
+
+def open_database(
+    path: Path, limits: StoreLimits, now: Callable[[], float], warn: Callable[[str], None]
+) -> StoreDatabase:
+    """Opens or makes the database; a damaged one is moved aside.
+
+    Raises:
+        StoreError: another process has it open, another program or version made it, or the place takes no file.
+    """
+    try:
+        try:
+            return StoreDatabase(_connect(path), path, limits, now)
+        except sqlite3.DatabaseError as error:
+            if not _is_damaged(error):
+                raise
+            aside = _move_aside(path)
+            warn(f"{path}: damaged ({error}); moved to {aside}. Sessions that it held cannot be resumed")
+            return StoreDatabase(_connect(path), path, limits, now)
+    except sqlite3.Error as error:
+        raise store_error(path, error) from error
+    except OSError as error:
+        raise StoreError(f"sessions cannot be kept: {one_line(error)}") from error
+
+
+def store_error(path: Path, error: sqlite3.Error) -> StoreError:
+    """What SQLite says, in words that tell what to do."""
+    reasons = {
+        sqlite3.SQLITE_FULL: "the disk is full; make room or choose another place",
+        sqlite3.SQLITE_IOERR: "the disk does not read or write it; choose another place",
+        sqlite3.SQLITE_BUSY: "another process has it open; give each a place of its own (NOEMA_STORE)",
+        sqlite3.SQLITE_READONLY: "it cannot be written; choose another place or change its permissions",
+        sqlite3.SQLITE_CANTOPEN: "it cannot be opened; choose another place or change its permissions",
+        sqlite3.SQLITE_CORRUPT: "damaged; the next start moves it aside",
+        sqlite3.SQLITE_NOTADB: "damaged; the next start moves it aside",
+    }
+    reason = reasons.get(_code(error), str(error))
+    return StoreError(f"sessions cannot be kept: {path}: {reason}")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # people's voices; its log gets the same mode
+    connection = sqlite3.connect(path, timeout=1.0, isolation_level=None)
+    try:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # a second process learns at once that it is one
+        _check_owner(connection, path)
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten
+        connection.execute("PRAGMA foreign_keys = ON")
+        _check_health(connection)
+        _make_tables(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check_owner(connection: sqlite3.Connection, path: Path) -> None:
+    application, version, tables = (
+        connection.execute(query).fetchone()[0]
+        for query in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
+    )
+    if tables and application != _APPLICATION:
+        raise StoreError(f"{path}: another program's database; choose another place (NOEMA_STORE)")
+    if tables and version != SCHEMA:
+        raise StoreError(
+            f"{path}: made by another version (schema {version}, this one has {SCHEMA}); delete it, which forgets"
+            " the sessions in it, or choose another place (NOEMA_STORE)"
+        )
+
+
+def _check_health(connection: sqlite3.Connection) -> None:
+    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        error = sqlite3.DatabaseError(found)
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        return
+    connection.executescript(
+        f"BEGIN; {_TABLES} PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {SCHEMA}; COMMIT;"
+    )
+
+
+def _is_damaged(error: sqlite3.Error) -> bool:
+    return _code(error) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def _code(error: sqlite3.Error) -> int:
+    """Without the part that tells details."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _move_aside(path: Path) -> Path:
+    """One is kept: voices are not collected."""
+    aside = path.with_name(path.name + ".damaged")
+    for suffix in ("", "-wal"):
+        source, target = Path(f"{path}{suffix}"), Path(f"{aside}{suffix}")
+        target.unlink(missing_ok=True)
+        if source.exists():
+            source.rename(target)
+    return aside
