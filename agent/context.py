@@ -4,13 +4,21 @@ Receives what was understood and what was said; gives the context a thinker cont
 a reply stays, what was cut off is forgotten. Knows nothing of how concepts are made.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
+from copy import copy
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
 
 from agent.events import FloatArray
-from agent.inputs import ContextEntry
+from agent.inputs import ContextEntry, Restored, Role
 
 ROLE_USER = 0
 ROLE_AGENT = 1
+ROLES: dict[Role, int] = {"user": ROLE_USER, "agent": ROLE_AGENT}
+_REPLIES_KEPT = 8
+"""Replies whose unheard sentences are remembered: a client tells late how much of one was heard"""
 
 
 class Conversation:
@@ -18,15 +26,23 @@ class Conversation:
 
     def __init__(self, max_sentences: int) -> None:
         self._entries: deque[ContextEntry] = deque(maxlen=max_sentences)
+        self._replies: OrderedDict[int, tuple[ContextEntry, ...]] = OrderedDict()
+        """Of the last turns, all that the agent said"""
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def user_said(self, turn: int, concepts: FloatArray, texts: tuple[str, ...] | None, language: str) -> None:
-        """Adds a user's sentences; `concepts` is [N, D], `texts` has N items where the words are known."""
+    def copy(self) -> "Conversation":
+        """Another that goes its own way."""
+        other = copy(self)
+        other._entries, other._replies = self._entries.copy(), self._replies.copy()
+        return other
+
+    def said(self, turn: int, role: Role, concepts: FloatArray, texts: tuple[str, ...] | None, language: str) -> None:
+        """Adds sentences; `concepts` is [N, D], `texts` has N items where the words are known."""
         for number, concept in enumerate(concepts):
             text = texts[number] if texts is not None else None
-            self._entries.append(ContextEntry(turn, ROLE_USER, concept, text, language))
+            self._entries.append(ContextEntry(turn, ROLES[role], concept, text, language))
 
     def user_words(self, turn: int, text: str) -> None:
         """Fills in the words of a turn, once its concepts have been decoded back."""
@@ -37,19 +53,65 @@ class Conversation:
 
     def agent_said(self, turn: int, concept: FloatArray | None, text: str, language: str) -> None:
         """Adds one sentence of the reply."""
-        self._entries.append(ContextEntry(turn, ROLE_AGENT, concept, text, language))
+        entry = ContextEntry(turn, ROLE_AGENT, concept, text, language)
+        self._entries.append(entry)
+        self._remember(entry)
+
+    def _remember(self, entry: ContextEntry) -> None:
+        self._replies[entry.turn] = (*self._replies.pop(entry.turn, ()), entry)
+        while len(self._replies) > _REPLIES_KEPT:
+            self._replies.popitem(last=False)
 
     def keep_heard(self, turn: int, sentences: int) -> None:
-        """Of the reply to `turn`, keeps the first `sentences`: the rest was never heard."""
-        kept: list[ContextEntry] = []
-        seen = 0
-        for entry in self._entries:
-            if entry.turn == turn and entry.role == ROLE_AGENT:
-                seen += 1
-                if seen > sentences:
-                    continue
-            kept.append(entry)
+        """Of the reply to `turn`, keeps the first `sentences`, whatever was kept of it so far: no more was heard."""
+        said = self._replies.get(turn)
+        if said is None:  # long ago: what is left of it stays
+            return
+        kept = [entry for entry in self._entries if entry.turn != turn or entry.role != ROLE_AGENT]
+        place = next((n for n, entry in enumerate(self._entries) if entry in said), None)
+        if place is None:  # all of it was cut off before: it followed what the user said, and what came earlier
+            place = next((n for n, entry in enumerate(kept) if entry.turn > turn), len(kept))
+        kept[place:place] = said[:sentences]
         self._entries = deque(kept, maxlen=self._entries.maxlen)
+
+    def forget(self, turn: int, role: Role) -> None:
+        """Forgets what one side said in a turn."""
+        kept = [entry for entry in self._entries if entry.turn != turn or entry.role != ROLES[role]]
+        self._entries = deque(kept, maxlen=self._entries.maxlen)
+        if role == "agent":
+            self._replies.pop(turn, None)
+
+    def last_language(self) -> str | None:
+        """What was spoken last."""
+        return next((entry.language for entry in reversed(self._entries) if entry.role == ROLE_USER), None)
+
+    def unanswered(self) -> tuple[ContextEntry, ...]:
+        """What the user has said since the agent last spoke."""
+        entries = takewhile(lambda entry: entry.role == ROLE_USER, reversed(self._entries))
+        return tuple(entries)[::-1]
+
+    def restored(self, **rest: Any) -> Restored:
+        """The conversation as an input that brings it back, with the rest of that input's fields."""
+        entries = self.view()
+        concepts = [entry.concept for entry in entries if entry.concept is not None]
+        return Restored(
+            turns=tuple(entry.turn for entry in entries),
+            roles=tuple(entry.role for entry in entries),
+            texts=tuple(entry.text for entry in entries),
+            languages=tuple(entry.language for entry in entries),
+            with_concept=tuple(entry.concept is not None for entry in entries),
+            concepts=np.stack(concepts) if concepts else np.zeros((0, 0), np.float32),
+            **rest,
+        )
+
+    def restore(self, item: Restored) -> None:
+        """The conversation that `restored` kept."""
+        concepts = iter(item.concepts)
+        rows = zip(item.turns, item.roles, item.with_concept, item.texts, item.languages, strict=True)
+        for turn, role, known, text, language in rows:
+            self._entries.append(ContextEntry(turn, role, next(concepts) if known else None, text, language))
+            if role == ROLE_AGENT:
+                self._remember(self._entries[-1])
 
     def view(self) -> tuple[ContextEntry, ...]:
         """The context as it stands, oldest first."""

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 Task = Literal["converse", "translate", "transcribe"]
-TurnEnd = Literal["done", "interrupted", "failed", "dropped"]
+TurnEnd = Literal["done", "interrupted", "cancelled", "failed", "dropped"]
+"""interrupted: by speech; cancelled: by the client; dropped: the machine was too slow"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,19 @@ class UserResumed:
 
 
 @dataclass(frozen=True, slots=True)
+class Speculated:
+    """What became of a reply that was begun at a pause, before anyone knew whether it was the end."""
+
+    at_sample: int
+    turn: int
+    """The number it has; another turn takes it if this one was not used"""
+    begun_sample: int
+    """The clock when the pause was noticed"""
+    used: bool
+    """False: speech went on, and nobody saw anything of it"""
+
+
+@dataclass(frozen=True, slots=True)
 class UtteranceTaken:
     """One stretch of speech went to be understood. A turn holds one or more."""
 
@@ -56,11 +70,65 @@ class TurnCommitted:
 
     at_sample: int
     turn: int
-    source: Literal["speech", "text"]
+    source: Literal["speech", "text", "none"]
+    """none: nothing was said, a reply was asked for"""
     language: str
     """Empty while it is to be found out, as is a `reply_language` that depends on it: `LanguageIdentified` tells."""
     reply_language: str
     task: Task
+    wants_reply: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ContextAdded:
+    """Something was added to the conversation that nobody answers."""
+
+    at_sample: int
+    turn: int
+    role: Literal["user", "agent"]
+
+
+@dataclass(frozen=True, slots=True)
+class IdleTimedOut:
+    """Nobody has spoken for long after a reply; the agent speaks up in a turn of its own."""
+
+    at_sample: int
+    turn: int
+    start_sample: int
+    """Where the silence began"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ConceptsKnown:
+    """What one side says, as concepts: the user's turn, or one sentence of the reply."""
+
+    at_sample: int
+    turn: int
+    role: Literal["user", "agent"]
+    index: int
+    """Of the first of them among the sentences of its turn and role"""
+    concepts: FloatArray
+    """[N, D]"""
+    language: str
+    """Of who says it"""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyStarted:
+    """A turn is being answered. One at a time."""
+
+    at_sample: int
+    turn: int
+    spoken: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyEnded:
+    """Nothing more comes of a reply that was started."""
+
+    at_sample: int
+    turn: int
+    status: TurnEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +222,14 @@ DomainEvent = (
     UserStarted
     | UserPaused
     | UserResumed
+    | Speculated
     | UtteranceTaken
     | TurnCommitted
+    | ContextAdded
+    | IdleTimedOut
+    | ConceptsKnown
+    | ReplyStarted
+    | ReplyEnded
     | LanguageIdentified
     | Heard
     | ReplySentence

@@ -5,8 +5,12 @@ they answer comes back as an input with the sample at which it was applied.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from agent.events import FloatArray, Task
+
+Role = Literal["user", "agent"]
+Detection = Literal["vad", "manual"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +42,67 @@ class TypedText:
     at_sample: int
     text: str
     language: str | None = None
+    wants_reply: bool = True
+    """False: it is understood and kept; `ReplyRequested` asks for the reply"""
+
+
+@dataclass(frozen=True, slots=True)
+class ContextGiven:
+    """A sentence or more that either side is to have said before: kept, not answered."""
+
+    at_sample: int
+    role: Role
+    text: str
+    language: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ContextForgotten:
+    """What one side said in a turn is to be forgotten."""
+
+    at_sample: int
+    turn: int
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class AudioCommitted:
+    """The speaker is done, says the client: what was heard since the last commit is a turn, silence or not."""
+
+    at_sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class AudioCleared:
+    """What was heard and is no turn yet is to be forgotten."""
+
+    at_sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyRequested:
+    """A reply is wanted now: to the turn that waits for one, or else to the conversation as it stands."""
+
+    at_sample: int
+    spoken: bool | None = None
+    """None: as the settings say"""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyCancelled:
+    """The reply under way is not wanted any more. What was given out of it may go on sounding."""
+
+    at_sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyHeard:
+    """Playback was stopped: of the reply to a turn, so much has been heard."""
+
+    at_sample: int
+    turn: int
+    samples: int
+    """Counted from the reply's first, 24 kHz"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +116,28 @@ class SettingsChanged:
     task: Task
     candidates: tuple[str, ...] = ()
     """Languages that may be spoken, found out for each turn; empty: `language` is. Typed text is in `language`."""
+    spoken: bool = True
+    """False: replies in words only, voice or no voice"""
+    detection: Detection = "vad"
+    """manual: the client says when an utterance is over, by `AudioCommitted`"""
+    auto_reply: bool = True
+    """False: spoken turns are answered when `ReplyRequested` asks"""
+    auto_interrupt: bool = True
+    """False: speech does not stop a reply"""
+    threshold: float | None = None
+    """Probability at which speech begins; None: what suits the detector. So are the next three the session's own"""
+    pre_roll_ms: int | None = None
+    hangover_ms: int | None = None
+    """Silence that ends an utterance; None: it adapts to the speaker, where the session lets it"""
+    idle_timeout_ms: int | None = None
+    """Silence after a reply that makes the agent speak up; None: never"""
+    voice: str | None = None
+    """Variant of the voice; None: the session's"""
+    speed: float = 1.0
+    """Of the voice"""
+    instructions: str = ""
+    """For a thinker that reads words"""
+    temperature: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +147,6 @@ class PlaybackPosition:
     at_sample: int
     heard_sample: int
     """Position on the reply timeline, 24 kHz."""
-
-
-@dataclass(frozen=True, slots=True)
-class Interrupted:
-    """The user asked for silence by other means than speaking."""
-
-    at_sample: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,8 +221,43 @@ class WorkFailed:
     last: bool = True
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Restored:
+    """A session goes on where it was left: the first input of one that was resumed."""
+
+    at_sample: int
+    turns: tuple[int, ...]
+    """Of each sentence of the conversation, the oldest first; as are the next four"""
+    roles: tuple[int, ...]
+    texts: tuple[str | None, ...]
+    languages: tuple[str, ...]
+    with_concept: tuple[bool, ...]
+    concepts: FloatArray
+    """[N, D], of those that have one"""
+    last_turn: int
+    last_request: int
+    given_sample: int
+    """End of the reply timeline, 24 kHz"""
+    heard_sample: int
+    pauses_ms: tuple[int, ...]
+    """The speaker's own, as far as they are remembered"""
+
+
 Result = Encoded | Thought | Decoded | Voiced | WorkFailed
-Input = AudioInput | InputEnded | TypedText | SettingsChanged | PlaybackPosition | Interrupted | Result
+Command = (
+    TypedText
+    | ContextGiven
+    | ContextForgotten
+    | AudioCommitted
+    | AudioCleared
+    | ReplyRequested
+    | ReplyCancelled
+    | ReplyHeard
+    | SettingsChanged
+    | PlaybackPosition
+    | Restored
+)
+Input = AudioInput | InputEnded | Command | Result
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -196,6 +311,8 @@ class Think:
     task: Task
     reply_language: str
     committed: bool = True
+    instructions: str = ""
+    temperature: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,14 +339,26 @@ class Speak:
     index: int
     text: str
     language: str
+    committed: bool = True
+    voice: str | None = None
+    speed: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class CancelTurn:
-    """Nothing that is under way for this turn is wanted any more."""
+    """Nothing that was asked for this turn so far is wanted any more."""
+
+    turn: int
+    last_request: int
+    """What comes after it is wanted: the number of a discarded speculation's turn is used again."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitTurn:
+    """What was asked for this turn as speculation is wanted now."""
 
     turn: int
 
 
 ModelRequest = EncodeSpeech | EncodeText | Think | Decode
-Request = ModelRequest | Speak | CancelTurn
+Request = ModelRequest | Speak | CancelTurn | CommitTurn

@@ -12,6 +12,8 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent.events import DomainEvent, ReplyAudio, Speculated, TurnCommitted
+
 STAGES = ("encode", "think", "decode", "voice", "first_audio")
 _KEPT = 4096
 _TURNS = 64
@@ -29,6 +31,7 @@ class TurnTimes:
     """Measured times of one turn, in milliseconds; None where a stage did not run."""
 
     committed_at: float | None = None
+    speculated: bool = False
     stages: dict[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, float | None]:
@@ -43,6 +46,10 @@ class Metrics:
         self._series: dict[str, deque[float]] = {stage: deque(maxlen=_KEPT) for stage in STAGES}
         self._turns: OrderedDict[int, TurnTimes] = OrderedDict()
         self.loop_lag_ms: deque[float] = deque(maxlen=_KEPT)
+        self.speculated = 0
+        """Replies begun at a pause that came to be used"""
+        self.discarded = 0
+        """Those that did not"""
 
     def _turn(self, turn: int) -> TurnTimes:
         times = self._turns.setdefault(turn, TurnTimes())
@@ -57,15 +64,27 @@ class Metrics:
             times.stages[stage] = milliseconds
             self._series[stage].append(milliseconds)
 
-    def committed(self, turn: int) -> None:
-        """The user's turn is complete: the wait for the first audio begins."""
-        self._turn(turn).committed_at = time.perf_counter()
+    def observe(self, event: DomainEvent) -> None:
+        """Follows events as they are decided: the wait for the first audio, and what becomes of speculation."""
+        match event:
+            case TurnCommitted():
+                self._turn(event.turn).committed_at = time.perf_counter()
+            case ReplyAudio():
+                committed = self._turn(event.turn).committed_at
+                if committed is not None:
+                    self.add(event.turn, "first_audio", (time.perf_counter() - committed) * 1000)
+            case Speculated(used=True):
+                self.speculated += 1
+                self._turn(event.turn).speculated = True
+            case Speculated():
+                self.discarded += 1
+                self._turns.pop(event.turn, None)  # its number is used again
+            case _:
+                pass
 
-    def first_audio(self, turn: int) -> None:
-        """The first reply audio of a turn exists."""
-        committed = self._turn(turn).committed_at
-        if committed is not None:
-            self.add(turn, "first_audio", (time.perf_counter() - committed) * 1000)
+    def was_speculated(self, turn: int) -> bool:
+        """Whether a turn's reply was begun before the turn was over."""
+        return turn in self._turns and self._turns[turn].speculated
 
     def turn(self, turn: int) -> dict[str, float | None]:
         """Measured times of a turn."""

@@ -47,6 +47,7 @@ class Job:
         self.cancelled = False
         self.steps: Iterator[Any] | None = None
         self.failure: BaseException | None = None
+        self._committed = request.committed
         self._answers: Channel[Answer] = Channel(_ANSWERS, "close")
 
     def cancel(self) -> None:
@@ -54,12 +55,21 @@ class Job:
         self.cancelled = True
         self._answers.close()
 
+    def commit(self) -> None:
+        """Speculation until now, it is wanted: it takes its place among what was committed all along."""
+        self._committed = True
+
+    def shed(self) -> None:
+        """Drops the job to make room; whoever waits is told."""
+        self.failure = Overloaded("the model has too much to do for a reply that may not be wanted")
+        self.cancel()
+
     def waiting(self) -> Waiting:
         """What `batching` needs to know."""
         request = self.request
         key = type(request).__name__ if isinstance(request, EncodeSpeech | Decode) else None
         urgency = int(isinstance(request, Decode) and not request.urgent)
-        return Waiting(self.number, self.session, key, request.committed, urgency, self.place)
+        return Waiting(self.number, self.session, key, self._committed, urgency, self.place)
 
     def deliver(self, answer: Answer | None, failure: BaseException | None = None) -> None:
         """On the loop: one more answer, or None for the end."""
@@ -128,7 +138,7 @@ class ModelWorker:
                 return job
             self._line[job.number] = job
             for number in to_shed([j.waiting() for j in self._line.values()], _LINE):
-                self._line.pop(number).cancel()
+                self._line.pop(number).shed()
             if len(self._line) > _LINE:
                 del self._line[job.number]
                 raise Overloaded("the model has too much to do; try again when fewer sessions are open")

@@ -11,12 +11,13 @@ import heapq
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from agent.channel import Channel, ChannelClosed
 from agent.inputs import (
     AudioInput,
     CancelTurn,
+    CommitTurn,
     Decode,
     EncodeSpeech,
     EncodeText,
@@ -62,6 +63,10 @@ class InputOrder(Protocol):
         """Takes a frame; waits or drops as the kind of session wants."""
         ...
 
+    async def command(self, item: Any) -> None:
+        """Takes anything but frames and results: what the source gave between its frames, or what a user does."""
+        ...
+
     async def input_ended(self) -> None:
         """No more frames and no more commands."""
         ...
@@ -74,8 +79,8 @@ class InputOrder(Protocol):
         """A request went out: a result will come (or, for `CancelTurn`, none of that turn's)."""
         ...
 
-    async def next(self) -> Input | None:
-        """The next input; None when none will come."""
+    async def next(self) -> Any:
+        """The next input, or what the source gave besides frames; None when nothing will come."""
         ...
 
     def close(self) -> None:
@@ -92,14 +97,14 @@ class ArrivalOrder:
     def __init__(self, clock: Callable[[], int] | None = None) -> None:
         self._sample = 0
         self._clock = clock or (lambda: self._sample)
-        self._inputs: Channel[Input] = Channel(_INPUTS_WAITING, "block")
+        self._inputs: Channel[Any] = Channel(_INPUTS_WAITING, "block")
 
     async def frame(self, item: AudioInput) -> None:
         """Takes a frame, waiting for room: the microphone's own queue is the one that drops."""
         await self._inputs.send(item)
 
-    async def command(self, item: Input) -> None:
-        """Takes text, a setting, a playback position: anything but frames and results."""
+    async def command(self, item: Any) -> None:
+        """Takes text, a setting, a playback position, a client's event: anything but frames and results."""
         await self._inputs.send(item)
 
     async def input_ended(self) -> None:
@@ -114,8 +119,8 @@ class ArrivalOrder:
     def requested(self, request: Request, at_sample: int) -> None:
         """Nothing to note: results come when they come."""
 
-    async def next(self) -> Input | None:
-        """The oldest input, stamped with the clock."""
+    async def next(self) -> Any:
+        """The oldest input, stamped with the clock; what is no input has no stamp."""
         try:
             item = await self._inputs.receive()
         except ChannelClosed:
@@ -123,7 +128,9 @@ class ArrivalOrder:
         if isinstance(item, AudioInput):
             self._sample = item.at_sample
             return item
-        return replace(item, at_sample=self._clock())
+        if isinstance(item, Input):
+            item = replace(item, at_sample=self._clock())  # type: ignore[arg-type]  # mypy mistrusts unions here
+        return item
 
     def close(self) -> None:
         """No more inputs are taken."""
@@ -147,6 +154,10 @@ class VirtualOrder:
         """Takes a frame, waiting until the machine wants it."""
         await self._frames.send(item)
 
+    async def command(self, item: Any) -> None:
+        """A file gives frames and nothing else: what is said besides stands in the script."""
+        raise TypeError(f"a file has no {type(item).__name__}")
+
     async def input_ended(self) -> None:
         """The file is over."""
         self._frames.close()
@@ -162,6 +173,7 @@ class VirtualOrder:
         """Sets the time at which the (first) result of a request takes effect."""
         if isinstance(request, CancelTurn):
             self._forget(request.turn)
+        if isinstance(request, CancelTurn | CommitTurn):
             return
         self._results[request.request] = Channel(64, "block")
         heapq.heappush(self._due, (at_sample + self._latency.of(request), request.request, request))

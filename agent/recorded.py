@@ -25,8 +25,9 @@ from agent.input_log import (
 )
 from agent.inputs import AudioInput, Input, Voiced
 from agent.recording import FORMAT, SOUNDS, SessionInfo
-from agent.turn import Step, TurnMachine
+from agent.turn import TurnMachine
 from agent.turn_options import TurnOptions
+from agent.turn_state import Step
 from audio.frames import FRAME_SAMPLES, from_pcm16
 from audio.segmenter import SegmenterOptions
 
@@ -52,8 +53,7 @@ def read_info(folder: Path) -> SessionInfo:
 
 def _options(content: dict[str, Any]) -> TurnOptions:
     segmenter = SegmenterOptions(**checked_fields(SegmenterOptions, content.pop("segmenter")))
-    if isinstance(candidates := content.get("candidates"), list):  # JSON has no tuples
-        content["candidates"] = tuple(candidates)
+    content = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
     options = TurnOptions(segmenter=segmenter, **checked_fields(TurnOptions, content))
     ConversationConfig.model_validate({name: getattr(options, name) for name in ConversationConfig.model_fields})
     return options

@@ -37,7 +37,7 @@ from agent.inputs import AudioInput, Input, Voiced
 from agent.turn_options import TurnOptions
 from audio.frames import SAMPLE_RATE, VOICE_RATE, to_pcm16
 
-FORMAT = 1
+FORMAT = 2
 _LOCK = "recording.lock"
 _ROW_FRAMES = 50
 _BLOCK = 65_536

@@ -48,6 +48,7 @@ from agent.models import EncodedText
 from agent.order import VirtualLatency, VirtualOrder
 from agent.recorded import read_steps
 from agent.session import Listener, Parts, run_session
+from agent.turn import TurnMachine
 from agent.turn_options import TurnOptions
 from audio.files import write_audio
 from audio.frames import SAMPLE_RATE, VOICE_RATE
@@ -245,7 +246,7 @@ async def replay_file(
         async with asyncio.TaskGroup() as tasks:
             lag = tasks.create_task(parts.metrics.watch_loop(), name="loop-lag")
             try:
-                await run_session(source, order, options, parts, listeners)
+                await run_session(source, order, TurnMachine(options), parts, listeners)
             finally:
                 lag.cancel()
     except BaseExceptionGroup as group:

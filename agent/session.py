@@ -2,29 +2,29 @@
 
     listen → segment → (decide) → understand → think → decode → speak → send
 
-Receives a source of frames, an order of inputs, the shared model worker and a voice; gives every input and
-every event to its listeners, in order. What any of it means is decided by the turn machine, without I/O.
+Receives a source of frames (and of what a client says between them), an order of inputs, the core that decides,
+the shared model worker and a voice; gives every input, every event and every message to its listeners, in order.
+What any of it means is decided by the core, without I/O.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from agent.channel import Channel, ChannelClosed
 from agent.errors import first_known
-from agent.events import DomainEvent, TurnCommitted
+from agent.events import DomainEvent
 from agent.input_log import quantized_probability
 from agent.inputs import AudioInput, Input
 from agent.metrics import Metrics
 from agent.model_worker import ModelWorker
 from agent.order import InputOrder
 from agent.stages import Stages
-from agent.turn import TurnMachine
-from agent.turn_options import TurnOptions
+from agent.turn_state import Step
 from audio.frames import FRAME_SAMPLES, AudioFrame, on_grid
 from audio.vad import VoiceActivityDetector
 from audio.voice import Voice
@@ -45,6 +45,33 @@ class Listener(Protocol):
         ...
 
 
+@runtime_checkable
+class MessageListener(Protocol):
+    """Someone who takes what the core says in its wire's language."""
+
+    async def on_message(self, message: Any) -> None:
+        """A message is to be sent."""
+        ...
+
+
+class Core(Protocol):
+    """Decides what inputs lead to, without I/O: the turn machine, or one that speaks a wire's language too."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the session is over."""
+        ...
+
+    @property
+    def sample(self) -> int:
+        """The clock."""
+        ...
+
+    def take(self, item: Any) -> Iterable[Step]:
+        """What follows from an input, or from what the source of this core gives besides frames."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What a session works with."""
@@ -57,22 +84,29 @@ class Parts:
 
 
 async def run_session(
-    source: AsyncGenerator[AudioFrame, None],
+    source: AsyncGenerator[Any, None],
     order: InputOrder,
-    options: TurnOptions,
+    core: Core,
     parts: Parts,
     listeners: Sequence[Listener],
 ) -> None:
-    """Runs one conversation until its input is over and everything is answered. Cancelling is safe."""
-    frames: Channel[AudioFrame] = Channel(_FRAMES, "block")
-    sent: Channel[Input | DomainEvent] = Channel(_SENT, "block")
-    machine = TurnMachine(options)
+    """Runs one conversation until its input is over and everything is answered. Cancelling is safe.
+
+    Args:
+        source: `AudioFrame`s; what else it gives goes to the core in its place between them.
+        order: which input comes next.
+        core: what inputs lead to.
+        parts: what computes.
+        listeners: who is told; those that have an `on_message` get the core's messages too.
+    """
+    heard: Channel[Any] = Channel(_FRAMES, "block")
+    sent: Channel[Step] = Channel(_SENT, "block")
     stages = Stages(parts.session, parts.worker, parts.voice, parts.metrics, order.result)
     try:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_listen(source, frames), name="listen")
-            tasks.create_task(_segment(frames, parts.vad, order), name="segment")
-            tasks.create_task(_decide(machine, order, stages, sent, parts.metrics), name="decide")
+            tasks.create_task(_listen(source, heard), name="listen")
+            tasks.create_task(_segment(heard, parts.vad, order), name="segment")
+            tasks.create_task(_decide(core, order, stages, sent, parts.metrics), name="decide")
             tasks.create_task(stages.understand(), name="understand")
             tasks.create_task(stages.hear(), name="hear")
             tasks.create_task(stages.think(), name="think")
@@ -83,65 +117,69 @@ async def run_session(
         raise first_known(group) from None
 
 
-async def _listen(source: AsyncGenerator[AudioFrame, None], frames: Channel[AudioFrame]) -> None:
+async def _listen(source: AsyncGenerator[Any, None], heard: Channel[Any]) -> None:
     """Frames from wherever they come."""
     try:
         with suppress(ChannelClosed):
             async with aclosing(source):
-                async for frame in source:
-                    await frames.send(frame)
+                async for item in source:
+                    await heard.send(item)
     finally:
-        frames.close()
+        heard.close()
 
 
-async def _segment(frames: Channel[AudioFrame], vad: VoiceActivityDetector, order: InputOrder) -> None:
+async def _segment(heard: Channel[Any], vad: VoiceActivityDetector, order: InputOrder) -> None:
     """Frames → inputs with speech probabilities. What a live source had to drop becomes silence."""
     expected: int | None = None
     with suppress(ChannelClosed):
-        async for frame in frames:
+        async for frame in heard:
+            if not isinstance(frame, AudioFrame):
+                await order.command(frame)
+                continue
             start = frame.start_sample if expected is None else expected
             for gap in range(start, frame.start_sample, FRAME_SAMPLES):
                 await order.frame(AudioInput(gap, np.zeros(FRAME_SAMPLES, np.float32), 0.0))
             probability = quantized_probability(vad.probability(frame))
             await order.frame(AudioInput(frame.start_sample, on_grid(frame.samples), probability))
             expected = frame.end_sample
-    frames.close()
+    heard.close()
     with suppress(ChannelClosed):
         await order.input_ended()
 
 
 async def _decide(
-    machine: TurnMachine,
+    core: Core,
     order: InputOrder,
     stages: Stages,
-    sent: Channel[Input | DomainEvent],
+    sent: Channel[Step],
     metrics: Metrics,
 ) -> None:
     """Inputs in order → events for the listeners and requests for the stages."""
     try:
-        while not machine.ended and (item := await order.next()) is not None:
-            step = machine.push(item)
-            for event in step.events:
-                if isinstance(event, TurnCommitted):
-                    metrics.committed(event.turn)
-            for request in step.requests:
-                order.requested(request, machine.sample)
-                stages.work.give(request)
-            await sent.send(item)
-            for event in step.events:
-                await sent.send(event)
+        while not core.ended and (item := await order.next()) is not None:
+            for step in core.take(item):
+                for event in step.events:
+                    metrics.observe(event)
+                for request in step.requests:
+                    order.requested(request, core.sample)
+                    stages.work.give(request)
+                await sent.send(step)
     finally:
         order.close()
         stages.work.close()
         sent.close()
 
 
-async def _send(sent: Channel[Input | DomainEvent], listeners: Sequence[Listener]) -> None:
+async def _send(sent: Channel[Step], listeners: Sequence[Listener]) -> None:
     """Everything that happened, in order, to everyone who listens."""
-    async for item in sent:
-        if isinstance(item, DomainEvent):
+    tellers = [listener.on_message for listener in listeners if isinstance(listener, MessageListener)]
+    async for step in sent:
+        if step.item is not None:
             for listener in listeners:
-                await listener.on_event(item)
-        else:
+                await listener.on_input(step.item)
+        for event in step.events:
             for listener in listeners:
-                await listener.on_input(item)
+                await listener.on_event(event)
+        for message in step.messages:
+            for tell in tellers:
+                await tell(message)

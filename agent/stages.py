@@ -10,13 +10,16 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
 
 import numpy as np
 
 from agent.channel import Channel
-from agent.errors import exit_code, one_line
+from agent.errors import Overloaded, exit_code, one_line
 from agent.events import FloatArray
 from agent.inputs import (
+    CancelTurn,
+    CommitTurn,
     Decode,
     Decoded,
     Encoded,
@@ -40,7 +43,7 @@ from audio.voice import Voice
 VOICE_BLOCK = 2400
 """Reply audio travels in stretches of 100 ms, however the voice chopped it."""
 _REQUESTS = 1024
-_CANCELLED_KEPT = 256
+_TURNS_KEPT = 256
 _log = logging.getLogger(__name__)
 
 Deliver = Callable[[Result], Awaitable[None]]
@@ -55,7 +58,9 @@ class Work:
         self.think: Channel[Think] = Channel(_REQUESTS, "block")
         self.decode: Channel[Decode] = Channel(_REQUESTS, "block")
         self.speak: Channel[Speak] = Channel(_REQUESTS, "block")
-        self._cancelled: OrderedDict[int, None] = OrderedDict()
+        self._cancelled: OrderedDict[int, int] = OrderedDict()
+        """Turn → the last request of it that is not wanted"""
+        self._committed: OrderedDict[int, None] = OrderedDict()
         self._jobs: dict[int, Job] = {}
 
     def give(self, request: Request) -> None:
@@ -71,18 +76,32 @@ class Work:
                 self.decode.send_nowait(request)
             case Speak():
                 self.speak.send_nowait(request)
+            case CommitTurn():
+                self._commit(request.turn)
             case _:
-                self._cancel(request.turn)
+                self._cancel(request)
 
-    def wanted(self, turn: int) -> bool:
-        """Whether anyone still waits for results of this turn."""
-        return turn not in self._cancelled
+    def wanted(self, request: ModelRequest | Speak) -> bool:
+        """Whether anyone still waits for its results."""
+        return request.request > self._cancelled.get(request.turn, 0)
 
-    def _cancel(self, turn: int) -> None:
-        self._cancelled[turn] = None
-        while len(self._cancelled) > _CANCELLED_KEPT:
+    def committed(self, turn: int) -> bool:
+        """Whether what was begun for a turn as speculation has come to be wanted."""
+        return turn in self._committed
+
+    def _commit(self, turn: int) -> None:
+        self._committed[turn] = None
+        while len(self._committed) > _TURNS_KEPT:
+            self._committed.popitem(last=False)
+        for job in self._jobs.values():
+            if job.request.turn == turn:
+                job.commit()
+
+    def _cancel(self, request: CancelTurn) -> None:
+        self._cancelled[request.turn] = request.last_request
+        while len(self._cancelled) > _TURNS_KEPT:
             self._cancelled.popitem(last=False)
-        for job in [job for job in self._jobs.values() if job.request.turn == turn]:
+        for job in [job for job in self._jobs.values() if job.request.turn == request.turn]:
             job.cancel()
 
     def started(self, job: Job) -> None:
@@ -139,10 +158,17 @@ class Stages:
             await self._guarded(request, "speak", self._speak)
 
     async def _guarded(self, request: ModelRequest | Speak, stage: str, handle: Callable[..., Awaitable[None]]) -> None:
-        if not self.work.wanted(request.turn):
+        if not self.work.wanted(request):
             return
+        if self.work.committed(request.turn):
+            request = replace(request, committed=True)
         try:
             await handle(request)
+        except Overloaded as error:
+            if not request.committed and self.work.committed(request.turn):  # it came to be wanted just then
+                await self._guarded(request, stage, handle)
+            else:
+                await self._deliver(WorkFailed(0, request.request, request.turn, stage, one_line(error)))
         except Exception as error:  # noqa: BLE001 - the boundary: one failed turn must not end the session
             if exit_code(error) is None:
                 _log.debug("stage %s failed", stage, exc_info=True)
@@ -160,7 +186,7 @@ class Stages:
                 self._metrics.add(request.turn, "think", answer.milliseconds)
                 part = answer.value
                 await self._deliver(Thought(0, request.request, request.turn, part.concept, part.text, last=False))
-        if self.work.wanted(request.turn):
+        if self.work.wanted(request):
             await self._deliver(Thought(0, request.request, request.turn, None, None, last=True))
 
     async def _decode(self, request: Decode) -> None:
@@ -173,12 +199,12 @@ class Stages:
     async def _speak(self, request: Speak) -> None:
         assert self._voice is not None, "a session without a voice asks for no speech"
         start = time.perf_counter()
-        async with aclosing(self._voice.speak(request.text, request.language)) as chunks:
+        spoken = self._voice.speak(request.text, request.language, speed=request.speed, variant=request.voice)
+        async with aclosing(spoken) as chunks:
             async for block in _blocks(chunks):
-                if not self.work.wanted(request.turn):
+                if not self.work.wanted(request):
                     return
                 self._metrics.add(request.turn, "voice", (time.perf_counter() - start) * 1000)
-                self._metrics.first_audio(request.turn)
                 await self._voiced(request, block, last=False)
         await self._voiced(request, np.zeros(0, np.float32), last=True)
 

@@ -1,75 +1,50 @@
 """Turn machine: ordered inputs in, domain events and requests out. The pure core of the agent.
 
-Receives audio frames with speech probabilities, typed text, playback positions and the results of its own
-requests, each with its place on the one clock (samples). Gives what happened and what is to be computed next.
-Knows no wall clock, no tasks, no devices and no models: the same inputs give the same events, anywhere.
+Receives audio frames with speech probabilities, typed text, playback positions, what a client asks for, and the
+results of its own requests, each with its place on the one clock (samples). Gives what happened and what is to be
+computed next. Knows no wall clock, no tasks, no devices and no models: the same inputs give the same events, anywhere.
 
-    speech ─ Segmenter ─ utterance ─ EncodeSpeech ┐
-    typed text ─────────────────────── EncodeText ┴ Think ─ Decode ─ Speak
+    frames ─ Ear ─ utterances ─┐
+    text, commits, requests ───┴ Answering ─ events, requests
+                 soft pauses ─ Speculation ┘ (a fork of it)
 
-Turns are understood as they come and answered one after the other. A piece cut only because it grew too long
-leaves a conversation's turn open (nobody answers mid-sentence); an interpreter answers each piece at once.
+A piece cut only because it grew too long leaves a conversation's turn open (nobody answers mid-sentence); an
+interpreter answers each piece at once.
 """
 
-from collections import OrderedDict
-from dataclasses import dataclass, field
-from typing import Literal
-
-import numpy as np
-
-from agent.context import ROLE_AGENT, ROLE_USER, Conversation
+from agent.answering import Answering
+from agent.context import Conversation
+from agent.ear import Ear
 from agent.events import (
-    DomainEvent,
-    Heard,
-    LanguageIdentified,
-    ReplyAudio,
-    ReplySentence,
+    IdleTimedOut,
     ReplyTruncated,
     SessionEnded,
-    TurnCommitted,
-    TurnEnd,
-    TurnEnded,
+    Speculated,
     UserPaused,
     UserResumed,
     UserStarted,
-    UtteranceTaken,
     Warned,
 )
 from agent.inputs import (
+    AudioCleared,
+    AudioCommitted,
     AudioInput,
-    CancelTurn,
-    ContextEntry,
-    Decode,
-    Decoded,
-    Encoded,
-    EncodeSpeech,
-    EncodeText,
+    Command,
     Input,
     InputEnded,
-    Interrupted,
     PlaybackPosition,
-    Request,
+    Restored,
+    Result,
     SettingsChanged,
-    Speak,
-    Think,
-    Thought,
-    TypedText,
-    Voiced,
-    WorkFailed,
 )
-from agent.reply_timeline import ReplyTimeline, SpokenSentence
+from agent.speculation import Speculation
 from agent.turn_options import TurnOptions
-from agent.turn_state import SentenceState, TurnState
-from audio.frames import SAMPLE_RATE, VOICE_RATE, AudioFrame
-from audio.segmenter import Segmenter, SoftPause, SpeechResumed, SpeechStarted, Utterance
+from agent.turn_state import Step, TurnState
+from audio.frames import SAMPLE_RATE, VOICE_RATE
+from audio.segmenter import SegmentEvent, SoftPause, SpeechResumed, SpeechStarted, Utterance
 
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What one input led to."""
-
-    events: list[DomainEvent] = field(default_factory=list)
-    requests: list[Request] = field(default_factory=list)
+MANUAL_PIECES = 32
+"""Utterances that one commit by hand may hold"""
 
 
 class TurnMachine:
@@ -77,16 +52,16 @@ class TurnMachine:
 
     def __init__(self, options: TurnOptions) -> None:
         self.options = options
-        self.conversation = Conversation(options.max_context_sentences)
-        self._segmenter = Segmenter(options.segmenter)
-        self._settings = SettingsChanged(0, options.language, options.reply_language, options.task, options.candidates)
-        self._turns: OrderedDict[int, TurnState] = OrderedDict()
+        self._ear = Ear(options)
+        self._answering = Answering(options)
+        self._speculation: Speculation | None = None
         self._open: TurnState | None = None
+        """The turn of speech that is not committed yet"""
         self._sample = 0
-        self._last_turn = 0
-        self._last_request = 0
-        self._timeline = ReplyTimeline()
         self._deaf_until = 0
+        self._told_playback = False
+        self._idle_since: int | None = None
+        """Since when nobody speaks; None where no reply has come since somebody did"""
         self._input_ended = False
         self._ended = False
 
@@ -100,301 +75,219 @@ class TurnMachine:
         """The clock."""
         return self._sample
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is under way: no turn, no speech."""
+        return self._answering.idle and self._speculation is None and not self._ear.speaking
+
+    @property
+    def conversation(self) -> Conversation:
+        """What both sides have said."""
+        return self._answering.conversation
+
+    def take(self, item: Input) -> list[Step]:
+        """What follows from an input, as a session asks for it."""
+        return [self.push(item)]
+
     def push(self, item: Input) -> Step:
         """Takes one input and says what follows from it."""
-        step = Step()
-        self._sample = max(self._sample, item.at_sample)
-        match item:
-            case AudioInput():
-                self._hear_frame(item, step)
-            case TypedText():
-                self._take_text(item, step)
-            case SettingsChanged():
-                self._settings = item
-            case PlaybackPosition():
-                self._move_playback(item)
-            case Interrupted():
-                self._interrupt(step)
-            case InputEnded():
-                self._end_input(step)
-            case Encoded() | Thought() | Decoded() | Voiced() | WorkFailed():
-                self._take_result(item, step)
-        self._advance(step)
+        step = Step(item)
+        self._sample = self._answering.sample = max(self._sample, item.at_sample)
+        given = self._answering.timeline.given
+        if isinstance(item, AudioInput):
+            self._hear_frame(item, step)
+        elif isinstance(item, InputEnded):
+            self._end_input(step)
+        elif isinstance(item, Command):
+            self._obey(item, step)
+        else:
+            self._take_result(item, step)
+        self._answering.advance(step)
+        self._close_microphone()
+        if self._answering.timeline.given > given:
+            self._idle_since = self._sample
+        if self._input_ended and self._answering.idle and not self._ended:
+            self._ended = True
+            step.events.append(SessionEnded(self._sample, self._answering.last_turn))
         return step
 
     # Listening
 
     def _hear_frame(self, item: AudioInput, step: Step) -> None:
-        samples, probability = item.samples, item.probability
-        if self.options.half_duplex and self._deaf():
-            samples, probability = np.zeros_like(samples), 0.0
-        for event in self._segmenter.push(AudioFrame(samples, item.start_sample), probability):
+        timeline = self._answering.timeline
+        if self.options.assume_playback and not self._told_playback:
+            timeline.assume(len(item.samples) * VOICE_RATE // SAMPLE_RATE)
+        deaf = self.options.half_duplex and self._sample < self._deaf_until
+        for event in self._ear.hear(item, deaf=deaf, sounding=self._interruptible and timeline.sounding > 0):
             self._segment(event, step)
+        self._watch_idleness(step)
 
-    def _deaf(self) -> bool:
-        return self._sample < self._deaf_until
+    @property
+    def _interruptible(self) -> bool:
+        return self.options.interruptible and self._answering.settings.auto_interrupt
 
-    def _segment(self, event: SpeechStarted | SoftPause | SpeechResumed | Utterance, step: Step) -> None:
+    def _segment(self, event: SegmentEvent, step: Step) -> None:
         match event:
             case SpeechStarted():
+                self._idle_since = None
                 step.events.append(UserStarted(self._sample, event.start_sample))
-                if self.options.interruptible:
+                if self._interruptible and not self._ear.manual:
                     self._interrupt(step)
             case SoftPause():
                 step.events.append(UserPaused(self._sample, event.utterance.end_sample))
+                if self.options.speculation and self._answering.idle and not self._ear.manual:
+                    self._speculation = Speculation(self._answering, event.utterance, step)
             case SpeechResumed():
                 step.events.append(UserResumed(self._sample))
+                self._discard_speculation(step)
             case Utterance():
                 self._take_utterance(event, step)
 
     def _take_utterance(self, utterance: Utterance, step: Step) -> None:
-        turn = self._open or self._begin("speech", step)
-        piece = turn.pieces
-        turn.pieces += 1
-        step.events.append(
-            UtteranceTaken(
-                self._sample,
-                turn.number,
-                piece,
-                utterance.start_sample,
-                utterance.end_sample,
-                utterance.reason,
-            )
-        )
-        number = self._next_request()
-        step.requests.append(
-            EncodeSpeech(number, turn.number, piece, utterance.samples, turn.language, candidates=turn.candidates)
-        )
+        speculation = self._speculation
+        if speculation is not None and speculation.holds_for(utterance):
+            self._speculation = None
+            step.events.append(Speculated(self._sample, speculation.turn, speculation.begun_sample, used=True))
+            self._answering = speculation.adopt(self._answering, step)
+            return
+        self._discard_speculation(step)
+        turn = self._open or self._answering.begin("speech", step)
+        if self._ear.manual:
+            self._take_piece(turn, utterance, step)
+            return
+        self._answering.take_utterance(turn, utterance, step)
         goes_on = utterance.reason == "maximum" and turn.task == "converse"
         if goes_on and turn.pieces < self.options.max_pieces and not self._input_ended:
             self._open = turn
         else:
             self._commit(turn, step)
 
-    def _take_text(self, item: TypedText, step: Step) -> None:
-        turn = self._begin("text", step, item.language)
-        turn.pieces = 1
-        step.requests.append(EncodeText(self._next_request(), turn.number, 0, item.text, turn.language))
-        self._commit(turn, step)
-
-    def _begin(self, source: Literal["speech", "text"], step: Step, language: str | None = None) -> TurnState:
-        while len(self._turns) >= self.options.max_waiting_turns:
-            # The second oldest gives way: the oldest is being answered.
-            waiting = list(self._turns.values())[1 if len(self._turns) > 1 else 0]
-            message = "the machine is slower than the conversation; an older turn was dropped"
-            step.events.append(Warned(self._sample, "think", message))
-            self._end(waiting, "dropped", step)
-        self._last_turn += 1
-        settings = self._settings
-        candidates = settings.candidates if source == "speech" else ()
-        language = language or settings.language
-        turn = TurnState(self._last_turn, source, language, settings.reply_language, settings.task, candidates)
-        self._turns[turn.number] = turn
-        return turn
+    def _take_piece(self, turn: TurnState, utterance: Utterance, step: Step) -> None:
+        """By hand, a pause ends nothing: what was said so far is understood meanwhile."""
+        self._ear.forget_silence()
+        self._open = turn
+        if turn.pieces < MANUAL_PIECES:
+            self._answering.take_utterance(turn, utterance, step)
+        else:
+            message = f"more than {MANUAL_PIECES} utterances without a commit; the last was dropped"
+            step.events.append(Warned(self._sample, "hear", message))
 
     def _commit(self, turn: TurnState, step: Step) -> None:
-        turn.committed = True
-        if self._open is turn:
-            self._open = None
-        language = "" if turn.candidates else turn.language
-        reply_language = turn.reply_to or language
-        step.events.append(TurnCommitted(self._sample, turn.number, turn.source, language, reply_language, turn.task))
+        self._open = None
+        if self._answering.turn(turn.number) is not None:  # else it gave way to later ones
+            self._answering.commit(turn, step)
 
     def _end_input(self, step: Step) -> None:
         self._input_ended = True
-        for event in self._segmenter.flush():
+        for event in self._ear.commit():
+            self._segment(event, step)
+        self._discard_speculation(step)
+        if self._open is not None:
+            self._commit(self._open, step)
+
+    def _watch_idleness(self, step: Step) -> None:
+        """Speaks up when nobody has said anything for long after a reply."""
+        answering, timeout_ms = self._answering, self._answering.settings.idle_timeout_ms
+        if timeout_ms is None or self._idle_since is None or self._ear.manual:
+            return
+        if not answering.idle or answering.timeline.sounding or self._ear.speaking:
+            self._idle_since = self._sample
+        elif self._sample - self._idle_since >= timeout_ms * SAMPLE_RATE // 1000:
+            start, self._idle_since = self._idle_since, None
+            turn = answering.ask_reply(step, spoken=None)
+            step.events.append(IdleTimedOut(self._sample, turn.number, start))
+
+    # What a client asks for
+
+    def _obey(self, item: Command, step: Step) -> None:
+        if not isinstance(item, PlaybackPosition):
+            self._discard_speculation(step)  # it was begun on a conversation that is another now
+        match item:
+            case AudioCommitted():
+                self._commit_audio(step)
+            case AudioCleared():
+                self._clear_audio(step)
+            case SettingsChanged():
+                self._answering.settings = item
+                self._ear.change(item)
+            case PlaybackPosition():
+                self._told_playback = True
+                self._answering.timeline.move(item.heard_sample)
+            case Restored():
+                self._restore(item)
+            case _:
+                self._answering.obey(item, step)
+
+    def _commit_audio(self, step: Step) -> None:
+        for event in self._ear.commit():
             self._segment(event, step)
         if self._open is not None:
             self._commit(self._open, step)
 
-    # Answering
+    def _clear_audio(self, step: Step) -> None:
+        self._ear.clear()
+        turn, self._open = self._open, None
+        if turn is not None and self._answering.turn(turn.number) is not None:
+            self._answering.end(turn, "cancelled", step)
 
-    def _take_result(self, item: Encoded | Thought | Decoded | Voiced | WorkFailed, step: Step) -> None:
-        turn = self._turns.get(item.turn)
-        if turn is None:  # interrupted or dropped meanwhile: nobody waits for it
-            return
-        match item:
-            case Encoded():
-                self._take_concepts(turn, item, step)
-            case Thought():
-                self._take_thought(turn, item, step)
-            case Decoded() if item.index is None:
-                self._take_words(turn, item.text, step)
-            case Decoded(index=int(index)):
-                self._take_sentence(turn, index, item.text, step)
-            case Voiced():
-                self._take_voice(turn, item, step)
-            case WorkFailed():
-                step.events.append(Warned(self._sample, item.stage, item.message))
-                if item.stage == "hear" and not self.options.words_first:
-                    turn.heard = "yes"  # nothing but the words to show are missing
-                else:
-                    self._end(turn, "failed", step)
+    # Results, playback, interruption
 
-    def _take_concepts(self, turn: TurnState, item: Encoded, step: Step) -> None:
-        turn.encoded[item.piece] = item
-        # The first piece decides: another follows only one that was cut at the greatest length, and is not longer.
-        if turn.candidates and item.piece == 0:
-            assert item.language is not None, "whoever is asked which language it is says so"
-            assert item.probability is not None, "and how sure that is"
-            turn.language, turn.candidates = item.language, ()
-            step.events.append(
-                LanguageIdentified(self._sample, turn.number, turn.language, turn.reply_language, item.probability)
-            )
-
-    def _advance(self, step: Step) -> None:
-        """Starts what has become possible: only the oldest turn is answered."""
-        while self._turns:
-            turn = next(iter(self._turns.values()))
-            if not turn.understood:
-                break
-            if turn.heard == "no" and turn.thinking == "no":
-                self._start_answer(turn, step)
-            elif self.options.words_first and turn.heard == "yes" and turn.thinking == "no":
-                self._think(turn, step)
-            if turn.number in self._turns and turn.finished:
-                self._end(turn, "done", step)
-            if turn.number in self._turns:
-                break
-        if self._input_ended and not self._turns and not self._ended:
-            self._ended = True
-            step.events.append(SessionEnded(self._sample, self._last_turn))
-
-    def _start_answer(self, turn: TurnState, step: Step) -> None:
-        texts = tuple(t for piece in range(turn.pieces) for t in (turn.encoded[piece].texts or ()))
-        known = texts if turn.source == "text" else None
-        self.conversation.user_said(turn.number, turn.concepts(), known, turn.language)
-        if known is not None:
-            turn.heard = "yes"
-            event = Heard(self._sample, turn.number, " ".join(known), turn.language, paraphrase=False)
-            step.events.append(event)
-        if not len(turn.concepts()):
-            turn.heard, turn.thinking = "yes", "over"
-        elif self.options.words_first and turn.heard == "no":
-            self._ask_words(turn, step)
+    def _take_result(self, item: Result, step: Step) -> None:
+        if self._speculation is not None:
+            self._speculation.take(item, step)
         else:
-            self._think(turn, step)
+            self._answering.take_result(item, step)
 
-    def _think(self, turn: TurnState, step: Step) -> None:
-        if turn.superseded:
-            self._end(turn, "interrupted", step)
-            return
-        turn.thinking = "asked"
-        if turn.task == "converse":
-            context = self.conversation.view()
-        else:  # only this turn, and all of it: the conversation forgets what exceeds its bound
-            context = tuple(
-                ContextEntry(turn.number, ROLE_USER, concept, None, turn.language) for concept in turn.concepts()
-            )
-        step.requests.append(Think(self._next_request(), turn.number, context, turn.task, turn.reply_language))
-
-    def _take_thought(self, turn: TurnState, item: Thought, step: Step) -> None:
-        if item.last:
-            turn.thinking = "over"
-            self._ask_words(turn, step)
-            return
-        index = len(turn.sentences)
-        turn.sentences.append(SentenceState(item.concept))
-        if item.text is not None:
-            self._take_sentence(turn, index, item.text, step)
-        else:
-            assert item.concept is not None, "a thought without words carries its concept"
-            step.requests.append(
-                Decode(self._next_request(), turn.number, index, item.concept[None], turn.reply_language)
-            )
-
-    def _take_sentence(self, turn: TurnState, index: int, text: str, step: Step) -> None:
-        sentence = turn.sentences[index]
-        sentence.text = text
-        step.events.append(ReplySentence(self._sample, turn.number, index, text, turn.reply_language))
-        self.conversation.agent_said(turn.number, sentence.concept, text, turn.reply_language)
-        if self.options.spoken_reply and text.strip():
-            step.requests.append(Speak(self._next_request(), turn.number, index, text, turn.reply_language))
-        else:
-            sentence.finished = True
-        self._ask_words(turn, step)  # after the sentence's voice: hearing back never delays the reply
-
-    def _ask_words(self, turn: TurnState, step: Step) -> None:
-        if turn.heard == "no":
-            turn.heard = "asked"
-            words = Decode(
-                self._next_request(),
-                turn.number,
-                None,
-                turn.concepts(),
-                turn.language,
-                urgent=self.options.words_first,
-            )
-            step.requests.append(words)
-
-    def _take_words(self, turn: TurnState, text: str, step: Step) -> None:
-        turn.heard = "yes"
-        self.conversation.user_words(turn.number, text)
-        step.events.append(Heard(self._sample, turn.number, text, turn.language, paraphrase=True))
-
-    def _take_voice(self, turn: TurnState, item: Voiced, step: Step) -> None:
-        sentence = turn.sentences[item.index]
-        if len(item.samples):
-            start = self._timeline.give(len(item.samples))
-            if sentence.end_sample == 0:
-                sentence.start_sample = start
-            sentence.end_sample = start + len(item.samples)
-            step.events.append(ReplyAudio(self._sample, turn.number, item.index, start, item.samples))
-            self._close_microphone()
-        if item.last:
-            sentence.finished = True
-            if self.options.interruptible:
-                spoken = SpokenSentence(turn.number, sentence.start_sample, sentence.end_sample)
-                self._timeline.await_hearing(spoken)
-
-    # Playback and interruption
-
-    def _move_playback(self, item: PlaybackPosition) -> None:
-        self._timeline.move(item.heard_sample)
-        self._close_microphone()
+    def _discard_speculation(self, step: Step) -> None:
+        speculation, self._speculation = self._speculation, None
+        if speculation is not None:
+            speculation.discard(self._answering, step)
+            step.events.append(Speculated(self._sample, speculation.turn, speculation.begun_sample, used=False))
 
     def _close_microphone(self) -> None:
-        """Deaf for as long as what was emitted still sounds; reckoned anew with every position heard."""
-        if self._timeline.sounding:
-            sounding = self._timeline.sounding * SAMPLE_RATE // VOICE_RATE
-            self._deaf_until = self._sample + sounding + self.options.echo_guard_ms * SAMPLE_RATE // 1000
+        """Deaf for as long as what was given out still sounds; reckoned anew with every position heard."""
+        sounding = self._answering.timeline.sounding
+        if sounding and self.options.half_duplex:
+            guard = self.options.echo_guard_ms * SAMPLE_RATE // 1000
+            self._deaf_until = self._sample + sounding * SAMPLE_RATE // VOICE_RATE + guard
 
     def _interrupt(self, step: Step) -> None:
-        answering = [turn for turn in self._turns.values() if turn.thinking != "no"]
-        concerned = dict.fromkeys([*self._timeline.unheard_turns, *(turn.number for turn in answering)])
-        cut = self._timeline.sounding > 0
+        """Speech stops what is being answered, and what still sounds; only what was heard stays in the conversation."""
+        answering, timeline = self._answering, self._answering.timeline
+        under_way = [turn for turn in answering.turns if turn.thinking != "no" and turn.reply != "no"]
+        concerned = dict.fromkeys([*timeline.unheard_turns, *(turn.number for turn in under_way)])
+        cut = timeline.sounding > 0
         for number in concerned:
-            kept = self._heard_sentences(number)
-            self.conversation.keep_heard(number, kept)
+            kept = answering.keep_heard(number)
             if cut:
-                step.events.append(ReplyTruncated(self._sample, number, self._timeline.heard, kept))
-        for turn in self._turns.values():
-            turn.superseded = turn.committed and turn.thinking == "no"
-        for turn in answering:
-            self._end(turn, "interrupted", step)
-        self._timeline.cut()
+                step.events.append(ReplyTruncated(self._sample, number, timeline.heard, kept))
+        for turn in answering.turns:
+            if turn.committed and turn.wants_reply and turn.thinking == "no":
+                answering.supersede(turn, step)
+        for turn in under_way:
+            answering.end(turn, "interrupted", step)
+        timeline.cut()
         self._deaf_until = min(self._deaf_until, self._sample)
 
-    def _heard_sentences(self, number: int) -> int:
-        """How many sentences of a reply came to be heard, the last of them at least by half; or to be read."""
-        turn = self._turns.get(number)
-        if turn is not None and not self.options.spoken_reply:
-            return sum(sentence.text is not None for sentence in turn.sentences)
-        if turn is not None:
-            sounded = [(index, s) for index, s in enumerate(turn.sentences) if s.end_sample]
-            heard = [index for index, s in sounded if self._timeline.half_heard(s.start_sample, s.end_sample)]
-            return heard[-1] + 1 if heard else 0  # one without a sound goes with those around it
-        said = sum(e.turn == number and e.role == ROLE_AGENT for e in self.conversation.view())
-        return max(0, said - self._timeline.missed(number))  # the context may have forgotten some already
+    # Going on elsewhere
 
-    def _end(self, turn: TurnState, status: TurnEnd, step: Step) -> None:
-        del self._turns[turn.number]
-        if self._open is turn:
-            self._open = None
-        if status != "done":
-            step.requests.append(CancelTurn(turn.number))
-        step.events.append(TurnEnded(self._sample, turn.number, status))
+    def snapshot(self) -> Restored:
+        """What another machine with the same options needs to go on from here, settings apart. Only while `quiet`."""
+        assert self.quiet, "what is under way stands in the inputs, not in the snapshot"
+        answering = self._answering
+        return answering.conversation.restored(
+            at_sample=self._sample,
+            last_turn=answering.last_turn,
+            last_request=answering.last_request,
+            given_sample=answering.timeline.given,
+            heard_sample=answering.timeline.heard,
+            pauses_ms=self._ear.pauses_ms,
+        )
 
-    def _next_request(self) -> int:
-        self._last_request += 1
-        return self._last_request
+    def _restore(self, item: Restored) -> None:
+        answering = self._answering
+        answering.conversation.restore(item)
+        answering.last_turn = item.last_turn
+        answering.skip_to(item.last_request)
+        answering.timeline.given, answering.timeline.heard = item.given_sample, item.heard_sample
+        self._ear.remember(item.pauses_ms)

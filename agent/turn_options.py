@@ -23,7 +23,17 @@ class TurnOptions:
     half_duplex: bool = False
     """True: nothing is heard while the loudspeaker speaks, so that the agent does not answer itself."""
     interruptible: bool = False
-    """True: speech stops the reply (needs playback positions and an echo-free microphone)."""
+    """True: speech stops the reply (needs an echo-free microphone, and to know what is heard)."""
+    assume_playback: bool = False
+    """True: until a playback position is told, replies are taken to sound as soon as they are given out."""
+    barge_in_ms: int = 0
+    """Speech it takes while a reply sounds; less, a short «mhm», is nothing"""
+    speculation: bool = False
+    """True: the reply is begun at the soft pause, and kept if that was the end."""
+    adaptive_hangover: bool = False
+    """True: the silence that ends an utterance follows the speaker's own pauses."""
+    hangover_bounds_ms: tuple[int, int] = (320, 960)
+    """Between which it moves"""
     max_context_sentences: int = 64
     max_pieces: int = 4
     """Utterances cut for length that one turn of a conversation may hold."""

@@ -1,12 +1,24 @@
 """Turn state: what the turn machine knows of one turn that is not over yet. Decides nothing, asks for nothing."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from agent.events import FloatArray, Task
-from agent.inputs import Encoded
+from agent.events import DomainEvent, FloatArray, Task
+from agent.inputs import Encoded, Input, Request, Role
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one input led to, in this order."""
+
+    item: Input | None = None
+    """None: what was taken is no input"""
+    events: list[DomainEvent] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
+    messages: list[Any] = field(default_factory=list)
+    """In the language of a wire, where the core speaks one"""
 
 
 @dataclass(slots=True)
@@ -15,9 +27,6 @@ class SentenceState:
 
     concept: FloatArray | None
     text: str | None = None
-    start_sample: int = 0
-    """On the reply timeline, 24 kHz."""
-    end_sample: int = 0
     finished: bool = False
 
 
@@ -26,7 +35,8 @@ class TurnState:
     """One turn: what was said, and how far its answer has come."""
 
     number: int
-    source: Literal["speech", "text"]
+    source: Literal["speech", "text", "none", "context"]
+    """context: only to be remembered"""
     language: str
     """What it is in; only assumed as long as there are `candidates`"""
     reply_to: str | None
@@ -34,9 +44,16 @@ class TurnState:
     task: Task
     candidates: tuple[str, ...] = ()
     """Languages that it may be in; empty once that is known"""
+    spoken: bool = True
+    wants_reply: bool = True
+    role: Role = "user"
+    """Who said it"""
     pieces: int = 0
     encoded: dict[int, Encoded] = field(default_factory=dict)
     committed: bool = False
+    joined: bool = False
+    """Whether it is part of the conversation"""
+    reply: Literal["no", "started", "ended"] = "no"
     heard: Literal["no", "asked", "yes"] = "no"
     thinking: Literal["no", "asked", "over"] = "no"
     superseded: bool = False
@@ -54,10 +71,17 @@ class TurnState:
         return self.committed and len(self.encoded) == self.pieces
 
     @property
+    def replied(self) -> bool:
+        """Whether nothing more comes of the reply."""
+        return self.thinking == "over" and all(sentence.finished for sentence in self.sentences)
+
+    @property
     def finished(self) -> bool:
         """Whether nothing more comes of it."""
-        return self.heard == "yes" and self.thinking == "over" and all(s.finished for s in self.sentences)
+        return self.heard == "yes" and self.replied
 
     def concepts(self) -> FloatArray:
-        """Of all its pieces, [N, D]."""
+        """Of all its pieces, [N, D]; with none, [0, 0]."""
+        if not self.pieces:
+            return np.zeros((0, 0), np.float32)
         return np.concatenate([self.encoded[piece].concepts for piece in range(self.pieces)])

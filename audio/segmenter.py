@@ -84,6 +84,8 @@ class SpeechStarted:
 
     start_sample: int
     """Where the utterance will begin, pre-roll included"""
+    speech_sample: int
+    """Where its first speech was"""
     at_sample: int
 
 
@@ -92,6 +94,8 @@ class SoftPause:
     """A short silence: this is the utterance as it would be committed."""
 
     utterance: Utterance
+    speech_end: int
+    """Sample after the last speech"""
     at_sample: int
 
 
@@ -120,12 +124,6 @@ class Segmenter:
 
     def __init__(self, options: SegmenterOptions | None = None) -> None:
         self.options = options or SegmenterOptions()
-        self._pre_roll = _samples(self.options.pre_roll_ms)
-        self._min_speech = _samples(self.options.min_speech_ms)
-        self._soft_pause = _samples(self.options.soft_pause_ms)
-        self._hangover = _samples(self.options.hangover_ms)
-        self._tail = _samples(self.options.tail_ms)
-        self._maximum = _samples(self.options.max_utterance_ms)
         self._held: deque[_Held] = deque()
         self._now: int | None = None
         self._floor = 0
@@ -133,6 +131,8 @@ class Segmenter:
         self._voiced = False
         self._start: int | None = None
         """Where the utterance begins, once there is a first sign of speech"""
+        self._first_speech = 0
+        """Where that sign was"""
         self._heard = 0
         """Speech since that sign"""
         self._unheard = 0
@@ -143,12 +143,31 @@ class Segmenter:
         self._paused: Utterance | None = None
 
     @property
+    def options(self) -> SegmenterOptions:
+        """When speech begins, pauses and ends; others may be set at any time, and hold from the next frame on."""
+        return self._options
+
+    @options.setter
+    def options(self, options: SegmenterOptions) -> None:
+        self._options = options
+        self._pre_roll = _samples(options.pre_roll_ms)
+        self._soft_pause = _samples(options.soft_pause_ms)
+        self._hangover = _samples(options.hangover_ms)
+        self._tail = _samples(options.tail_ms)
+        self._maximum = _samples(options.max_utterance_ms)
+
+    @property
     def speaking(self) -> bool:
         """Whether speech has been confirmed and its utterance is not yet over."""
         return self._started
 
-    def push(self, frame: AudioFrame, probability: float) -> list[SegmentEvent]:
+    def push(self, frame: AudioFrame, probability: float, *, min_speech_ms: int | None = None) -> list[SegmentEvent]:
         """Take the next frame and the probability that it holds speech.
+
+        Args:
+            frame: 20 ms.
+            probability: 0..1.
+            min_speech_ms: what SpeechStarted takes at this moment; None: as the options say.
 
         Raises:
             ValueError: the frame does not follow the one before, or is not a whole frame.
@@ -162,7 +181,8 @@ class Segmenter:
         self._now = frame.end_sample
         self._held.append(_Held(frame, _loudness(frame.samples, probability)))
         self._voiced = probability >= (self.options.release_threshold if self._voiced else self.options.threshold)
-        events = self._on_speech(frame) if self._voiced else self._on_silence(self._now)
+        least = _samples(self.options.min_speech_ms if min_speech_ms is None else min_speech_ms)
+        events = self._on_speech(frame, least) if self._voiced else self._on_silence(self._now, least)
         self._forget()
         return events
 
@@ -179,16 +199,14 @@ class Segmenter:
         self._forget()
         return events
 
-    def _on_speech(self, frame: AudioFrame) -> list[SegmentEvent]:
+    def _on_speech(self, frame: AudioFrame, least: int) -> list[SegmentEvent]:
         now = frame.end_sample
         if self._start is None:
             self._start = max(frame.start_sample - self._pre_roll, self._floor)
+            self._first_speech = frame.start_sample
         self._heard += FRAME_SAMPLES
         self._speech_end = now
-        events: list[SegmentEvent] = []
-        if not self._started and self._heard >= self._min_speech:
-            self._started = True
-            events.append(SpeechStarted(self._start, now))
+        events = self._confirm(now, least)
         if self._paused is not None:
             self._paused = None
             events.append(SpeechResumed(now))
@@ -196,19 +214,27 @@ class Segmenter:
             events.append(self._cut(now))
         return events
 
-    def _on_silence(self, now: int) -> list[SegmentEvent]:
+    def _confirm(self, now: int, least: int) -> list[SegmentEvent]:
+        """Speech has begun, once there is enough of it. It may be silent just now, if less is enough than before."""
+        if self._started or self._heard < least:
+            return []
+        assert self._start is not None, "what was heard began somewhere"
+        self._started = True
+        return [SpeechStarted(self._start, self._first_speech, now)]
+
+    def _on_silence(self, now: int, least: int) -> list[SegmentEvent]:
         if self._start is None:
             return []
+        events = self._confirm(now, least)
         if not self._started:
             self._unheard += FRAME_SAMPLES
             if self._unheard >= self._soft_pause:  # more silence than speech can hide: it was a click
                 self._rest()
             return []
         silence = now - self._speech_end
-        events: list[SegmentEvent] = []
         if self._paused is None and silence >= self._soft_pause:
             self._paused = self._utterance(self._speech_end + self._tail, now, "silence")
-            events.append(SoftPause(self._paused, now))
+            events.append(SoftPause(self._paused, self._speech_end, now))
         if silence >= self._hangover:
             committed = self._paused_at(now, "silence")
             assert committed is not None, "the hangover is no shorter than the soft pause"

@@ -96,6 +96,7 @@ async def _chat(args: argparse.Namespace, config: "AgentConfig") -> int:
     from agent.order import ArrivalOrder
     from agent.replay import ReplayResult, TurnCollector
     from agent.session import run_session
+    from agent.turn import TurnMachine
 
     async with AsyncExitStack() as stack:
         check = partial(checked_languages, choice=config.language, reply_language=args.to, speech=False)
@@ -111,7 +112,7 @@ async def _chat(args: argparse.Namespace, config: "AgentConfig") -> int:
             listeners.append(TurnCollector(result, parts.metrics))
         if args.record or config.record:
             listeners.append(recorder(there, options, stack))
-        await run_session(typing.source(), order, options, parts, listeners)
+        await run_session(typing.source(), order, TurnMachine(options), parts, listeners)
     if args.json:
         print_json(result.as_json())
     return FAILED if result.failed else OK
@@ -206,6 +207,7 @@ async def _talk(args: argparse.Namespace, config: "AgentConfig") -> int:
     from agent.order import ArrivalOrder
     from agent.session import run_session
     from agent.terminal import Screen
+    from agent.turn import TurnMachine
     from audio.playback import Playback
     from audio.source import Microphone
 
@@ -228,12 +230,12 @@ async def _talk(args: argparse.Namespace, config: "AgentConfig") -> int:
         if args.record or config.record:
             listeners.append(recorder(there, options, stack))
         if playback is None:
-            await run_session(microphone.frames(), order, options, parts, listeners)
+            await run_session(microphone.frames(), order, TurnMachine(options), parts, listeners)
             return OK
         loudspeaker = Loudspeaker(playback)
         async with asyncio.TaskGroup() as tasks:
             report = tasks.create_task(loudspeaker.report(order.command), name="playback-position")
-            await run_session(microphone.frames(), order, options, parts, [*listeners, loudspeaker])
+            await run_session(microphone.frames(), order, TurnMachine(options), parts, [*listeners, loudspeaker])
             report.cancel()
     return OK
 

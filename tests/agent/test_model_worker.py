@@ -79,7 +79,7 @@ async def test_a_cancelled_job_gives_no_more_answers(worker: ModelWorker) -> Non
 
 async def test_thinking_lets_others_in_between_steps(worker: ModelWorker) -> None:
     machine = TurnMachine(TurnOptions())
-    machine.conversation.user_said(1, np.ones((1, DIM), np.float32), ("Hello.",), "eng")
+    machine.conversation.said(1, "user", np.ones((1, DIM), np.float32), ("Hello.",), "eng")
     thoughts = await answers(worker, Think(1, 1, machine.conversation.view(), "converse", "eng"))
     assert 1 <= len(thoughts) <= 4
 

@@ -89,7 +89,7 @@ async def test_nobody_waits_for_a_turn_that_was_cancelled() -> None:
     order = VirtualOrder(VirtualLatency())
     order.requested(decode(1, turn=1), at_sample=0)
     order.requested(decode(2, turn=2), at_sample=0)
-    order.requested(CancelTurn(1), at_sample=0)
+    order.requested(CancelTurn(1, 2), at_sample=0)
     await order.result(Decoded(0, 1, 1, 0, "unwanted"))
     await order.result(Decoded(0, 2, 2, 0, "wanted"))
     await order.input_ended()

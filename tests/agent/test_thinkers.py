@@ -29,7 +29,7 @@ def conversation(models: Models, *turns: str) -> Conversation:
     talk = Conversation(64)
     for turn, text in enumerate(turns, start=1):
         encoded = models.encode_text(EncodeText(0, turn, 0, text, "eng"))
-        talk.user_said(turn, encoded.concepts, encoded.texts, "eng")
+        talk.said(turn, "user", encoded.concepts, encoded.texts, "eng")
     return talk
 
 
@@ -50,7 +50,7 @@ def test_the_bank_does_not_repeat_itself(models: Models) -> None:
     said: list[str] = []
     encoded = models.encode_text(EncodeText(0, 0, 0, "The cat is hungry.", "eng"))
     for turn in range(1, 5):
-        talk.user_said(turn, encoded.concepts, None, "eng")
+        talk.said(turn, "user", encoded.concepts, None, "eng")
         for part in models.think(think(talk, turn)):
             assert part.text is not None
             said.append(part.text)
@@ -119,7 +119,7 @@ def test_an_endpoint_reads_the_words_and_its_sentences_come_one_by_one(small_bun
     models = openai(small_bundle, endpoint)
     assert models.thinker("converse").words_first
     talk = Conversation(8)
-    talk.user_said(1, np.zeros((1, DIM), np.float32), ("What time is it?",), "eng")
+    talk.said(1, "user", np.zeros((1, DIM), np.float32), ("What time is it?",), "eng")
     assert [part.text for part in models.think(think(talk, 1))] == ["It is late.", "Good night."]
     assert Endpoint.asked[-1]["messages"][-1] == {"role": "user", "content": "What time is it?"}
 

@@ -203,7 +203,7 @@ def test_events_come_in_order_and_agree(probabilities: list[float]) -> None:
                 assert started is not None
                 assert paused is None
                 assert event.start_sample == started.start_sample
-                started = SpeechStarted(event.end_sample, event.at_sample)
+                started = SpeechStarted(event.end_sample, event.end_sample, event.at_sample)
             case Utterance():
                 assert started is not None
                 assert event.start_sample == started.start_sample
