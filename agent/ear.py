@@ -39,6 +39,8 @@ class Ear:
         self._manual = False
         self._kept: deque[AudioFrame] = deque(maxlen=_frames(options.segmenter.max_utterance_ms))
         """By hand: what was heard since the last commit, in case the detector finds no speech in it"""
+        self._found = False
+        """Whether it did"""
         self._paused_at: int | None = None
         self._ended_at: int | None = None
         """End of the last utterance's speech, as long as the next may show that it was no end"""
@@ -80,6 +82,7 @@ class Ear:
         least_ms = max(self._options.barge_in_ms, self._segmenter.options.min_speech_ms) if sounding else None
         events = self._segmenter.push(frame, probability, min_speech_ms=least_ms)
         for event in events:
+            self._found = self._found or isinstance(event, Utterance)
             self._learn(event)
         return events
 
@@ -98,14 +101,14 @@ class Ear:
         manual = settings.detection == "manual"
         if manual != self._manual:
             self._manual = manual
-            self._kept.clear()
+            self._start_anew()
 
     def commit(self) -> list[SegmentEvent]:
         """The client says that the speaker is done: what is left, as one more utterance, speech or not."""
         events = self._segmenter.flush()
-        kept, self._ended_at = list(self._kept), None
-        self._kept.clear()
-        if events or not self._manual or len(kept) * FRAME_SAMPLES < LEAST_COMMITTED:
+        kept, found = list(self._kept), self._found
+        self._start_anew()
+        if events or found or not self._manual or len(kept) * FRAME_SAMPLES < LEAST_COMMITTED:
             return events
         start, end = kept[0].start_sample, kept[-1].end_sample
         samples = np.concatenate([frame.samples for frame in kept])
@@ -114,12 +117,12 @@ class Ear:
     def clear(self) -> None:
         """Forgets what is under way."""
         self._segmenter.flush()
-        self._kept.clear()
-        self._ended_at = None
+        self._start_anew()
 
-    def forget_silence(self) -> None:
-        """An utterance was found in what is kept: it need not be taken as a whole any more."""
+    def _start_anew(self) -> None:
         self._kept.clear()
+        self._found = False
+        self._ended_at = None
 
     def _learn(self, event: SegmentEvent) -> None:
         """What pauses the speaker makes within what he says."""

@@ -164,7 +164,6 @@ class TurnMachine:
 
     def _take_piece(self, turn: TurnState, utterance: Utterance, step: Step) -> None:
         """By hand, a pause ends nothing: what was said so far is understood meanwhile."""
-        self._ear.forget_silence()
         self._open = turn
         if turn.pieces < MANUAL_PIECES:
             self._answering.take_utterance(turn, utterance, step)

@@ -8,6 +8,8 @@ import numpy as np
 from agent.events import DomainEvent
 from agent.inputs import (
     AudioInput,
+    CancelTurn,
+    CommitTurn,
     Decode,
     Decoded,
     Encoded,
@@ -34,6 +36,7 @@ class Conversation:
         self.machine = TurnMachine(replace(TurnOptions(), **options))
         self.events: list[DomainEvent] = []
         self.requests: list[Request] = []
+        self.waiting: list[Request] = []
         self.answers = True
         self.spoken = "eng"
         self.sample = 0
@@ -42,14 +45,24 @@ class Conversation:
         step = self.machine.push(item)
         self.events += step.events
         self.requests += step.requests
+        for request in step.requests:
+            if isinstance(request, CancelTurn):
+                self.waiting = [r for r in self.waiting if r.turn != request.turn]
+            elif not isinstance(request, CommitTurn):
+                self.waiting.append(request)
         if self.answers:
-            for request in step.requests:
-                self.take(request)
+            self.catch_up()
 
     def take(self, request: Request) -> None:
         """What the request asks for comes back."""
+        self.waiting = [r for r in self.waiting if r is not request]
         for answer in self.answer(request):
             self.push(answer)
+
+    def catch_up(self) -> None:
+        """Whatever waits is answered, and so what follows from it."""
+        while self.answers and self.waiting:
+            self.take(self.waiting[0])
 
     def answer(self, request: Request) -> list[Input]:
         at, concept = self.sample, np.ones(DIM, np.float32)
