@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from agent.turn_state import Step
 from audio.frames import FRAME_SAMPLES, AudioFrame, on_grid
 from audio.vad import VoiceActivityDetector
 from audio.voice import Voice
+
+if TYPE_CHECKING:
+    from agent.kept_core import Outstanding
 
 _FRAMES = 50
 _SENT = 256
@@ -89,6 +92,7 @@ async def run_session(
     core: Core,
     parts: Parts,
     listeners: Sequence[Listener],
+    outstanding: "Sequence[Outstanding]" = (),
 ) -> None:
     """Runs one conversation until its input is over and everything is answered. Cancelling is safe.
 
@@ -98,10 +102,14 @@ async def run_session(
         core: what inputs lead to.
         parts: what computes.
         listeners: who is told; those that have an `on_message` get the core's messages too.
+        outstanding: requests that a core which was restored waits for.
     """
     heard: Channel[Any] = Channel(_FRAMES, "block")
     sent: Channel[Step] = Channel(_SENT, "block")
     stages = Stages(parts.session, parts.worker, parts.voice, parts.metrics, order.result)
+    for again in outstanding:
+        order.requested(again.request, core.sample)
+        stages.ask_again(again.request, again.answered)
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_listen(source, heard), name="listen")

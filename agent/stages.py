@@ -130,7 +130,14 @@ class Stages:
         self._worker = worker
         self._voice = voice
         self._metrics = metrics
-        self._deliver = deliver
+        self._deliver_result = deliver
+        self._came: dict[int, int] = {}
+        """Of a request that is asked again: how many of its results came the first time"""
+
+    def ask_again(self, request: ModelRequest | Speak, answered: int) -> None:
+        """Gives a request that was cut off after so many results. They come first again, and are not delivered."""
+        self._came[request.request] = answered
+        self.work.give(request)
 
     async def understand(self) -> None:
         """Utterances and typed text → concepts."""
@@ -173,6 +180,13 @@ class Stages:
             if exit_code(error) is None:
                 _log.debug("stage %s failed", stage, exc_info=True)
             await self._deliver(WorkFailed(0, request.request, request.turn, stage, one_line(error)))
+
+    async def _deliver(self, item: Result) -> None:
+        came = self._came.get(item.request, 0)
+        if came and not isinstance(item, WorkFailed):
+            self._came[item.request] = came - 1
+        else:
+            await self._deliver_result(item)
 
     async def _encode(self, request: EncodeSpeech | EncodeText) -> None:
         with self._job(request) as job:

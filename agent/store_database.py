@@ -36,17 +36,17 @@ CREATE TABLE sessions (
     input_bytes INTEGER NOT NULL DEFAULT 0,
     message_bytes INTEGER NOT NULL DEFAULT 0,
     last_message INTEGER NOT NULL DEFAULT 0,
-    last_dropped INTEGER NOT NULL DEFAULT 0
+    last_dropped INTEGER NOT NULL DEFAULT 0,
+    facts TEXT NOT NULL DEFAULT '{}'
 );
 CREATE TABLE checkpoints (
     session INTEGER PRIMARY KEY REFERENCES sessions ON DELETE CASCADE,
-    state TEXT NOT NULL,
+    state BLOB NOT NULL,
     messages INTEGER NOT NULL
 );
 CREATE TABLE inputs (
     number INTEGER PRIMARY KEY,
     session INTEGER NOT NULL REFERENCES sessions ON DELETE CASCADE,
-    lead_in INTEGER NOT NULL,
     line TEXT NOT NULL,
     sound BLOB NOT NULL
 );
@@ -119,7 +119,10 @@ class StoreDatabase:
         input_bytes += sum(row.size for row in batch.rows)
         if input_bytes > self._limits.input_bytes:
             raise StoreError(f"session {session_id} went on for too long without a pause to be kept")
-        self._put_rows(key, batch.rows, lead_in=False)
+        for row in batch.rows:
+            self._run("INSERT INTO inputs (session, line, sound) VALUES (?, ?, ?)", key, row.line, row.sound)
+        if batch.facts is not None:
+            self._run("UPDATE sessions SET facts = ? WHERE key = ?", json.dumps(batch.facts), key)
         now = self._now()
         for number, text in batch.messages:
             message_bytes += len(text)
@@ -137,20 +140,23 @@ class StoreDatabase:
     def load(self, session_id: str) -> StoredSession | None:
         """A session as it was stored; None when it is not there, or nothing of it yet."""
         found = self._row(
-            "SELECT key, audio_samples, client_events, core_messages, last_message, state, messages"
+            "SELECT key, audio_samples, client_events, core_messages, last_message, facts, state, messages"
             " FROM sessions JOIN checkpoints ON session = key WHERE id = ?",
             session_id,
         )
         if found is None:
             return None
-        key, audio_samples, events, core_messages, last_message, state, messages = found
+        key, audio_samples, events, core_messages, last_message, facts, state, messages = found
         return StoredSession(
             session_id,
-            Checkpoint(json.loads(state), messages, self._rows(key, lead_in=True)),
-            self._rows(key, lead_in=False),
+            Checkpoint(state, messages),
+            tuple(
+                Row(*row) for row in self._run("SELECT line, sound FROM inputs WHERE session = ? ORDER BY number", key)
+            ),
             ClientPosition(audio_samples, events),
             core_messages,
             last_message,
+            json.loads(facts),
         )
 
     def find(self, token_hash: bytes) -> str | None:
@@ -199,20 +205,7 @@ class StoreDatabase:
 
     def _put_checkpoint(self, key: int, checkpoint: Checkpoint) -> None:
         self._run("DELETE FROM inputs WHERE session = ?", key)
-        state = json.dumps(checkpoint.state, separators=(",", ":"))
-        self._run("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?)", key, state, checkpoint.messages)
-        self._put_rows(key, checkpoint.lead_in, lead_in=True)
-
-    def _put_rows(self, key: int, rows: Sequence[Row], *, lead_in: bool) -> None:
-        for row in rows:
-            self._run(
-                "INSERT INTO inputs (session, lead_in, line, sound) VALUES (?, ?, ?, ?)",
-                *(key, lead_in, row.line, row.sound),
-            )
-
-    def _rows(self, key: int, *, lead_in: bool) -> tuple[Row, ...]:
-        query = "SELECT line, sound FROM inputs WHERE session = ? AND lead_in = ? ORDER BY number"
-        return tuple(Row(line, sound) for line, sound in self._run(query, key, lead_in))
+        self._run("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?)", key, checkpoint.state, checkpoint.messages)
 
     def _trim(self, key: int, message_bytes: int) -> None:
         """Drops the oldest messages beyond what is kept: they are the first, by age as by bytes."""

@@ -67,14 +67,12 @@ class ClientPosition:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A session as it stood at a quiet moment: older items are not needed any more."""
+    """A session as it stood once: older items are not needed any more."""
 
-    state: dict[str, Any]
-    """Of the core; JSON"""
+    state: bytes
+    """Of the core, frozen"""
     messages: int
     """How many messages the core had given by then"""
-    lead_in: tuple[Row, ...] = ()
-    """The last frames before: speech that begins now reaches back into them"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +87,8 @@ class Batch:
     core_messages: int
     """How many messages of the core were given to be stored, these included, since the session began"""
     checkpoint: Checkpoint | None = None
+    facts: dict[str, Any] | None = None
+    """What else the session's owner wants to find again, JSON; None: as it was"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,7 @@ class StoredSession:
     core_messages: int
     last_message: int
     """Number of the last message that was stored; 0: none was"""
+    facts: dict[str, Any]
 
 
 def to_rows(items: Iterable[StoredItem]) -> Iterator[Row]:
