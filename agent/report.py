@@ -1,7 +1,8 @@
 """Report: a replay as one HTML file that opens anywhere, without network.
 
-A listener collects what is drawn (waveform, speech probability, segments, sound), in memory that does not grow
-with the recording; `write_report` draws it: inline SVG, embedded Opus, light and dark.
+A listener collects what is drawn (waveform, speech probability, segments, when replies sounded and were begun or
+interrupted, sound), in memory that does not grow with the recording; `write_report` draws it: inline SVG, embedded
+Opus, light and dark.
 """
 
 import base64
@@ -13,7 +14,15 @@ from typing import Any
 import numpy as np
 
 from agent.errors import OutputError
-from agent.events import DomainEvent, FloatArray, ReplyAudio, TurnEnded, UtteranceTaken
+from agent.events import (
+    DomainEvent,
+    FloatArray,
+    ReplyAudio,
+    ReplyTruncated,
+    Speculated,
+    TurnEnded,
+    UtteranceTaken,
+)
 from agent.inputs import AudioInput, Input
 from agent.metrics import STAGES
 from agent.replay import ReplayResult, ReplayTurn
@@ -24,6 +33,7 @@ _MAX_RECORDING_S = 600
 _MAX_REPLIES_BYTES = 6_000_000
 _MAX_SEGMENTS = 2000
 _TEMPLATE = Path(__file__).with_name("report.html")
+_LIVE = "(those begun at a pause under them, hollow where speech went on; a line where one was interrupted)"
 _STAGE_NAMES = {"encode": "understand", "think": "think", "decode": "say in words", "voice": "voice"}
 
 
@@ -54,6 +64,11 @@ class ReportCollector:
         self.levels = _Envelope()
         self.probabilities = _Envelope()
         self.segments: list[tuple[int, int, int]] = []
+        self.sounding: list[tuple[int, int, int]] = []
+        """When replies sounded, as far as that is known: start, end and turn, on the recording's clock"""
+        self.interruptions: list[tuple[int, int]] = []
+        """Where speech cut a reply off, and the turn it was the reply to"""
+        self.speculations: list[Speculated] = []
         self.replies: dict[int, str] = {}
         self.seconds = 0.0
         self._recording = _Opus(SAMPLE_RATE)
@@ -71,12 +86,35 @@ class ReportCollector:
 
     async def on_event(self, event: DomainEvent) -> None:
         """Takes segments and replies."""
-        if isinstance(event, UtteranceTaken) and len(self.segments) < _MAX_SEGMENTS:
-            self.segments.append((event.start_sample, event.end_sample, event.turn))
-        elif isinstance(event, ReplyAudio):
-            self._reply.setdefault(event.turn, []).append(event.samples)
-        elif isinstance(event, TurnEnded):
-            self._keep_reply(event.turn)
+        match event:
+            case UtteranceTaken() if len(self.segments) < _MAX_SEGMENTS:
+                self.segments.append((event.start_sample, event.end_sample, event.turn))
+            case ReplyAudio():
+                self._reply.setdefault(event.turn, []).append(event.samples)
+                self._sound(event)
+            case ReplyTruncated() if len(self.interruptions) < _MAX_SEGMENTS:
+                self._cut(event)
+            case Speculated() if len(self.speculations) < _MAX_SEGMENTS:
+                self.speculations.append(event)
+            case TurnEnded():
+                self._keep_reply(event.turn)
+            case _:
+                pass
+
+    def _sound(self, event: ReplyAudio) -> None:
+        """A reply sounds as soon as it is there and the one before is over."""
+        length = len(event.samples) * SAMPLE_RATE // VOICE_RATE
+        before = self.sounding[-1] if self.sounding else None
+        if before is not None and before[2] == event.turn and before[1] >= event.at_sample:
+            self.sounding[-1] = (before[0], before[1] + length, event.turn)
+        elif len(self.sounding) < _MAX_SEGMENTS:
+            start = max(event.at_sample, before[1] if before is not None else 0)
+            self.sounding.append((start, start + length, event.turn))
+
+    def _cut(self, event: ReplyTruncated) -> None:
+        now = event.at_sample
+        self.interruptions.append((now, event.turn))
+        self.sounding = [(start, min(end, now), turn) for start, end, turn in self.sounding if start < now]
 
     def _keep_reply(self, turn: int) -> None:
         samples = self._reply.pop(turn, [])
@@ -126,6 +164,7 @@ def write_report(path: Path, name: str, result: ReplayResult, collected: ReportC
         ),
         "timeline": _timeline(collected),
         "recording": collected.recording(),
+        "live": _LIVE if collected.speculations or collected.interruptions else "",
         "cut": f"(the first {_MAX_RECORDING_S // 60} minutes)" if collected.seconds > _MAX_RECORDING_S else "",
         "turns": "".join(_turn(turn, collected, result) for turn in result.turns) or "<p>No speech was heard.</p>",
         "warnings": "".join(f'<p class="warning">{html.escape(text)}</p>' for text in result.warnings),
@@ -140,7 +179,7 @@ def write_report(path: Path, name: str, result: ReplayResult, collected: ReportC
 
 
 def _timeline(collected: ReportCollector) -> str:
-    """Waveform, probability and segments over one axis, as SVG of 1000 by 170."""
+    """Waveform, segments, replies and probability over one axis, as SVG of 1000 by 175."""
     seconds = max(collected.seconds, 0.02)
     peak = max([*collected.levels.values, 0.05])
     levels = [min(1.0, value / peak) for value in collected.levels.values] or [0.0]
@@ -153,10 +192,11 @@ def _timeline(collected: ReportCollector) -> str:
         f"{a:.1f},{150 - 30 * v:.1f}" for a, v in zip(np.linspace(0, span, len(chances)), chances, strict=True)
     )
     boxes = "".join(_segment(start, end, turn, seconds) for start, end, turn in collected.segments)
+    boxes += _lanes(collected, seconds)
     ticks = "".join(_tick(second, seconds) for second in _tick_places(seconds))
     return (
         '<svg viewBox="0 0 1000 175" preserveAspectRatio="none" role="img" '
-        'aria-label="waveform, speech probability and segments">'
+        'aria-label="waveform, segments, replies and speech probability">'
         f'{boxes}<polygon class="wave" points="{top} {bottom}"/>'
         f'<polyline class="chance" points="{line}"/>{ticks}</svg>'
     )
@@ -168,6 +208,30 @@ def _segment(start: int, end: int, turn: int, seconds: float) -> str:
     return (
         f'<a href="#turn{turn}"><rect class="segment" x="{left:.1f}" y="2" width="{width:.1f}" height="150">'
         f"<title>turn {turn}: {start / SAMPLE_RATE:.2f}-{end / SAMPLE_RATE:.2f} s</title></rect></a>"
+    )
+
+
+def _lanes(collected: ReportCollector, seconds: float) -> str:
+    """When replies sounded, were begun at a pause, and were interrupted."""
+    lanes = [
+        _bar("sounding", 106, start, end, seconds, f"reply to turn {turn}") for start, end, turn in collected.sounding
+    ]
+    for event in collected.speculations:
+        kind, told = ("used", "and used") if event.used else ("discarded", "and dropped: speech went on")
+        title = f"turn {event.turn}: begun at a pause {told}"
+        lanes.append(_bar(kind, 114, event.begun_sample, event.at_sample, seconds, title))
+    for place, turn in collected.interruptions:
+        x = place / SAMPLE_RATE / seconds * 1000
+        title = f"<title>{place / SAMPLE_RATE:.2f} s: speech interrupts the reply to turn {turn}</title>"
+        lanes.append(f'<line class="interruption" x1="{x:.1f}" x2="{x:.1f}" y1="2" y2="120">{title}</line>')
+    return "".join(lanes)
+
+
+def _bar(kind: str, y: int, start: int, end: int, seconds: float, title: str) -> str:
+    left, right = (min(place / SAMPLE_RATE / seconds, 1.0) * 1000 for place in (start, end))
+    return (
+        f'<rect class="{kind}" x="{left:.1f}" y="{y}" width="{max(right - left, 1.0):.1f}" height="6">'
+        f"<title>{title}</title></rect>"
     )
 
 

@@ -68,7 +68,7 @@ def run_show(args: argparse.Namespace) -> int:
         return OK
     print(f"{folder}")
     for turn in turns:
-        print(f"{turn['seconds']:8.2f} s  {turn['who']:5}  {turn['text']}")
+        print(f"{turn['seconds']:8.2f} s  {turn['who']:5}  {turn['language']}  {turn['text']}")
     return OK
 
 
@@ -136,7 +136,12 @@ def _turns(folder: Path) -> Iterator[dict[str, Any]]:
     """Who said what; in each turn the user first, though what was heard may be put into words after the reply."""
     said = [event for event in _events(folder) if event["type"] in _WHO]
     for event in sorted(said, key=lambda e: (e.get("turn", 0), _WHO[e["type"]] != "user")):
-        yield {"seconds": event["at_sample"] / 16_000, "who": _WHO[event["type"]], "text": event["text"]}
+        yield {
+            "seconds": event["at_sample"] / 16_000,
+            "who": _WHO[event["type"]],
+            "language": str(event.get("language", "")),
+            "text": event["text"],
+        }
 
 
 def _events(folder: Path) -> Iterator[dict[str, Any]]:
