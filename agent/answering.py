@@ -231,6 +231,8 @@ class Answering:
                 self._take_voice(turn, item, step)
             case WorkFailed():
                 step.events.append(Warned(self.sample, item.stage, item.message))
+                if not item.last:
+                    return  # what was asked for comes all the same
                 if item.stage == "hear" and not self.options.words_first:
                     turn.heard = "yes"  # nothing but the words to show are missing
                 else:

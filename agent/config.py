@@ -14,6 +14,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from agent.errors import ConfigError
 from agent.events import Task
+from agent.openai_thinker import ChatEndpoint
 from agent.order import VirtualLatency
 from agent.turn_options import TurnOptions
 from audio.segmenter import SegmenterOptions
@@ -63,16 +64,36 @@ class VoiceConfig(Settings):
 
 
 class OpenAiConfig(Settings):
-    """A chat endpoint."""
+    """A chat endpoint, and how long it may take."""
 
-    base_url: str = "http://127.0.0.1:8000/v1"
+    base_url: str = Field(default="http://127.0.0.1:8000/v1", pattern=r"^https?://\S+$")
     model: str = "default"
     key_variable: str = "OPENAI_API_KEY"
+    connect_timeout_s: PositiveFloat = 3.0
+    first_word_timeout_s: PositiveFloat = 10.0
+    word_timeout_s: PositiveFloat = 5.0
     timeout_s: PositiveFloat = 30.0
+    rest_s: NonNegativeFloat = 10.0
 
     def key(self) -> str | None:
         """The key, from the environment; without the line end that a file of it leaves, which no header may hold."""
-        return os.environ.get(self.key_variable, "").strip() or None
+        key = os.environ.get(self.key_variable, "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise ConfigError(f"the key in {self.key_variable} holds a character that no key has; set it anew")
+        return key or None
+
+    def endpoint(self) -> ChatEndpoint:
+        """What the thinker takes."""
+        return ChatEndpoint(
+            self.base_url,
+            self.model,
+            self.key(),
+            self.connect_timeout_s,
+            self.first_word_timeout_s,
+            self.word_timeout_s,
+            self.timeout_s,
+            self.rest_s,
+        )
 
 
 class ThinkerConfig(Settings):

@@ -219,6 +219,7 @@ class WorkFailed:
     stage: str
     message: str
     last: bool = True
+    """False: not to nothing, but not to what it should have; the rest of its results follows"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,20 +3,24 @@
 Receives requests from the event loop, gives their answers back to it; `batching` decides what runs next. The
 loop never calls torch; the thread never touches the loop but through `call_soon_threadsafe`. A job nobody
 waits for any more is dropped before it runs, and between its steps. A thinker that waits for a network keeps
-neither waiting: its jobs have threads of their own. Knows nothing of turns.
+neither waiting: its jobs are tasks on the loop, and only its sentences pass through the line, to become concepts.
+Knows nothing of turns.
 """
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agent.batching import Waiting, next_batch, to_shed
 from agent.channel import Channel, ChannelClosed
-from agent.errors import Overloaded
+from agent.errors import Overloaded, exit_code, one_line
 from agent.inputs import Decode, EncodeSpeech, EncodeText, ModelRequest, Think
+from agent.thinkers import RemoteThinker, Setback, ThoughtPart
 
 if TYPE_CHECKING:
     from agent.models import Models
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 _LINE = 256
 _MAX_BATCH = 8
 _ANSWERS = 1024
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,7 @@ class Answer:
     """One result of a job and what it cost."""
 
     value: Any
-    """EncodeSpeech → EncodedSpeech; EncodeText → EncodedText; Think → ThoughtPart; Decode → str."""
+    """EncodeSpeech → EncodedSpeech; EncodeText → EncodedText; Think → ThoughtPart or Setback; Decode → str."""
     milliseconds: float
     """Time it took to make, waiting in line not counted."""
 
@@ -46,14 +51,17 @@ class Job:
         self.place = number
         self.cancelled = False
         self.steps: Iterator[Any] | None = None
+        self.remote: asyncio.Task[None] | None = None
         self.failure: BaseException | None = None
         self._committed = request.committed
         self._answers: Channel[Answer] = Channel(_ANSWERS, "close")
 
     def cancel(self) -> None:
-        """Drops the job before its next step; its answers end. Safe to call twice."""
+        """Drops the job before its next step; its answers end, and so does its connection. Safe to call twice."""
         self.cancelled = True
         self._answers.close()
+        if self.remote is not None:
+            self.remote.cancel()
 
     def commit(self) -> None:
         """Speculation until now, it is wanted: it takes its place among what was committed all along."""
@@ -102,6 +110,7 @@ class ModelWorker:
         self._changed = threading.Condition()
         self._line: dict[int, Job] = {}
         self._last = 0
+        self._remote: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="noema-model", daemon=True)
 
@@ -117,6 +126,9 @@ class ModelWorker:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for task in self._remote:
+            task.cancel()
+        await asyncio.gather(*self._remote, return_exceptions=True)
         self._stop()
         # The step under way is short; a daemon thread does not keep the process if it is not.
         await asyncio.to_thread(self._thread.join, 2.0)
@@ -132,10 +144,17 @@ class ModelWorker:
         with self._changed:
             self._last += 1
             job = Job(self._last, session, request)
-            if isinstance(request, Think) and not self.models.thinker(request.task).uses_model:
-                # A daemon: nobody waits for a server that does not answer, not even the exit.
-                threading.Thread(target=self._think_aside, args=(job, request), name="noema-aside", daemon=True).start()
-                return job
+        thinker = self.models.remote(request.task) if isinstance(request, Think) else None
+        if thinker is None:
+            self._line_up(job)
+            return job
+        job.remote = asyncio.create_task(self._think_elsewhere(job, thinker), name=f"think-{job.number}")
+        self._remote.add(job.remote)
+        job.remote.add_done_callback(self._remote.discard)
+        return job
+
+    def _line_up(self, job: Job) -> None:
+        with self._changed:
             self._line[job.number] = job
             for number in to_shed([j.waiting() for j in self._line.values()], _LINE):
                 self._line.pop(number).shed()
@@ -143,7 +162,6 @@ class ModelWorker:
                 del self._line[job.number]
                 raise Overloaded("the model has too much to do; try again when fewer sessions are open")
             self._changed.notify()
-        return job
 
     def _stop(self) -> None:
         with self._changed:
@@ -211,17 +229,50 @@ class ModelWorker:
             answers = models.decode([job.request for job in batch if isinstance(job.request, Decode)], cancelled)
         return [None] * len(batch) if answers is None else list(answers)
 
-    def _think_aside(self, job: Job, request: Think) -> None:
-        steps = self.models.think(request)
-        failure: Exception | None = None
+    async def _think_elsewhere(self, job: Job, thinker: RemoteThinker) -> None:
+        """On the loop. Cancelling it closes the connection at once."""
+        assert isinstance(job.request, Think), "nothing else is done elsewhere"
+        said = False
         try:
-            start = time.perf_counter()
-            while not job.cancelled and (value := next(steps, None)) is not None:
-                self._tell(job.deliver, Answer(value, (time.perf_counter() - start) * 1000))
+            async with aclosing(thinker.think(job.request)) as sentences:
                 start = time.perf_counter()
-        except Exception as error:  # noqa: BLE001 - handed to whoever waits for the answers
-            failure = error
-        self._tell(job.deliver, None, failure)
+                async for sentence in sentences:
+                    spent = (time.perf_counter() - start) * 1000
+                    for part in await self._as_concepts(job, job.request, sentence):
+                        job.deliver(Answer(part, spent))
+                    said, start = True, time.perf_counter()
+        except Exception as error:  # noqa: BLE001 - the boundary: whoever waits is told, or answered otherwise
+            if exit_code(error) is None:
+                _log.debug("thinking elsewhere failed", exc_info=True)
+            self._make_do(job, job.request, error, said=said)
+            return
+        job.deliver(None)
+
+    async def _as_concepts(self, job: Job, request: Think, sentence: str) -> list[ThoughtPart]:
+        """A sentence joins the others of the conversation, wherever it comes from."""
+        if not self.models.encodes_text:
+            return [ThoughtPart(None, sentence)]
+        encode = EncodeText(request.request, request.turn, 0, sentence, request.reply_language)
+        encoding = self.submit(job.session, encode)
+        try:
+            encoded = [answer.value async for answer in encoding.answers()]
+        finally:
+            encoding.cancel()
+        return [ThoughtPart(c, text) for e in encoded for text, c in zip(e.texts, e.concepts, strict=True)]
+
+    def _make_do(self, job: Job, request: Think, error: Exception, *, said: bool) -> None:
+        """What is left of a reply that failed: what was said of it, or else what the model says in its place."""
+        if said:
+            job.deliver(Answer(Setback(f"{one_line(error)}; the reply ends here"), 0.0))
+            job.deliver(None)
+        elif self.models.thinks(request.task):
+            job.deliver(Answer(Setback(f"{one_line(error)}; retrieve answers meanwhile"), 0.0))
+            try:
+                self._line_up(job)
+            except Overloaded as overloaded:
+                job.deliver(None, overloaded)
+        else:
+            job.deliver(None, error)
 
     def _line_up_again(self, job: Job) -> None:
         with self._changed:

@@ -20,7 +20,7 @@ from agent.language_choice import AUTO, named
 from agent.thinkers import (
     EchoThinker,
     LcmThinker,
-    OpenAiThinker,
+    RemoteThinker,
     RetrieveThinker,
     Thinker,
     ThoughtPart,
@@ -63,10 +63,11 @@ class EncodedSpeech:
 class Models:
     """One loaded bundle and the thinkers that work on it."""
 
-    def __init__(self, bundle: str, space: "ConceptSpace", thinkers: dict[Task, Thinker]) -> None:
+    def __init__(self, bundle: str, space: "ConceptSpace") -> None:
         self.bundle = bundle
         self.space = space
-        self._thinkers = thinkers
+        self._thinkers: dict[Task, Thinker] = {}
+        self._remote: RemoteThinker | None = None
 
     @classmethod
     def load(
@@ -103,7 +104,7 @@ class Models:
         from lcm.space import ConceptSpace
 
         space = ConceptSpace.load(bundle, device, precision=precision, backend=backend, parts=[])
-        models = cls(bundle, space, {})
+        models = cls(bundle, space)
         check(models)
         settings = thinker or ThinkerConfig()
         if "converse" in tasks and settings.name != "openai" and "base" not in space.bundle.parts:
@@ -111,12 +112,48 @@ class Models:
                 f"the bundle '{bundle}' has no model that converses; let it interpret: --task translate --to LANGUAGE"
             )
         space.prepare(parts)
-        models._thinkers |= {task: _thinker_for(task, bundle, space, device, settings) for task in tasks}
+        for task in tasks:
+            models._add_thinker(task, device, settings)
         return models
 
-    def thinker(self, task: Task) -> Thinker:
+    def _add_thinker(self, task: Task, device: str, settings: ThinkerConfig) -> None:
+        if task != "converse":
+            self._thinkers[task] = EchoThinker()
+            return
+        if settings.name == "openai":
+            from agent.openai_thinker import OpenAiThinker
+
+            self._remote = OpenAiThinker(settings.openai.endpoint())
+            self.space.prepare(["text_encoder"])  # what it says becomes concepts
+            if not {"base", "bank"} <= set(self.space.bundle.parts):
+                return  # nobody can answer in its place
+        from lcm.engine import Engine
+
+        engine = Engine.load(self.bundle, variant=settings.variant, device=device, space=self.space)
+        if settings.name == "lcm":
+            self._thinkers[task] = LcmThinker(engine, settings.max_concepts)
+            return
+        from lcm.reply_bank import ReplyBank
+
+        bank = ReplyBank.load(self.space.bundle.folder)
+        self._thinkers[task] = RetrieveThinker(engine, bank, settings.max_bank_sentences)
+
+    def thinker(self, task: Task) -> Thinker | RemoteThinker:
         """The thinker of a task."""
-        return self._thinkers[task]
+        return self.remote(task) or self._thinkers[task]
+
+    def remote(self, task: Task) -> RemoteThinker | None:
+        """The thinker of a task, where that is somewhere else; None: `think` is all there is."""
+        return self._remote if task == "converse" else None
+
+    def thinks(self, task: Task) -> bool:
+        """Whether `think` can answer; in place of a remote thinker that fails, it may not."""
+        return task in self._thinkers
+
+    @property
+    def encodes_text(self) -> bool:
+        """Whether words can become concepts."""
+        return "text_encoder" in self.space.bundle.parts
 
     def encode_speech(
         self, requests: Sequence[EncodeSpeech], cancelled: Callable[[], bool] = lambda: False
@@ -187,8 +224,8 @@ class Models:
         return [" ".join(next(texts) for _ in range(count)).strip() for count in counts]
 
     def think(self, request: Think) -> Iterator[ThoughtPart]:
-        """The reply, step by step."""
-        return self.thinker(request.task).think(request)
+        """The reply, step by step; of `retrieve`, where a remote thinker should have given it."""
+        return self._thinkers[request.task].think(request)
 
     def check_languages(self, choice: str, *, speech: bool) -> tuple[str, ...]:
         """The languages that a choice leaves possible, as the bundle writes them; see `check_language`."""
@@ -263,19 +300,3 @@ def sentences_of(text: str, language: str) -> list[str]:
     if not sentences:
         raise TextInputError("the text is empty once white space and control characters are gone; type some words")
     return sentences
-
-
-def _thinker_for(task: Task, bundle: str, space: "ConceptSpace", device: str, settings: ThinkerConfig) -> Thinker:
-    if task != "converse":
-        return EchoThinker()
-    if settings.name == "openai":
-        chat = settings.openai
-        return OpenAiThinker(chat.base_url, chat.model, chat.key(), chat.timeout_s)
-    from lcm.engine import Engine
-
-    engine = Engine.load(bundle, variant=settings.variant, device=device, space=space)
-    if settings.name == "lcm":
-        return LcmThinker(engine, settings.max_concepts)
-    from lcm.reply_bank import ReplyBank
-
-    return RetrieveThinker(engine, ReplyBank.load(space.bundle.folder), settings.max_bank_sentences)

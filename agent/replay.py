@@ -39,6 +39,7 @@ from agent.inputs import (
     Input,
     ModelRequest,
     Request,
+    Think,
     Thought,
     WorkFailed,
 )
@@ -296,6 +297,8 @@ class Recomputer:
         for request in requests:
             if isinstance(request, CancelTurn):
                 self._open = {n: (turn, answers) for n, (turn, answers) in self._open.items() if turn != request.turn}
+            elif isinstance(request, Think) and self._worker.models.remote(request.task) is not None:
+                continue  # nobody can compute again what somebody else said
             elif isinstance(request, ModelRequest):
                 self._open[request.request] = (request.turn, self._answers(request))
 

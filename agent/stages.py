@@ -37,6 +37,7 @@ from agent.inputs import (
 from agent.metrics import Metrics
 from agent.model_worker import Job, ModelWorker
 from agent.models import EncodedSpeech, EncodedText
+from agent.thinkers import Setback
 from audio.frames import on_grid
 from audio.voice import Voice
 
@@ -133,6 +134,8 @@ class Stages:
         self._deliver_result = deliver
         self._came: dict[int, int] = {}
         """Of a request that is asked again: how many of its results came the first time"""
+        self._setback: Setback | None = None
+        """Of the last reply"""
 
     def ask_again(self, request: ModelRequest | Speak, answered: int) -> None:
         """Gives a request that was cut off after so many results. They come first again, and are not delivered."""
@@ -195,10 +198,17 @@ class Stages:
                 await self._deliver(_encoded(request, answer.value))
 
     async def _think(self, request: Think) -> None:
+        told, self._setback = self._setback, None
         with self._job(request) as job:
             async for answer in job.answers():
-                self._metrics.add(request.turn, "think", answer.milliseconds)
                 part = answer.value
+                if isinstance(part, Setback):
+                    self._setback = part
+                    if part != told:  # once, not in every turn for as long as it lasts
+                        failed = WorkFailed(0, request.request, request.turn, "think", part.message, last=False)
+                        await self._deliver(failed)
+                    continue
+                self._metrics.add(request.turn, "think", answer.milliseconds)
                 await self._deliver(Thought(0, request.request, request.turn, part.concept, part.text, last=False))
         if self.work.wanted(request):
             await self._deliver(Thought(0, request.request, request.turn, None, None, last=True))

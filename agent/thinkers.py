@@ -4,26 +4,19 @@
     lcm         the predicted concepts themselves, until the stop head says so
     translate   the user's own concepts, to be said in another language
     transcribe  the user's own concepts, to be said in theirs
-    openai      any OpenAI-compatible chat endpoint, through words
+    openai      any OpenAI-compatible chat endpoint, through words (`openai_thinker.py`)
 
 Each `think` is a generator: the caller runs it step by step, lets others in between and closes it when nobody
 waits any more. Knows nothing of threads, sessions or sound.
 """
 
-import http.client
-import json
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from agent.context import ROLE_AGENT, ROLE_USER
-from agent.errors import ThinkerError
 from agent.events import FloatArray
 from agent.inputs import ContextEntry, Think
 
@@ -34,8 +27,6 @@ if TYPE_CHECKING:
     from lcm.reply_bank import ReplyBank
 
 _REMEMBERED = 16
-_MAX_ANSWER_BYTES = 1_000_000
-_MAX_ANSWER_SENTENCES = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,8 +38,15 @@ class ThoughtPart:
     text: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Setback:
+    """Something went wrong, and the reply goes on, or ends with what was said."""
+
+    message: str
+
+
 class Thinker(Protocol):
-    """Continues a conversation."""
+    """Continues a conversation, on the model's thread."""
 
     @property
     def words_first(self) -> bool:
@@ -56,8 +54,8 @@ class Thinker(Protocol):
         ...
 
     @property
-    def uses_model(self) -> bool:
-        """Whether it runs on the model's thread; one that waits for a network must not."""
+    def speculative(self) -> bool:
+        """Whether it may be asked for a reply that nobody may want."""
         ...
 
     def think(self, request: Think) -> Iterator[ThoughtPart]:
@@ -65,11 +63,29 @@ class Thinker(Protocol):
         ...
 
 
+class RemoteThinker(Protocol):
+    """Continues a conversation in words, somewhere else: it waits for a network, so it runs on the event loop."""
+
+    @property
+    def words_first(self) -> bool:
+        """As of a `Thinker`."""
+        ...
+
+    @property
+    def speculative(self) -> bool:
+        """False where each call is paid for."""
+        ...
+
+    def think(self, request: Think) -> AsyncGenerator[str, None]:
+        """The reply, sentence by sentence. Closing it, or cancelling whoever waits for it, ends the connection."""
+        ...
+
+
 class EchoThinker:
     """`translate` and `transcribe`: what was said, as it was understood."""
 
     words_first = False
-    uses_model = True
+    speculative = True
 
     def think(self, request: Think) -> Iterator[ThoughtPart]:
         """The concepts of this very turn."""
@@ -82,7 +98,7 @@ class LcmThinker:
     """`lcm`: the model's own concepts."""
 
     words_first = False
-    uses_model = True
+    speculative = True
 
     def __init__(self, engine: "Engine", max_concepts: int) -> None:
         self._engine = engine
@@ -105,7 +121,7 @@ class RetrieveThinker:
     """`retrieve`: the bank's sentence nearest to each prediction, neither repeating itself nor the user."""
 
     words_first = False
-    uses_model = True
+    speculative = True
 
     def __init__(self, engine: "Engine", bank: "ReplyBank", max_sentences: int) -> None:
         self._engine = engine
@@ -118,8 +134,9 @@ class RetrieveThinker:
 
         concepts, roles = concept_context(request.context)
         exclude = {entry.text for entry in request.context[-_REMEMBERED:] if entry.text}
-        own = [e.concept for e in request.context if e.turn == request.turn and e.role == ROLE_USER]
-        avoid = torch.from_numpy(np.stack([concept for concept in own if concept is not None]))  # [K, D]
+        asked = [entry for entry in request.context if entry.turn == request.turn and entry.role == ROLE_USER]
+        own, _ = concept_context(asked)
+        avoid = torch.from_numpy(np.stack(own)) if own else None  # [K, D]
         for predicted in _predictions(self._engine, concepts, roles, self._max_sentences):
             reply = self._bank.nearest(
                 torch.from_numpy(predicted), request.reply_language, exclude=exclude, avoid=avoid
@@ -130,71 +147,6 @@ class RetrieveThinker:
             roles.append(ROLE_AGENT)
             exclude.add(reply.text)
             yield ThoughtPart(concepts[-1], reply.text)
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirected question would arrive without its words, and show the key to whoever the redirect names."""
-
-    def redirect_request(self, *_: object) -> None:
-        """None: the redirect itself is the answer, an `HTTPError`."""
-
-
-class OpenAiThinker:
-    """`openai`: words to a chat endpoint, words back. Standard library only."""
-
-    words_first = True
-    uses_model = False
-
-    def __init__(self, base_url: str, model: str, api_key: str | None, timeout_s: float) -> None:
-        self._url = base_url.rstrip("/") + "/chat/completions"
-        self._model = model
-        self._api_key = api_key
-        self._timeout_s = timeout_s
-
-    def think(self, request: Think) -> Iterator[ThoughtPart]:
-        """The endpoint's answer, sentence by sentence; of one that does not end, the first of them."""
-        from lcm.space.sentences import split_sentences
-
-        for sentence in islice(split_sentences(self._ask(request), request.reply_language), _MAX_ANSWER_SENTENCES):
-            yield ThoughtPart(None, sentence)
-
-    def _ask(self, request: Think) -> str:
-        instruction = (
-            "You are in a spoken conversation. Answer in one or two short sentences in the language with the "
-            f"ISO 639-3 code {request.reply_language}. No lists, no markup."
-        )
-        messages = [{"role": "system", "content": instruction}]
-        messages += [
-            {"role": "assistant" if e.role == ROLE_AGENT else "user", "content": e.text}
-            for e in request.context
-            if e.text
-        ]
-        body = json.dumps({"model": self._model, "messages": messages}).encode()
-        call = urllib.request.Request(self._url, data=body, headers={"Content-Type": "application/json"})
-        if self._api_key:
-            call.add_unredirected_header("Authorization", f"Bearer {self._api_key}")
-        try:
-            with urllib.request.build_opener(_NoRedirects).open(call, timeout=self._timeout_s) as answer:
-                content = json.loads(self._read(answer))["choices"][0]["message"]["content"]
-        except urllib.error.HTTPError as error:
-            elsewhere = error.headers.get("Location")
-            check = f"it points to {elsewhere}: check thinker.openai.base_url" if elsewhere else "check model and key"
-            raise ThinkerError(f"{self._url} answered {error.code} {error.reason}; {check}") from error
-        except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, RecursionError) as error:
-            raise ThinkerError(f"{self._url} gave no answer ({error}); check thinker.openai in the settings") from error
-        return str(content or "")
-
-    def _read(self, answer: http.client.HTTPResponse) -> bytes:
-        """The whole answer. The socket's own timeout starts anew with every byte, so the time is kept here."""
-        deadline = time.monotonic() + self._timeout_s
-        content = bytearray()
-        while piece := answer.read1(65_536):
-            content += piece
-            if len(content) > _MAX_ANSWER_BYTES:
-                raise ValueError(f"more than {_MAX_ANSWER_BYTES} bytes")
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"not complete after {self._timeout_s:g} s")
-        return bytes(content)
 
 
 def concept_context(entries: Sequence[ContextEntry]) -> tuple[list[FloatArray], list[int]]:
