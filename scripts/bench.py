@@ -12,6 +12,7 @@ import sys
 import time
 
 BENCHMARKS = {
+    "live": "scripts.bench_live",
     "replay": "scripts.bench_replay",
     "space": "scripts.bench_space",
     "vad": "scripts.bench_vad",

@@ -1,0 +1,244 @@
+"""Live sessions under load: callers in processes of their own speak in real time to one server over loopback.
+
+Receives how many callers; gives, for each number of them, how long they waited for the first sound of a reply (from
+the last sample of speech, and from the end of the hangover), how fast an interruption took hold, how late the
+server's event loop ran and what memory it took; and what speculation hides, costs and discards. All waits are
+measured by the callers, on their own clock.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent.metrics import percentile
+from audio.files import write_audio
+from audio.frames import VOICE_RATE
+from audio.voice import Voice
+
+UTTERANCES = (
+    ("Can you tell me", "where the station is?"),
+    ("I would like", "a cup of coffee."),
+    ("My brother", "is waiting outside."),
+    ("I need a doctor.",),
+    ("We have", "no time left", "for that."),
+    ("Do you know", "what time it is?"),
+    ("The weather", "is very nice today."),
+    ("She lost her keys", "at the beach."),
+)
+"""Each a sentence, cut where the speaker halts"""
+PAUSE_MS = 260
+"""Silence within a sentence: longer than the soft pause, shorter than any hangover"""
+CALLERS_A_PROCESS = 8
+READY_S = 60.0
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """How many, how long."""
+    parser.add_argument("--callers", default="1,4,8,16,32", metavar="N,…", help="default: 1,4,8,16,32")
+    parser.add_argument("--turns", type=int, default=12, help="of each caller (default: 12)")
+    parser.add_argument("--bundle", default="mini")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Measures."""
+    numbers = [int(number) for number in args.callers.split(",")]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        asyncio.run(_speak(folder))
+        loads = {}
+        with _server(folder, args.bundle, speculation=True) as server:
+            _load(server, folder, 1, 2, 0)  # warms up
+            for number in numbers:
+                loads[str(number)] = _figures(_load(server, folder, number, args.turns, 3))
+        speculation = {}
+        for name, on in (("off", False), ("on", True)):
+            with _server(folder, args.bundle, speculation=on) as server:
+                _load(server, folder, 1, 2, 0)
+                speculation[name] = _load(server, folder, 1, 2 * args.turns, 0)
+    return {"benchmark": "live", "bundle": args.bundle, "callers": loads, "speculation": _compared(**speculation)}
+
+
+async def _speak(folder: Path) -> None:
+    """The utterances, spoken by our own voice, each in another timbre."""
+    timbres = (None, "f2", "m3", "f4", "m1", "f1", "m7", "f3")
+    async with Voice() as voice:
+        for number, (pieces, timbre) in enumerate(zip(UTTERANCES, timbres, strict=True)):
+            spoken = [_trimmed(await voice.synthesize(piece, "eng", variant=timbre)) for piece in pieces]
+            pause = np.zeros(VOICE_RATE * PAUSE_MS // 1000, np.float32)
+            sound = np.concatenate([part for piece in spoken for part in (pause, piece)][1:])
+            write_audio(folder / f"{number}.wav", 0.5 * sound, VOICE_RATE)
+
+
+def _trimmed(sound: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Without the silence that the voice puts around a sentence."""
+    loud = np.flatnonzero(np.abs(sound) > 0.01)
+    return sound[loud[0] : loud[-1] + 1]
+
+
+class _Server:
+    """`noema serve` in a process of its own."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", url: str) -> None:
+        self.process = process
+        self.url = url
+
+    def cpu_s(self) -> float:
+        """What it and its children have computed so far."""
+        ticks = 0
+        for stat in (Path(f"/proc/{pid}/stat") for pid in self._family()):
+            fields = stat.read_text().rpartition(")")[2].split()
+            ticks += sum(int(field) for field in fields[11:15])
+        return float(ticks / os.sysconf("SC_CLK_TCK"))
+
+    def rss_mb(self) -> float:
+        """Memory of the process."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return round(int(status.partition("VmRSS:")[2].split()[0]) / 1024, 1)
+
+    def lag_buckets(self) -> dict[float, float]:
+        """How often the loop was late by at most so many seconds, since the start."""
+        with urllib.request.urlopen(f"http://{self.url}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        found = [line for line in lines if line.startswith("noema_loop_lag_seconds_bucket")]
+        return {float(line.split('"')[1]): float(line.rpartition(" ")[2]) for line in found}
+
+    def _family(self) -> list[int]:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [self.process.pid, *map(int, children)]
+
+
+@contextmanager
+def _server(folder: Path, bundle: str, *, speculation: bool) -> Iterator[_Server]:
+    config = folder / "agent.yaml"
+    config.write_text(
+        f"bundle: {json.dumps(bundle)}\nserver:\n  max_sessions: 64\nconversation:\n  speculation: {json.dumps(speculation)}\n"
+    )
+    port = _free_port()
+    command = [sys.executable, "-m", "agent", "serve", "--config", str(config), "--port", str(port)]
+    log = folder / "server.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=os.environ | {"NOEMA_TOKEN": ""})
+        try:
+            _await_ready(process, f"http://127.0.0.1:{port}/readyz", log)
+            yield _Server(process, f"127.0.0.1:{port}")
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def _await_ready(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+    deadline = time.monotonic() + READY_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise SystemExit(f"bench: the server did not become ready: {log.read_text(errors='replace')[-2000:]}")
+
+
+def _load(server: _Server, folder: Path, callers: int, turns: int, interrupt_every: int) -> dict[str, Any]:
+    """So many callers at once, and what they and the machine say about it."""
+    cpu, lag, began = server.cpu_s(), server.lag_buckets(), time.monotonic()
+    processes = [
+        subprocess.Popen(
+            [
+                *(
+                    sys.executable,
+                    "-m",
+                    "scripts.live_caller",
+                    f"ws://{server.url}/v1/realtime?model=noema",
+                    str(folder),
+                ),
+                *("--callers", str(min(CALLERS_A_PROCESS, callers - first)), "--first", str(first)),
+                *("--turns", str(turns), "--interrupt-every", str(interrupt_every)),
+            ],
+            stdout=subprocess.PIPE,
+        )
+        for first in range(0, callers, CALLERS_A_PROCESS)
+    ]
+    told = [json.loads(process.communicate()[0]) for process in processes]
+    wall = time.monotonic() - began
+    now = server.lag_buckets()
+    return {
+        "told": [caller for process in told for caller in process["callers"]],
+        "callers_cpu": sum(process["cpu_s"] for process in told) / wall,
+        "server_cpu_s": server.cpu_s() - cpu,
+        "server_cpu": (server.cpu_s() - cpu) / wall,
+        "lag_ms": _quantile({edge: now[edge] - lag.get(edge, 0.0) for edge in now}, 0.99),
+        "rss_mb": server.rss_mb(),
+    }
+
+
+def _quantile(buckets: dict[float, float], share: float) -> float | None:
+    """Of a cumulative histogram of seconds, in milliseconds, straight lines between the edges."""
+    total = max(buckets.values(), default=0.0)
+    below, reached = 0.0, 0.0
+    for edge, count in sorted(buckets.items()):
+        if total and count >= share * total:
+            part = (share * total - reached) / max(count - reached, 1e-9)
+            return round((below + part * (min(edge, 10.0) - below)) * 1000, 2)
+        below, reached = edge, count
+    return None
+
+
+def _all(load: dict[str, Any], name: str) -> list[Any]:
+    return [value for caller in load["told"] for value in caller[name]]
+
+
+def _sum(load: dict[str, Any], name: str) -> int:
+    return sum(caller[name] for caller in load["told"])
+
+
+def _figures(load: dict[str, Any]) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    for name, share in (("p50", 0.5), ("p95", 0.95)):
+        figures[f"after_hangover_{name}_ms"] = _rounded(percentile(_all(load, "after_hangover_ms"), share))
+        figures[f"after_speech_{name}_ms"] = _rounded(percentile(_all(load, "after_speech_ms"), share))
+        figures[f"barge_in_{name}_ms"] = _rounded(percentile(_all(load, "barge_in_ms"), share))
+    return figures | {
+        "replies": len(_all(load, "after_hangover_ms")),
+        "late_deltas": _sum(load, "late_deltas"),
+        "loop_lag_p99_ms": load["lag_ms"],
+        "rss_mb": load["rss_mb"],
+        "server_cpu": round(load["server_cpu"], 2),
+        "callers_cpu": round(load["callers_cpu"], 2),
+        "failures": _all(load, "failures")[:5],
+    }
+
+
+def _compared(off: dict[str, Any], on: dict[str, Any]) -> dict[str, Any]:
+    """What speculation hides of the work, how often it was in vain, and what that cost."""
+    used, discarded = _sum(on, "speculated"), _sum(on, "discarded")
+    work = sum(_all(on, "stages_ms"))
+    return {
+        "off": _figures(off),
+        "on": _figures(on),
+        "hidden": round(1 - sum(_all(on, "waited_ms")) / work, 3) if work else None,
+        "discarded": round(discarded / max(used + discarded, 1), 3),
+        "extra_cpu": round(on["server_cpu_s"] / off["server_cpu_s"] - 1, 3),
+        "same_replies": _all(on, "replies") == _all(off, "replies"),
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)

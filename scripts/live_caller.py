@@ -1,0 +1,216 @@
+"""Callers of the live benchmark: a process that speaks to a server over websockets, in real time, as people would.
+
+Receives a folder of utterances (wav, 24 kHz) and what to do on the command line; gives one line of JSON with what
+every caller measured, on its own clock: the server's figures are not asked for here. Started by `bench_live`.
+"""
+
+import argparse
+import asyncio
+import base64
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from websockets.asyncio.client import ClientConnection, connect
+
+RATE = 24_000
+CHUNK_MS = 40
+CHUNK = RATE * CHUNK_MS // 1000
+TURN_LIMIT_S = 30.0
+INTERRUPT_AFTER_S = 0.5
+"""Of the reply, before a caller who interrupts begins"""
+
+
+@dataclass
+class Told:
+    """What one caller measured."""
+
+    after_hangover_ms: list[float] = field(default_factory=list)
+    after_speech_ms: list[float] = field(default_factory=list)
+    barge_in_ms: list[float] = field(default_factory=list)
+    stages_ms: list[float] = field(default_factory=list)
+    """Encode, think, decode and voice of each reply, together"""
+    waited_ms: list[float] = field(default_factory=list)
+    """What was left of that to wait for after the turn was over"""
+    speculated: int = 0
+    discarded: int = 0
+    late_deltas: int = 0
+    """Sound of a reply that came after it was interrupted"""
+    replies: list[str] = field(default_factory=list)
+    """Words and a hash of the sound of each reply that nobody interrupted"""
+    failures: list[str] = field(default_factory=list)
+
+
+class Caller:
+    """One client."""
+
+    def __init__(self, connection: ClientConnection, utterances: Sequence[bytes], turns: int, every: int) -> None:
+        self.told = Told()
+        self._connection = connection
+        self._utterances = utterances
+        self._turns = turns
+        self._interrupt_every = every
+        self._began = 0.0
+        self._speech: bytes = b""
+        self._speech_ends: float | None = None
+        self._committed_at: float | None = None
+        self._first_delta: asyncio.Event = asyncio.Event()
+        self._done: asyncio.Event = asyncio.Event()
+        self._response: str | None = None
+        self._interrupted: str | None = None
+        self._sound = hashlib.sha256()
+        self._reply_bytes = 0
+        self._words = ""
+
+    async def call(self) -> Told:
+        """The whole conversation."""
+        session = {
+            "type": "realtime",
+            "audio": {"input": {"transcription": {"model": "noema"}}},
+            "noema": {"latency": True},
+        }
+        await self._connection.send(json.dumps({"type": "session.update", "session": session}))
+        self._began = time.perf_counter()
+        async with asyncio.TaskGroup() as tasks:
+            helpers = [tasks.create_task(self._stream()), tasks.create_task(self._listen())]
+            await self._converse()
+            for helper in helpers:
+                helper.cancel()
+        return self.told
+
+    async def _converse(self) -> None:
+        await asyncio.sleep(0.5)
+        number = 0
+        while number < self._turns:
+            interrupts = self._interrupt_every > 0 and number % self._interrupt_every == self._interrupt_every - 1
+            await self._say(number)
+            number += 1
+            if interrupts:
+                await asyncio.sleep(INTERRUPT_AFTER_S)
+                await self._say(number)
+                number += 1
+            async with asyncio.timeout(TURN_LIMIT_S):
+                await self._done.wait()
+            self.told.replies.append(f"{self._words} {self._sound.hexdigest()[:16]}")
+            await asyncio.sleep(self._reply_bytes / 2 / RATE + 0.3)  # it is listened to
+
+    async def _say(self, number: int) -> None:
+        self._first_delta.clear()
+        self._done.clear()
+        self._interrupted, self._response = self._response if not self._done.is_set() else None, None
+        self._speech_ends = self._committed_at = None
+        self._sound, self._reply_bytes, self._words = hashlib.sha256(), 0, ""
+        self._speech = self._utterances[number % len(self._utterances)]
+        try:
+            async with asyncio.timeout(TURN_LIMIT_S):
+                await self._first_delta.wait()
+        except TimeoutError:
+            self.told.failures.append(f"no reply to utterance {number}")
+
+    async def _stream(self) -> None:
+        """Sound without a pause, silence where nothing is said: each piece when its last sample would be there."""
+        sent = 0
+        while True:
+            piece, self._speech = self._speech[: 2 * CHUNK], self._speech[2 * CHUNK :]
+            if piece and not self._speech:
+                self._speech_ends = self._when(sent * 1000 / RATE + len(piece) / 2 * 1000 / RATE)
+            piece = piece.ljust(2 * CHUNK, b"\0")
+            sent += CHUNK
+            await asyncio.sleep(max(0.0, self._when(sent * 1000 / RATE) - time.perf_counter()))
+            message = {"type": "input_audio_buffer.append", "audio": base64.b64encode(piece).decode()}
+            await self._connection.send(json.dumps(message))
+
+    def _when(self, audio_ms: float) -> float:
+        """When a place of the sound that is sent lies, on this process's clock."""
+        return self._began + audio_ms / 1000
+
+    async def _listen(self) -> None:
+        async for message in self._connection:
+            self._take(json.loads(message), time.perf_counter())
+        self.told.failures.append("the server closed the connection")
+
+    def _take(self, event: dict[str, Any], now: float) -> None:
+        told = self.told
+        match event["type"]:
+            case "input_audio_buffer.speech_started" if self._interrupted is not None:
+                told.barge_in_ms.append((now - self._when(event["at_ms"])) * 1000)
+            case "input_audio_buffer.committed":
+                self._committed_at = self._when(event["at_ms"])
+            case "response.created":
+                self._response = event["response"]["id"]
+            case "response.output_audio.delta":
+                self._take_sound(event, now)
+            case "response.output_audio_transcript.delta" if event["response_id"] == self._response:
+                self._words += event["delta"]
+            case "response.done" if event["response"]["id"] == self._response:
+                self._done.set()
+            case "noema.speculation":
+                told.speculated += event["used"]
+                told.discarded += not event["used"]
+            case "noema.latency" if event["ms"].get("first_audio") is not None:
+                told.stages_ms.append(
+                    sum(event["ms"].get(stage, 0.0) for stage in ("encode", "think", "decode", "voice"))
+                )
+                told.waited_ms.append(event["ms"]["first_audio"])
+            case "error":
+                told.failures.append(event["error"]["message"])
+            case _:
+                pass
+
+    def _take_sound(self, event: dict[str, Any], now: float) -> None:
+        if event["response_id"] != self._response or self._committed_at is None:
+            self.told.late_deltas += 1
+            return
+        sound = base64.b64decode(event["delta"])
+        self._sound.update(sound)
+        self._reply_bytes += len(sound)
+        if not self._first_delta.is_set():
+            self._first_delta.set()
+            self.told.after_hangover_ms.append((now - self._committed_at) * 1000)
+            if self._speech_ends is not None:
+                self.told.after_speech_ms.append((now - self._speech_ends) * 1000)
+
+
+async def _calls(args: argparse.Namespace) -> list[Told]:
+    utterances = [_pcm(path) for path in sorted(args.folder.glob("*.wav"))]
+
+    async def one(number: int) -> Told:
+        await asyncio.sleep(number * 0.37)  # people do not begin at once
+        async with connect(args.url, compression=None, max_size=None) as connection:
+            shift = (args.first + number) % len(utterances)
+            own = [*utterances[shift:], *utterances[:shift]]
+            return await Caller(connection, own, args.turns, args.interrupt_every).call()
+
+    return await asyncio.gather(*(one(number) for number in range(args.callers)))
+
+
+def _pcm(path: Path) -> bytes:
+    samples, rate = soundfile.read(path, dtype="int16")
+    assert rate == RATE, f"{path} has {rate} Hz"
+    return bytes(np.asarray(samples, dtype="<i2").tobytes())
+
+
+def main() -> int:
+    """Calls, and says what was measured."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.live_caller", description=__doc__.splitlines()[0])
+    parser.add_argument("url")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--callers", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="number of the first of them")
+    parser.add_argument("--turns", type=int, default=8)
+    parser.add_argument("--interrupt-every", type=int, default=0, metavar="N", help="0: never")
+    args = parser.parse_args()
+    told = asyncio.run(_calls(args))
+    print(json.dumps({"cpu_s": time.process_time(), "callers": [asdict(one) for one in told]}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
