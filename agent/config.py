@@ -8,9 +8,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from agent.errors import ConfigError
 from agent.events import Task
@@ -113,6 +113,16 @@ class ConversationConfig(Settings):
     max_pieces: PositiveInt = 4
     max_waiting_turns: PositiveInt = 8
     echo_guard_ms: NonNegativeInt = 300
+    barge_in_ms: NonNegativeInt = 400
+    speculation: bool = True
+    adaptive_hangover: bool = True
+    hangover_bounds_ms: tuple[PositiveInt, PositiveInt] = (320, 960)
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Self:
+        if self.hangover_bounds_ms[0] > self.hangover_bounds_ms[1]:
+            raise ValueError("hangover_bounds_ms: give the lower bound first")
+        return self
 
 
 class ServerConfig(Settings):
@@ -191,8 +201,15 @@ class AgentConfig(Settings):
         reply_language: str | None,
         spoken_reply: bool,
         words_first: bool = False,
+        live: bool = False,
     ) -> TurnOptions:
-        """The options of one session; of several languages, which is spoken is found out."""
+        """The options of one session; of several languages, which is spoken is found out.
+
+        What makes a live session quick holds only there: a recording gives the same with fixed times.
+        """
+        conversation = self.conversation.model_dump()
+        if not live:
+            conversation |= {"speculation": False, "adaptive_hangover": False}
         return TurnOptions(
             segmenter=self.segmenter.options(self.vad.name),
             task=task,
@@ -201,7 +218,7 @@ class AgentConfig(Settings):
             reply_language=reply_language,
             spoken_reply=spoken_reply,
             words_first=words_first,
-            **self.conversation.model_dump(),
+            **conversation,
         )
 
 

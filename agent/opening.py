@@ -29,7 +29,7 @@ class Opened:
         return Parts(self.worker, load_vad(self.config.vad.name), self.voice, Metrics(), session)
 
     def turn_options(
-        self, languages: Sequence[str], reply_language: str | None, task: Task | None = None
+        self, languages: Sequence[str], reply_language: str | None, task: Task | None = None, *, live: bool = False
     ) -> TurnOptions:
         """The options of one session: what the settings say, and what its thinker and its voice ask for."""
         task = task or self.config.task
@@ -39,6 +39,7 @@ class Opened:
             reply_language=reply_language,
             spoken_reply=self.voice is not None,
             words_first=self.worker.models.thinker(task).words_first,
+            live=live,
         )
 
 

@@ -219,7 +219,7 @@ async def _talk(args: argparse.Namespace, config: "AgentConfig") -> int:
         check = partial(checked_languages, choice=config.language, reply_language=args.to, speech=True)
         there = await stack.enter_async_context(opened(config, [config.task], spoken=spoken, check=check))
         languages, to = check(there.worker.models)
-        options = _duplex(there.turn_options(languages, to), headphones=args.headphones)
+        options = _duplex(there.turn_options(languages, to, live=True), headphones=args.headphones)
         order, parts = ArrivalOrder(), there.parts()
         stack.callback(_tell_dropped, microphone)
         from lcm.space.languages import few  # not before the devices: it imports torch
