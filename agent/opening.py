@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.config import AgentConfig
 from agent.events import Task
@@ -33,14 +33,16 @@ class Opened:
     ) -> TurnOptions:
         """The options of one session: what the settings say, and what its thinker and its voice ask for."""
         task = task or self.config.task
-        return self.config.turn_options(
+        thinker = self.worker.models.thinker(task)
+        options = self.config.turn_options(
             task=task,
             languages=languages,
             reply_language=reply_language,
             spoken_reply=self.voice is not None,
-            words_first=self.worker.models.thinker(task).words_first,
+            words_first=thinker.words_first,
             live=live,
         )
+        return replace(options, speculation=options.speculation and thinker.speculative)
 
 
 def checked_languages(

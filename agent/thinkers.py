@@ -88,9 +88,9 @@ class EchoThinker:
     speculative = True
 
     def think(self, request: Think) -> Iterator[ThoughtPart]:
-        """The concepts of this very turn."""
+        """The concepts handed over: those of the turn, or of what was not said yet."""
         for entry in request.context:
-            if entry.turn == request.turn and entry.role == ROLE_USER:
+            if entry.role == ROLE_USER and entry.concept is not None:
                 yield ThoughtPart(entry.concept, None)
 
 

@@ -42,6 +42,7 @@ PAUSE_MS = 260
 """Silence within a sentence: longer than the soft pause, shorter than any hangover"""
 CALLERS_A_PROCESS = 8
 READY_S = 60.0
+_SILENCE = 0.01
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -78,12 +79,12 @@ async def _speak(folder: Path) -> None:
             spoken = [_trimmed(await voice.synthesize(piece, "eng", variant=timbre)) for piece in pieces]
             pause = np.zeros(VOICE_RATE * PAUSE_MS // 1000, np.float32)
             sound = np.concatenate([part for piece in spoken for part in (pause, piece)][1:])
-            write_audio(folder / f"{number}.wav", 0.5 * sound, VOICE_RATE)
+            write_audio(folder / f"{number}.wav", (0.5 * sound).astype(np.float32), VOICE_RATE)
 
 
 def _trimmed(sound: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Without the silence that the voice puts around a sentence."""
-    loud = np.flatnonzero(np.abs(sound) > 0.01)
+    loud = np.flatnonzero(np.abs(sound) > _SILENCE)
     return sound[loud[0] : loud[-1] + 1]
 
 
@@ -123,7 +124,9 @@ class _Server:
 def _server(folder: Path, bundle: str, *, speculation: bool) -> Iterator[_Server]:
     config = folder / "agent.yaml"
     config.write_text(
-        f"bundle: {json.dumps(bundle)}\nserver:\n  max_sessions: 64\nconversation:\n  speculation: {json.dumps(speculation)}\n"
+        f"bundle: {json.dumps(bundle)}\n"
+        "server:\n  max_sessions: 64\n"
+        f"conversation:\n  speculation: {json.dumps(speculation)}\n"
     )
     port = _free_port()
     command = [sys.executable, "-m", "agent", "serve", "--config", str(config), "--port", str(port)]

@@ -24,6 +24,7 @@ RATE = 24_000
 CHUNK_MS = 40
 CHUNK = RATE * CHUNK_MS // 1000
 TURN_LIMIT_S = 30.0
+STAGES = ("encode", "think", "decode", "voice")
 INTERRUPT_AFTER_S = 0.5
 """Of the reply, before a caller who interrupts begins"""
 
@@ -155,9 +156,7 @@ class Caller:
                 told.speculated += event["used"]
                 told.discarded += not event["used"]
             case "noema.latency" if event["ms"].get("first_audio") is not None:
-                told.stages_ms.append(
-                    sum(event["ms"].get(stage, 0.0) for stage in ("encode", "think", "decode", "voice"))
-                )
+                told.stages_ms.append(sum(event["ms"].get(stage, 0.0) for stage in STAGES))
                 told.waited_ms.append(event["ms"]["first_audio"])
             case "error":
                 told.failures.append(event["error"]["message"])
