@@ -50,10 +50,11 @@ def test_the_bank_does_not_repeat_itself(models: Models) -> None:
     assert len(said) == len(set(said))
 
 
-def test_translate_says_what_was_said_in_this_turn_only(models: Models) -> None:
+def test_translate_says_what_it_is_handed_of_the_user(models: Models) -> None:
     talk = conversation(models, "The cat is hungry.", "Where is it? Good morning.")
+    talk.agent_said(2, np.ones(DIM, np.float32), "Good morning.", "eng")
     parts = list(models.think(think(talk, 2, "deu", "translate")))
-    assert len(parts) == 2
+    assert len(parts) == 3
     assert all(part.text is None and part.concept is not None for part in parts)
 
 
