@@ -12,6 +12,7 @@ import pytest
 
 from agent.core_state import _digest, freeze, thaw
 from agent.errors import StoreError
+from agent.events import Speculated
 from agent.inputs import InputEnded, TypedText
 from agent.turn import TurnMachine
 from agent.turn_options import TurnOptions
@@ -50,7 +51,7 @@ def test_what_is_one_thing_stays_one_thing() -> None:
     talk.machine = thaw(freeze(talk.machine))
     talk.sound(0.5, speech=False)
     talk.push(InputEnded(talk.sample))
-    assert [event.used for event in talk.events if type(event).__name__ == "Speculated"] == [True]
+    assert [event.used for event in talk.of(Speculated)] == [True]
 
 
 def test_arrays_can_be_written_to() -> None:
