@@ -100,8 +100,8 @@ class OpenAiThinker:
                 async for sentence in sentences:
                     yield sentence
         except ThinkerError as error:
-            # What a server answers may repeat what it was sent.
-            self._trouble = str(error).replace(self._endpoint.key or "\n", "[the key]")
+            key = self._endpoint.key  # what a server answers may repeat what it was sent
+            self._trouble = str(error).replace(key, "[the key]") if key else str(error)
             self._rests_until = self._clock() + self._endpoint.rest_s
             raise ThinkerError(self._trouble) from error
 

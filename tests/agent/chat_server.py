@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -76,7 +77,9 @@ class ChatServer:
 
 
 @asynccontextmanager
-async def chat_server(answer: Answer, host: str = "127.0.0.1") -> AsyncIterator[ChatServer]:
+async def chat_server(
+    answer: Answer, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+) -> AsyncIterator[ChatServer]:
     """One that answers every question so."""
     chat = ChatServer("", answer)
     serving: set[asyncio.Task[None]] = set()
@@ -84,8 +87,8 @@ async def chat_server(answer: Answer, host: str = "127.0.0.1") -> AsyncIterator[
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         serving.add(asyncio.create_task(chat.serve(reader, writer)))
 
-    async with await asyncio.start_server(connected, host, 0) as server:
-        chat.base_url = f"http://{host}:{server.sockets[0].getsockname()[1]}/v1"
+    async with await asyncio.start_server(connected, host, 0, ssl=tls) as server:
+        chat.base_url = f"{'https' if tls else 'http'}://{host}:{server.sockets[0].getsockname()[1]}/v1"
         try:
             yield chat
         finally:

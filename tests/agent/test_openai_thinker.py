@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import ssl
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from agent.context import ROLE_AGENT, ROLE_USER
 from agent.errors import ConfigError, ThinkerError
 from agent.inputs import ContextEntry, Think
 from agent.openai_thinker import ChatEndpoint, OpenAiThinker
+from agent.server.tls import self_signed
 from tests.agent.chat_server import DONE, Answer, Exchange, chat_server, event, never, says, sends, words
 
 QUESTION = Think(
@@ -211,6 +214,21 @@ async def test_the_key_does_not_follow_a_redirect(code: int) -> None:
     assert said == []
     assert other.asked == []
     assert f"points to {other.base_url}: check thinker.openai.base_url" in message
+
+
+async def test_the_key_is_shown_only_to_a_server_that_can_prove_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key, _ = self_signed(tmp_path, ["127.0.0.1"])
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate, key)
+    async with chat_server(says("It is late."), tls=tls) as chat:
+        endpoint = replace(IN_TIME, base_url=chat.base_url, key="secret")
+        with pytest.raises(ThinkerError, match="certificate"):
+            await anext(OpenAiThinker(endpoint).think(QUESTION))
+        assert chat.asked == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert [sentence async for sentence in OpenAiThinker(endpoint).think(QUESTION)] == ["It is late."]
 
 
 async def test_a_password_in_the_address_is_not_told() -> None:
