@@ -60,6 +60,7 @@ class KeptCore:
         self._open: dict[int, Outstanding] = {}
         self._heard_sample: int | None = None
         self._given = 0
+        self._delivered = 0
         self._keeping = False
         self._items: list[StoredItem] = []
         self._checkpoint: Checkpoint | None = None
@@ -124,21 +125,22 @@ class KeptCore:
 
         Args:
             messages: number and JSON of each, in ascending order.
-            core_messages: how many of the core's messages were given to be stored or sent, these included, since the
-                session began; in the order in which it gave them.
+            core_messages: how many of them are the core's: all that it gave since the last batch (since the session
+                began, for the first) and that are not still on their way, in its order.
             position: what of all that the client sent has been taken.
         """
         assert self._keeping, "nothing is noted unless it is to be kept"
         due = (self._turn_ended and not self._open) or self._bytes >= CHECKPOINT_BYTES
-        if due and core_messages == self._given:
+        self._delivered += core_messages
+        if due and self._delivered == self._given:
             self._freeze()
         checkpoint = self._checkpoint
-        if checkpoint is not None and checkpoint.messages > core_messages:
+        if checkpoint is not None and checkpoint.messages > self._delivered:
             # Older messages are still on their way: nothing can be resumed before they are stored.
-            return Batch((), tuple(messages), position, core_messages)
+            return Batch((), tuple(messages), position, self._delivered)
         rows, self._items, self._checkpoint = tuple(to_rows(self._items)), [], None
         self._bytes += sum(row.size for row in rows)
-        return Batch(rows, tuple(messages), position, core_messages, checkpoint)
+        return Batch(rows, tuple(messages), position, self._delivered, checkpoint)
 
     def _freeze(self) -> None:
         self._checkpoint = Checkpoint(freeze((self._core, self._open, self._heard_sample)), self._given)
@@ -205,7 +207,8 @@ def restored(
     messages = [message for step in steps for message in step.messages]
     kept._keeping = True
     kept._bytes = sum(row.size for row in stored.rows)
-    unsent = kept._given - stored.core_messages
+    kept._delivered = stored.core_messages
+    unsent = kept._given - kept._delivered
     if not 0 <= unsent <= len(messages):
         raise StoreError(f"session {stored.session_id} is damaged: {unsent} of {len(messages)} messages were not sent")
     return Restoration(kept, steps, messages[len(messages) - unsent :])

@@ -132,6 +132,8 @@ class Talk:
         self.pending: dict[int, list[Result]] = {}
         self.wanted: dict[int, int] = {}
         """Request → how many of its results came, as long as there are more to come that somebody waits for"""
+        self.turns: dict[int, int] = {}
+        self.speculative: set[int] = set()
         self.given: list[str] = []
         self.heard = 0
 
@@ -147,7 +149,11 @@ class Talk:
         if isinstance(request, CancelTurn):  # results that are under way may still come
             gone = [n for n in self.wanted if self.pending[n][0].turn == request.turn and n <= request.last_request]
             self.wanted = {number: came for number, came in self.wanted.items() if number not in gone}
-        elif not isinstance(request, CommitTurn):
+        elif isinstance(request, CommitTurn):
+            self.speculative = {n for n in self.speculative if self.turns[n] != request.turn}
+        else:
+            self.turns[request.request] = request.turn
+            self.speculative |= set() if request.committed else {request.request}
             self.pending[request.request] = results(request)
             self.wanted[request.request] = 0
 
@@ -231,7 +237,7 @@ class Delivery:
         numbered = list(enumerate(ready, start=len(self.sent) + 1))
         self.sent += ready
         position = ClientPosition(len(self.talk.taken))
-        batch = self.talk.core.batch(numbered, len(self.sent), position)
+        batch = self.talk.core.batch(numbered, len(ready), position)
         with self.database.transaction():
             self.database.append(self.session_id, batch)
         return batch
@@ -267,6 +273,8 @@ def cuts(talk: Talk, delivery: Delivery, script: list[tuple[str, int]]) -> Itera
         if back is not None:
             outstanding = {again.request.request: again.answered for again in back.core.outstanding}
             assert outstanding == talk.wanted
+            committed = {again.request.request for again in back.core.outstanding if again.request.committed}
+            assert committed == talk.wanted.keys() - talk.speculative
             assert plain(back.core.core) == plain(talk.core.core)
             yield len(talk.taken), list(delivery.sent), back
 
