@@ -132,8 +132,6 @@ class Talk:
         self.pending: dict[int, list[Result]] = {}
         self.wanted: dict[int, int] = {}
         """Request → how many of its results came, as long as there are more to come that somebody waits for"""
-        self.turns: dict[int, int] = {}
-        self.speculative: set[int] = set()
         self.given: list[str] = []
         self.heard = 0
 
@@ -149,11 +147,7 @@ class Talk:
         if isinstance(request, CancelTurn):  # results that are under way may still come
             gone = [n for n in self.wanted if self.pending[n][0].turn == request.turn and n <= request.last_request]
             self.wanted = {number: came for number, came in self.wanted.items() if number not in gone}
-        elif isinstance(request, CommitTurn):
-            self.speculative = {n for n in self.speculative if self.turns[n] != request.turn}
-        else:
-            self.turns[request.request] = request.turn
-            self.speculative |= set() if request.committed else {request.request}
+        elif not isinstance(request, CommitTurn):
             self.pending[request.request] = results(request)
             self.wanted[request.request] = 0
 
@@ -273,8 +267,6 @@ def cuts(talk: Talk, delivery: Delivery, script: list[tuple[str, int]]) -> Itera
         if back is not None:
             outstanding = {again.request.request: again.answered for again in back.core.outstanding}
             assert outstanding == talk.wanted
-            committed = {again.request.request for again in back.core.outstanding if again.request.committed}
-            assert committed == talk.wanted.keys() - talk.speculative
             assert plain(back.core.core) == plain(talk.core.core)
             yield len(talk.taken), list(delivery.sent), back
 
@@ -311,8 +303,8 @@ def test_a_session_goes_on_from_every_batch(
 
 @pytest.fixture
 def session(database: StoreDatabase, request: pytest.FixtureRequest) -> Delivery:
-    """A session that is kept from its beginning."""
-    talk = Talk(KeptCore(WireCore(OPTIONS[0]), str), np.random.default_rng(0))
+    """A session that is kept from its beginning, and speculates."""
+    talk = Talk(KeptCore(WireCore(OPTIONS[1]), str), np.random.default_rng(0))
     talk.core.begin()
     session_id = request.node.name
     with database.transaction():
@@ -342,6 +334,19 @@ def test_a_sound_that_was_given_in_part_is_not_asked_for_from_its_beginning(sess
     back = session.come_back()
     assert back is not None
     assert [again.answered for again in back.core.outstanding if isinstance(again.request, Speak)] == [1, 0]
+
+
+def test_what_was_speculation_is_asked_again_as_what_it_came_to_be(session: Delivery) -> None:
+    def asked_again() -> list[bool]:
+        session.store(late=0)
+        back = session.come_back()
+        assert back is not None
+        return [again.request.committed for again in back.core.outstanding]
+
+    session.talk.do("pause", 0)
+    assert asked_again() == [False]
+    session.talk.sound(30, speech=False)
+    assert asked_again() == [True]
 
 
 def test_what_a_turn_was_made_of_is_forgotten_when_it_is_over(session: Delivery) -> None:
