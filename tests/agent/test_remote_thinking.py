@@ -13,11 +13,12 @@ import pytest
 from agent.config import AgentConfig, OpenAiConfig, ThinkerConfig
 from agent.errors import ThinkerError
 from agent.events import ConceptsKnown, DomainEvent, ReplySentence, TurnEnded, Warned
-from agent.inputs import EncodeText, Input, Think, TypedText
+from agent.inputs import EncodeText, Input, Think, Thought, TypedText
 from agent.model_worker import ModelWorker
 from agent.models import EncodedText, Models
 from agent.opening import opened
 from agent.order import ArrivalOrder
+from agent.replay import Recomputer
 from agent.session import run_session
 from agent.thinkers import Setback, ThoughtPart
 from agent.turn import TurnMachine
@@ -129,6 +130,15 @@ async def test_nobody_listens_on_once_nobody_waits(small_bundle: Path, leave: st
                 await chat.left.wait()
                 assert [answer async for answer in job.answers()] == []
         await chat.left.wait()
+
+
+async def test_what_somebody_else_said_is_not_computed_again(small_bundle: Path) -> None:
+    async with working(small_bundle, says("It is late.")) as (worker, chat):
+        recomputer, think = Recomputer(worker), await question(worker)
+        recomputer.requested([think])
+        await recomputer.compare(Thought(0, think.request, think.turn, None, "It was early.", last=False))
+    assert recomputer.compared == 0
+    assert chat.asked == []
 
 
 class Told:
