@@ -233,7 +233,7 @@ class Answering:
                 step.events.append(Warned(self.sample, item.stage, item.message))
                 if not item.last:
                     return  # what was asked for comes all the same
-                if item.stage == "hear" and not self.options.words_first:
+                if item.stage == "hear" and not self._reads_words(turn):
                     turn.heard = "yes"  # nothing but the words to show are missing
                 else:
                     self.end(turn, "failed", step)
@@ -283,7 +283,7 @@ class Answering:
     def _go_on(self, turn: TurnState, step: Step) -> None:
         if turn.thinking != "no":
             return
-        if self.options.words_first and turn.heard != "yes":
+        if self._reads_words(turn) and turn.heard != "yes":
             self._ask_words(turn, step)
         elif turn.superseded:
             self.end(turn, "interrupted", step)
@@ -293,6 +293,10 @@ class Answering:
             self._ask_words(turn, step)
         else:
             self._think(turn, step)
+
+    def _reads_words(self, turn: TurnState) -> bool:
+        """Whether whoever answers needs to know what was said in words."""
+        return self.options.words_first and turn.task == "converse"
 
     def _think(self, turn: TurnState, step: Step) -> None:
         turn.thinking = "asked"
@@ -362,7 +366,7 @@ class Answering:
     def _ask_words(self, turn: TurnState, step: Step) -> None:
         if turn.heard == "no":
             turn.heard = "asked"
-            number, urgent = self._next_request(), self.options.words_first
+            number, urgent = self._next_request(), self._reads_words(turn)
             step.requests.append(Decode(number, turn.number, None, turn.concepts(), turn.language, urgent=urgent))
 
     def _take_words(self, turn: TurnState, text: str, step: Step) -> None:

@@ -201,6 +201,7 @@ class AgentConfig(Settings):
         reply_language: str | None,
         spoken_reply: bool,
         words_first: bool = False,
+        costly: bool = False,
         live: bool = False,
     ) -> TurnOptions:
         """The options of one session; of several languages, which is spoken is found out.
@@ -218,6 +219,7 @@ class AgentConfig(Settings):
             reply_language=reply_language,
             spoken_reply=spoken_reply,
             words_first=words_first,
+            costly=costly,
             **conversation,
         )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from agent.config import AgentConfig
 from agent.events import Task
@@ -32,17 +32,16 @@ class Opened:
         self, languages: Sequence[str], reply_language: str | None, task: Task | None = None, *, live: bool = False
     ) -> TurnOptions:
         """The options of one session: what the settings say, and what its thinker and its voice ask for."""
-        task = task or self.config.task
-        thinker = self.worker.models.thinker(task)
-        options = self.config.turn_options(
-            task=task,
+        remote = self.worker.models.remote("converse")
+        return self.config.turn_options(
+            task=task or self.config.task,
             languages=languages,
             reply_language=reply_language,
             spoken_reply=self.voice is not None,
-            words_first=thinker.words_first,
+            words_first=remote is not None and remote.words_first,
+            costly=remote is not None and not remote.speculative,
             live=live,
         )
-        return replace(options, speculation=options.speculation and thinker.speculative)
 
 
 def checked_languages(

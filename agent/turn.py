@@ -135,13 +135,18 @@ class TurnMachine:
                     self._interrupt(step)
             case SoftPause():
                 step.events.append(UserPaused(self._sample, event.utterance.end_sample))
-                if self.options.speculation and self._answering.idle and not self._ear.manual:
+                if self._speculates:
                     self._speculation = Speculation(self._answering, event.utterance, step)
             case SpeechResumed():
                 step.events.append(UserResumed(self._sample))
                 self._discard_speculation(step)
             case Utterance():
                 self._take_utterance(event, step)
+
+    @property
+    def _speculates(self) -> bool:
+        paid = self.options.costly and self._answering.settings.task == "converse"
+        return self.options.speculation and not paid and self._answering.idle and not self._ear.manual
 
     def _take_utterance(self, utterance: Utterance, step: Step) -> None:
         speculation = self._speculation

@@ -19,7 +19,7 @@ class TurnOptions:
     """None: the speaker's own."""
     spoken_reply: bool = True
     words_first: bool = False
-    """True: the thinker reads words, so what was heard is decoded before it thinks."""
+    """True: who converses reads words, so what was heard is decoded before he thinks."""
     half_duplex: bool = False
     """True: nothing is heard while the loudspeaker speaks, so that the agent does not answer itself."""
     interruptible: bool = False
@@ -30,6 +30,8 @@ class TurnOptions:
     """Speech it takes while a reply sounds; less, a short «mhm», is nothing"""
     speculation: bool = False
     """True: the reply is begun at the soft pause, and kept if that was the end."""
+    costly: bool = False
+    """True: who converses is paid for each answer, so he is not asked before it is certain."""
     adaptive_hangover: bool = False
     """True: the silence that ends an utterance follows the speaker's own pauses."""
     hangover_bounds_ms: tuple[int, int] = (320, 960)

@@ -27,7 +27,7 @@ from agent.events import (
     UtteranceTaken,
     Warned,
 )
-from agent.realtime.client_events import ClientEvent, SessionUpdate
+from agent.realtime.client_events import ClientEvent
 from agent.realtime.defaults import SessionDefaults
 from agent.realtime.hearing import SAMPLES_PER_MS
 from agent.realtime.messages import error_event
@@ -42,7 +42,6 @@ from agent.realtime.server_events import (
 )
 from agent.realtime.settings import SessionSettings
 from agent.realtime.wire import Wire
-from audio.telephony import AudioFormat
 
 _ROLES: dict[str, Literal["user", "assistant"]] = {"user": "user", "agent": "assistant"}
 
@@ -197,14 +196,3 @@ class RealtimeMachine:
                 count=count,
                 concepts=NoemaConcepts.packed(event.concepts),
             )
-
-
-def wanted_input_format(event: SessionUpdate) -> AudioFormat | None:
-    """The input format that an update asks for; None: the one there is.
-
-    For whoever decodes sound as it arrives, ahead of the machine. It holds if no sound was appended before: the
-    machine refuses the update otherwise.
-    """
-    audio = event.session.audio
-    given = None if audio is None or audio.input is None else audio.input.format
-    return None if given is None else given.type

@@ -35,11 +35,6 @@ def parse_client_event(text: str | bytes) -> ClientEvent:
         raise problem_of(error, content, CLIENT_TYPES) from error
 
 
-def client_text(event: ClientEvent) -> str:
-    """The inverse of `parse_client_event`, less what nobody reads."""
-    return event.model_dump_json(exclude_unset=True)
-
-
 def parse_object(text: str | bytes) -> dict[str, Any]:
     """Reads a frame as far as that it is a JSON object.
 

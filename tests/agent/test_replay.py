@@ -230,7 +230,7 @@ def changed(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
         ("inputs.jsonl", lambda content: b"\xff\xfe\n" + content, "line 1: not a line"),
         ("inputs.jsonl", lambda content: content.replace(b'"start_sample":11520', b'"start_sample":777'), "follow"),
         ("audio.flac", lambda content: content[: len(content) // 2] + b"\x55" * 3000, "its sound"),
-        ("session.json", lambda content: b'{"format": 1, "options": 5}', "session.json: damaged"),
+        ("session.json", lambda content: b'{"format": 2, "options": 5}', "session.json: damaged"),
         ("session.json", lambda content: b'{"format": 99}', "another version"),
         ("session.json", lambda content: b"[" * 200_000, "session.json: damaged"),
         ("session.json", changed(b'"max_waiting_turns": 8', b'"max_waiting_turns": -1'), "session.json: damaged"),

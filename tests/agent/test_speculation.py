@@ -149,3 +149,14 @@ def test_nobody_can_tell_the_difference(
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
     assert len(with_it.of(UserPaused)) >= len(with_it.of(Speculated))
     assert len(with_it.of(UserResumed)) == len(without.of(UserResumed))
+
+
+def test_a_thinker_that_costs_money_is_asked_when_it_is_certain() -> None:
+    talk = Conversation(speculation=True, costly=True)
+    talk.sound(1.0, speech=True)
+    talk.sound(0.3, speech=False)
+    assert not talk.requests
+    interpreter = Conversation(speculation=True, costly=True, task="translate", reply_language="fra")
+    interpreter.sound(1.0, speech=True)
+    interpreter.sound(0.3, speech=False)
+    assert interpreter.requests
