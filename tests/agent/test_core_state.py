@@ -19,17 +19,20 @@ from agent.turn_options import TurnOptions
 from tests.agent.talk import Conversation
 
 
-def plain(value: Any) -> Any:
-    """Something that can be compared, whatever it was."""
+def plain(value: Any, above: tuple[int, ...] = ()) -> Any:
+    """Something that can be compared, whatever it was; of what lies within itself, how far above."""
+    if id(value) in above:
+        return "above", above.index(id(value))
+    above = (id(value), *above)
     if isinstance(value, np.ndarray):
         return value.shape, value.dtype.str, value.tobytes()
     if isinstance(value, dict):
-        return [(plain(key), plain(entry)) for key, entry in value.items()]
+        return [(plain(key, above), plain(entry, above)) for key, entry in value.items()]
     if isinstance(value, list | tuple | deque):
-        return [plain(entry) for entry in value]
+        return [plain(entry, above) for entry in value]
     if is_dataclass(value) and not isinstance(value, type):
-        return type(value).__name__, [plain(getattr(value, entry.name)) for entry in fields(value)]
-    return (type(value).__name__, plain(vars(value))) if hasattr(value, "__dict__") else value
+        return type(value).__name__, [plain(getattr(value, entry.name), above) for entry in fields(value)]
+    return (type(value).__name__, plain(vars(value), above)) if hasattr(value, "__dict__") else value
 
 
 def test_a_machine_comes_back_with_everything_that_is_under_way() -> None:

@@ -1,6 +1,6 @@
 """A session cut off anywhere goes on as if nothing had been: no event twice, none lost."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,42 +12,19 @@ from hypothesis import strategies as st
 from agent import core_state
 from agent.errors import StoreError
 from agent.inputs import (
-    AudioCleared,
-    AudioCommitted,
     AudioInput,
-    CancelTurn,
-    CommitTurn,
-    ContextForgotten,
-    ContextGiven,
-    Decode,
-    Decoded,
-    Encoded,
-    EncodeSpeech,
-    EncodeText,
     Input,
     InputEnded,
-    PlaybackPosition,
-    ReplyCancelled,
-    ReplyHeard,
-    ReplyRequested,
-    Request,
-    Result,
-    SettingsChanged,
     Speak,
-    Think,
-    Thought,
     TypedText,
     Voiced,
-    WorkFailed,
 )
-from agent.kept_core import CHECKPOINT_BYTES, KeptCore, Restoration, restored
+from agent.kept_core import CHECKPOINT_BYTES, KeptCore, restored
 from agent.store_database import StoreDatabase, StoreLimits, open_database
-from agent.stored_session import Batch, ClientPosition
 from agent.turn import TurnMachine
 from agent.turn_options import TurnOptions
 from agent.turn_state import Step
-from audio.frames import from_pcm16
-from tests.agent.test_core_state import plain
+from tests.agent.cut_talk import Delivery, Talk, check_goes_on, cuts
 
 OPTIONS = (
     TurnOptions(),
@@ -80,6 +57,15 @@ class WireCore:
         return [replace(step, messages=messages)]
 
 
+def said(number: int) -> str:
+    return f"client {number}" if number % 2 else "-"
+
+
+RARE = ("client", "context", "forget", "commit", "clear", "request", "cancel", "heard", "playback", "settings", "type")
+ACTIONS = (*RARE, *(4 * ("speech", "silence", "answer", "answer")), "catch up", *(4 * ("pause",)), *(10 * ("store",)))
+SCRIPTS = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 9)), min_size=20, max_size=60)
+
+
 @pytest.fixture(autouse=True)
 def _core_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(core_state, "_OURS", ("agent.", "audio.", "tests."))
@@ -93,190 +79,12 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreDatabase
     opened.close()
 
 
-def results(request: Request) -> list[Result]:  # noqa: PLR0911 - one for each kind
-    """All that comes of a request, the same every time."""
-    rng = np.random.default_rng(request.turn)
-    concept = rng.normal(size=4).astype(np.float32)
-    match request:
-        case EncodeSpeech(number, turn, piece):
-            found = (request.candidates[-1], 0.9) if request.candidates else (None, None)
-            return [Encoded(0, number, turn, piece, concept[None], None, True, *found)]
-        case EncodeText(number, turn, piece, text):
-            if text == "fails":
-                return [WorkFailed(0, number, turn, "understand", "it fails")]
-            return [Encoded(0, number, turn, piece, concept[None], (text,))]
-        case Think(number, turn):
-            parts = [
-                Thought(0, number, turn, concept, None, last=False),
-                Thought(0, number, turn, None, "b", last=False),
-            ]
-            return [*parts, Thought(0, number, turn, None, None, last=True)]
-        case Decode(number, turn, index):
-            return [Decoded(0, number, turn, index, f"sentence {index}")]
-        case Speak(number, turn, index):
-            sound = from_pcm16(rng.integers(-99, 99, 4800).astype(np.int16))
-            stretches = ((sound[:2400], False), (sound[2400:], False), (sound[:0], True))
-            return [Voiced(0, number, turn, index, *stretch) for stretch in stretches]
-        case _:
-            return []
-
-
-class Talk:
-    """A session as it runs: the core takes what comes, results among them; messages are delivered in batches."""
-
-    def __init__(self, core: KeptCore, rng: np.random.Generator) -> None:
-        self.core = core
-        self.rng = rng
-        self.taken: list[Input | str] = []
-        self.steps: list[list[Step]] = []
-        self.pending: dict[int, list[Result]] = {}
-        self.wanted: dict[int, int] = {}
-        """Request → how many of its results came, as long as there are more to come that somebody waits for"""
-        self.given: list[str] = []
-        self.heard = 0
-
-    def take(self, item: Input | str) -> None:
-        self.taken.append(item)
-        self.steps.append(self.core.take(item))
-        for step in self.steps[-1]:
-            self.given += step.messages
-            for request in step.requests:
-                self._note(request)
-
-    def _note(self, request: Request) -> None:
-        if isinstance(request, CancelTurn):  # results that are under way may still come
-            gone = [n for n in self.wanted if self.pending[n][0].turn == request.turn and n <= request.last_request]
-            self.wanted = {number: came for number, came in self.wanted.items() if number not in gone}
-        elif not isinstance(request, CommitTurn):
-            self.pending[request.request] = results(request)
-            self.wanted[request.request] = 0
-
-    def answer(self, which: int) -> None:
-        if self.pending:
-            number = list(self.pending)[which % len(self.pending)]
-            result, *rest = self.pending[number]
-            if number in self.wanted:
-                self.wanted[number] += 1
-            if rest:
-                self.pending[number] = rest
-            else:
-                del self.pending[number]
-                self.wanted.pop(number, None)
-            self.take(replace(result, at_sample=self.core.sample))
-
-    def catch_up(self) -> None:
-        while self.pending:
-            self.answer(0)
-
-    def sound(self, frames: int, *, speech: bool) -> None:
-        for _ in range(frames):
-            samples = from_pcm16(self.rng.integers(-3000 if speech else -3, 4, 320).astype(np.int16))
-            self.take(AudioInput(self.heard, samples, 1.0 if speech else 0.0))
-            self.heard += 320
-
-    def do(self, action: str, number: int) -> None:
-        at = self.core.sample
-        commands: dict[str, Callable[[], Input | str]] = {
-            "type": lambda: TypedText(at, "fails" if number == 0 else f"Text {number}.", wants_reply=number % 3 > 0),
-            "client": lambda: f"client {number}" if number % 2 else "-",
-            "context": lambda: ContextGiven(at, ("user", "agent")[number % 2], "Said before."),
-            "forget": lambda: ContextForgotten(at, number % 4, ("user", "agent")[number % 2]),
-            "commit": lambda: AudioCommitted(at),
-            "clear": lambda: AudioCleared(at),
-            "request": lambda: ReplyRequested(at, (None, True, False)[number % 3]),
-            "cancel": lambda: ReplyCancelled(at),
-            "heard": lambda: ReplyHeard(at, number % 4, 1000 * number),
-            "playback": lambda: PlaybackPosition(at, 2000 * number),
-            "settings": lambda: SettingsChanged(
-                at,
-                "eng",
-                (None, "fra")[number % 2],
-                "converse",
-                detection="manual" if number % 3 == 0 else "vad",
-                auto_reply=number % 4 > 0,
-                pre_roll_ms=(None, 500)[number % 2],
-                idle_timeout_ms=(None, 400)[number % 2],
-            ),
-        }
-        if action == "speech":
-            self.sound(6 + 3 * number, speech=True)
-        elif action == "silence":
-            self.sound(9 + 3 * number, speech=False)  # a soft pause at least
-        elif action == "answer":
-            for _ in range(number):
-                self.answer(number)
-        elif action == "catch up":
-            self.catch_up()
-        elif action == "pause":
-            self.catch_up()
-            self.sound(10, speech=True)
-            self.sound(9, speech=False)
-        else:
-            self.take(commands[action]())
-
-
-class Delivery:
-    """Takes the core's messages in order, some late, and stores them before they count as sent."""
-
-    def __init__(self, talk: Talk, database: StoreDatabase, session_id: str) -> None:
-        self.talk = talk
-        self.database = database
-        self.session_id = session_id
-        self.sent: list[str] = []
-
-    def store(self, late: int) -> Batch:
-        """Stores what was given, but for the last few messages, which are still on their way."""
-        given = self.talk.given
-        ready = given[len(self.sent) : max(len(self.sent), len(given) - late)]
-        numbered = list(enumerate(ready, start=len(self.sent) + 1))
-        self.sent += ready
-        position = ClientPosition(len(self.talk.taken))
-        batch = self.talk.core.batch(numbered, len(ready), position)
-        with self.database.transaction():
-            self.database.append(self.session_id, batch)
-        return batch
-
-    def come_back(self) -> Restoration | None:
-        """What a new process finds."""
-        with self.database.transaction():
-            stored = self.database.load(self.session_id)
-        if stored is None:
-            return None
-        assert stored.position == ClientPosition(len(self.talk.taken))
-        assert stored.last_message == stored.core_messages == len(self.sent)
-        return restored(stored, lambda text: text, lambda text: text)
-
-
-def requests_of(steps: list[Step]) -> list[object]:
-    return [plain(request) for step in steps for request in step.requests]
-
-
-RARE = ("client", "context", "forget", "commit", "clear", "request", "cancel", "heard", "playback", "settings", "type")
-ACTIONS = (*RARE, *(4 * ("speech", "silence", "answer", "answer")), "catch up", *(4 * ("pause",)), *(10 * ("store",)))
-SCRIPTS = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 9)), min_size=20, max_size=60)
-
-
-def cuts(talk: Talk, delivery: Delivery, script: list[tuple[str, int]]) -> Iterator[tuple[int, list[str], Restoration]]:
-    """Runs a script; after each batch, how many items were taken, what had been sent, and what came back."""
-    for action, number in script:
-        if action != "store":
-            talk.do(action, number)
-            continue
-        delivery.store(late=number % 3)
-        back = delivery.come_back()
-        if back is not None:
-            outstanding = {again.request.request: again.answered for again in back.core.outstanding}
-            assert outstanding == talk.wanted
-            assert plain(back.core.core) == plain(talk.core.core)
-            yield len(talk.taken), list(delivery.sent), back
-
-
 @settings(deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(script=SCRIPTS, options=st.sampled_from(OPTIONS), begun=st.integers(0, 3))
 def test_a_session_goes_on_from_every_batch(
     database: StoreDatabase, script: list[tuple[str, int]], options: TurnOptions, begun: int
 ) -> None:
-    talk = Talk(KeptCore(WireCore(options), str), np.random.default_rng(len(script)))
+    talk = Talk(KeptCore(WireCore(options), str), np.random.default_rng(len(script)), said)
     session_id = f"session {id(talk)}"
     delivery = Delivery(talk, database, session_id)
     for action, number in script[:begun]:
@@ -289,12 +97,7 @@ def test_a_session_goes_on_from_every_batch(
     talk.take(InputEnded(talk.core.sample))
     talk.catch_up()
     for taken, sent, back in found:
-        goes_on = [step for item in talk.taken[taken:] for step in back.core.take(item)]
-        rest = [step for steps in talk.steps[taken:] for step in steps]
-        assert plain([step.events for step in goes_on]) == plain([step.events for step in rest])
-        assert requests_of(goes_on) == requests_of(rest)
-        messages = [message for step in goes_on for message in step.messages]
-        assert [*sent, *back.messages, *messages] == talk.given
+        check_goes_on(talk, delivery, taken, sent, back)
     with database.transaction():
         stored = [text for _, text in database.messages_after(session_id, 0)]
         database.delete(session_id)
@@ -304,7 +107,7 @@ def test_a_session_goes_on_from_every_batch(
 @pytest.fixture
 def session(database: StoreDatabase, request: pytest.FixtureRequest) -> Delivery:
     """A session that is kept from its beginning, and speculates."""
-    talk = Talk(KeptCore(WireCore(OPTIONS[1]), str), np.random.default_rng(0))
+    talk = Talk(KeptCore(WireCore(OPTIONS[1]), str), np.random.default_rng(0), said)
     talk.core.begin()
     session_id = request.node.name
     with database.transaction():
