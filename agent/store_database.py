@@ -24,6 +24,8 @@ from agent.stored_session import Batch, Checkpoint, ClientPosition, Row, StoredS
 
 SCHEMA = 1
 _APPLICATION = 0x4E6F656D  # "Noem"
+_PAGES_GIVEN_BACK = 4096
+"""To the disk, 16 MiB, whenever sessions are pruned: others wait meanwhile"""
 _TABLES = """
 CREATE TABLE sessions (
     key INTEGER PRIMARY KEY,
@@ -70,8 +72,8 @@ class StoreLimits:
     """Messages that a client may not have seen; more than 4 minutes of speech"""
     outbox_s: float = 600.0
     """Their age"""
-    input_bytes: int = 64 * 2**20
-    """What was heard since the last quiet moment; half an hour"""
+    input_bytes: int = 16 * 2**20
+    """Items since the last checkpoint: many only if messages are not taken, for 8 minutes"""
 
 
 class StoreDatabase:
@@ -118,7 +120,7 @@ class StoreDatabase:
             input_bytes = 0
         input_bytes += sum(row.size for row in batch.rows)
         if input_bytes > self._limits.input_bytes:
-            raise StoreError(f"session {session_id} went on for too long without a pause to be kept")
+            raise StoreError(f"session {session_id}: more came than is kept while a client does not take its messages")
         for row in batch.rows:
             self._run("INSERT INTO inputs (session, line, sound) VALUES (?, ?, ?)", key, row.line, row.sound)
         if batch.facts is not None:
@@ -196,7 +198,8 @@ class StoreDatabase:
             gone.append(session_id)
         for key, message_bytes in self._run("SELECT key, message_bytes FROM sessions").fetchall():
             self._trim(key, message_bytes)
-        self._run("PRAGMA incremental_vacuum").fetchall()
+        for _ in range(min(self._one("PRAGMA freelist_count"), _PAGES_GIVEN_BACK)):
+            self._run("PRAGMA incremental_vacuum(1)")  # more at once, sqlite3 would stop after the first
         return gone
 
     def close(self) -> None:
