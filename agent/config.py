@@ -139,6 +139,8 @@ class ServerConfig(Settings):
     max_sessions: PositiveInt = 32
     max_detached: NonNegativeInt = 32
     detached_s: NonNegativeFloat = 60.0
+    keep_s: NonNegativeFloat = 3600.0
+    store_bytes: PositiveInt = 1_073_741_824
     max_handshakes: PositiveInt = 64
     handshake_s: PositiveFloat = 10.0
     max_message_bytes: int = Field(default=4_194_304, ge=65_536, le=67_108_864)

@@ -8,8 +8,10 @@
     ├── OutputError      a file cannot be written (1)
     ├── FetchError       a file cannot be fetched, or what came is not it (1)
     ├── ThinkerError     the thinker cannot work: its server, its bundle (1)
+    ├── RemoteError          a server elsewhere does not answer, or does not let us in (1)
     ├── Overloaded       the model has no room for more work (1)
     ├── StoreError       a session cannot be kept, so nobody can resume it (1)
+    ├── WorkerHung       the model does not answer any more (1)
     └── Difference       a replay did not give what was recorded (1)
 
 Exit codes: 0 fine · 1 it could not be done here, or a comparison failed · 2 the request or its input is
@@ -67,12 +69,31 @@ class ThinkerError(AgentError):
     """The thinker cannot work: its server does not answer, or its bundle lacks a part."""
 
 
+class RemoteError(AgentError):
+    """A server elsewhere does not answer, or does not let us in.
+
+    Args:
+        message: why, and what to do.
+        temporary: whether it may help to try again later.
+        status: what it answered over HTTP, if it did.
+    """
+
+    def __init__(self, message: str, *, temporary: bool = False, status: int | None = None) -> None:
+        super().__init__(message)
+        self.temporary = temporary
+        self.status = status
+
+
 class Overloaded(AgentError):
     """The model has no room for more work."""
 
 
 class StoreError(AgentError):
     """A session cannot be kept: the disk, or what is on it."""
+
+
+class WorkerHung(AgentError):
+    """The model does not answer any more: the process has to be started again."""
 
 
 class Difference(AgentError):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.batching import Waiting, next_batch, to_shed
 from agent.channel import Channel, ChannelClosed
-from agent.errors import Overloaded, exit_code, one_line
+from agent.errors import AgentError, Overloaded, exit_code, one_line
 from agent.inputs import Decode, EncodeSpeech, EncodeText, ModelRequest, Think
 from agent.thinkers import RemoteThinker, Setback, ThoughtPart
 
@@ -111,6 +111,9 @@ class ModelWorker:
         self._line: dict[int, Job] = {}
         self._last = 0
         self._remote: set[asyncio.Task[None]] = set()
+        self._under_way: list[Job] = []
+        self._steps = 0
+        self._given_up: AgentError | None = None
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="noema-model", daemon=True)
 
@@ -139,8 +142,29 @@ class ModelWorker:
         assert self._models is not None, "the worker is used inside its context, which loads it"
         return self._models
 
+    @property
+    def waiting(self) -> int:
+        """Requests in the line."""
+        return len(self._line)
+
+    @property
+    def step(self) -> int | None:
+        """The step under way, by its number; None while there is none. One that stays for very long hangs."""
+        return self._steps if self._under_way else None
+
+    def give_up(self, error: AgentError) -> None:
+        """The step under way hangs, and a thread cannot be ended: whoever waits is told, and whoever comes."""
+        with self._changed:
+            self._given_up = error
+            jobs = [*self._under_way, *self._line.values()]
+            self._line.clear()
+        for job in jobs:
+            job.deliver(None, error)
+
     def submit(self, session: int, request: ModelRequest) -> Job:
         """Puts a request in the line; speculation gives way when the line is full."""
+        if self._given_up is not None:
+            raise self._given_up
         with self._changed:
             self._last += 1
             job = Job(self._last, session, request)
@@ -190,6 +214,14 @@ class ModelWorker:
         return None
 
     def _serve(self, batch: list[Job]) -> None:
+        self._steps += 1
+        self._under_way = batch
+        try:
+            self._answer(batch)
+        finally:
+            self._under_way = []
+
+    def _answer(self, batch: list[Job]) -> None:
         start = time.perf_counter()
         try:
             answered = list(zip(batch, self._step(batch), strict=True))

@@ -10,9 +10,7 @@ from agent.inputs import AudioInput, Input
 from agent.realtime.client_events import ClientEvent, ClientMessage
 from agent.realtime.machine import RealtimeMachine
 from agent.realtime.messages import error_event
-from agent.realtime.messages import error_event
 from agent.realtime.models import ServerModel
-from agent.realtime.problems import ProtocolError
 from agent.realtime.problems import ProtocolError
 from agent.turn import TurnMachine
 from agent.turn_state import Step

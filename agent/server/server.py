@@ -54,8 +54,8 @@ class Endpoint(Protocol):
         """Whether a websocket may be opened, its host and origin apart."""
         ...
 
-    async def talk(self, connection: Connection) -> None:
-        """Talks until either side closes."""
+    async def talk(self, connection: Connection) -> str:
+        """Talks until either side closes. Gives an account of it, for the log."""
         ...
 
     async def drain(self) -> None:
@@ -213,13 +213,15 @@ class Server:
         name = f"{connection.id.hex[:8]} {_client(connection)}"
         began = time.monotonic()
         _log.info("%s connected to %s; %d open", name, path, len(self.gate.open))
+        account = "broken off"
         try:
-            await self._endpoints[path].talk(connection)
+            account = await self._endpoints[path].talk(connection)
         except ConnectionClosed:
             pass
         finally:
-            seconds, code = time.monotonic() - began, connection.close_code or connection.protocol.close_code
-            _log.info("%s gone (%s) after %.1f s; %d open", name, code or "cut", seconds, len(self.gate.open))
+            seconds, still = time.monotonic() - began, len(self.gate.open - {connection})
+            code = connection.close_code or "cut"
+            _log.info("%s gone (%s) after %.1f s: %s; %d open", name, code, seconds, account, still)
 
 
 def busy(reason: str, message: str) -> Refusal:

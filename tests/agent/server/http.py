@@ -66,7 +66,6 @@ class Echo:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self.talking = 0
 
     def admits(self, connection: Connection, request: Request) -> Refusal | None:
         """As the real one."""
@@ -75,14 +74,11 @@ class Echo:
             return busy("capacity", "full")
         return refusal
 
-    async def talk(self, connection: Connection) -> None:
+    async def talk(self, connection: Connection) -> str:
         """Says everything again."""
-        self.talking += 1
-        try:
-            async for message in connection:
-                await connection.send(message)
-        finally:
-            self.talking -= 1
+        async for message in connection:
+            await connection.send(message)
+        return "echoed"
 
     async def drain(self) -> None:
         """Nothing is ever under way."""

@@ -1,0 +1,258 @@
+"""Conversations: the endpoint of `/v1/realtime`: which session a connection talks with, and for how long.
+
+Each session is a task here; each connection is a visit to one. A session that its client asked to be resumable goes
+on for a while when the visit is over, and after that waits in the store; every other ends with its visit.
+"""
+
+import asyncio
+import logging
+import secrets
+from types import TracebackType
+from typing import Self
+
+from websockets.http11 import Request
+
+from agent.errors import StoreError, exit_code, one_line
+from agent.input_log import LogFormatError
+from agent.live import House, LiveSession
+from agent.outbox import Farewell, Outbox
+from agent.realtime.session_object import ResumeRequest
+from agent.server.access import Access, Refusal
+from agent.server.defaults import session_defaults
+from agent.server.gate import Connection, Gate
+from agent.server.server import RESTART, busy
+from agent.server.visit import Visit
+from agent.store import SessionStore, new_token
+
+TAKEN_OVER = Farewell(4001, "the session goes on in another connection", "taken-over")
+FAILED = Farewell(1011, "a fault in the server ended the session", "failed")
+RESTARTS = Farewell(RESTART, "the server restarts; connect again", "drain")
+_PRUNE_EVERY_S = 600.0
+_log = logging.getLogger(__name__)
+
+
+class Conversations:
+    """Every session of this server. An async context manager: leaving it ends them."""
+
+    def __init__(self, house: House, access: Access, gate: Gate) -> None:
+        self._house = house
+        self._access = access
+        self._gate = gate
+        self._group = asyncio.TaskGroup()
+        self._numbers = 0
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._sessions: dict[str, LiveSession] = {}
+        self._visits: dict[str, Visit] = {}
+        """By session"""
+        self._away: dict[str, asyncio.TimerHandle] = {}
+        """Sessions without a visit, the longest left first, and what will end them"""
+        self._coming_back = asyncio.Lock()
+        self._draining: Farewell | None = None
+        watch = house.telemetry.watch
+        watch("noema_open_sessions", "Sessions in memory", lambda: len(self._sessions))
+        watch("noema_detached_sessions", "Of these, those whose client is away", lambda: len(self._away))
+        watch("noema_model_queue_length", "Requests that wait for the model", lambda: house.there.worker.waiting)
+
+    async def __aenter__(self) -> Self:
+        """Takes visits from here on."""
+        await self._group.__aenter__()
+        if self._house.store is not None:
+            self._pruning = self._group.create_task(self._prune(), name="prune")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends every session."""
+        for timer in self._away.values():
+            timer.cancel()
+        for task in self._running.values():
+            task.cancel()
+        if self._house.store is not None:
+            self._pruning.cancel()
+        await self._group.__aexit__(None, None, None)
+
+    # As an endpoint
+
+    def admits(self, connection: Connection, request: Request) -> Refusal | None:
+        """Whoever shows the token, as long as there are seats."""
+        refusal = self._access.secret(request.headers)
+        if refusal is None and not self._gate.seat(connection):
+            return busy("capacity", "Every seat is taken; try again in a few seconds.\n")
+        return refusal
+
+    async def talk(self, connection: Connection) -> str:
+        """One visit. Gives an account of it."""
+        config = self._house.config
+        session = self._begin()
+        outbox = Outbox(config.outbox_bytes)
+        visit = Visit(connection, outbox, session, config, self._house.telemetry, self._take_up)
+        self._visits[session.session_id] = visit
+        session.connect(outbox)
+        if self._draining is not None:  # it came in at the last moment
+            outbox.close(self._draining)
+        try:
+            await visit.run()
+        finally:
+            self._left(visit)
+        await visit.part()
+        return visit.account
+
+    async def drain(self, limit_s: float | None = None, farewell: Farewell = RESTARTS) -> None:
+        """Lets replies under way finish, for at most `drain_s`, and closes every visit. May be cancelled."""
+        self._draining = farewell
+        await asyncio.gather(*(self._part(session, limit_s) for session in list(self._sessions.values())))
+
+    async def _part(self, session: LiveSession, limit_s: float | None) -> None:
+        visit = self._visits.get(session.session_id)
+        try:
+            async with asyncio.timeout(self._house.config.drain_s if limit_s is None else limit_s):
+                await session.finish()
+        except TimeoutError:
+            _log.warning("%s: its reply is cut off by the end of the server", session.session_id)
+        if visit is not None and self._draining is not None:
+            visit.outbox.close(self._draining)
+            try:
+                async with asyncio.timeout(self._house.config.close_s):
+                    await visit.over.wait()
+            except TimeoutError:
+                visit.outbox.break_off(self._draining)
+
+    # Sessions
+
+    def _begin(self) -> LiveSession:
+        token = new_token()
+        defaults = session_defaults(self._house.there, token if self._house.store is not None else None)
+        session = LiveSession.begin(self._house, self._number(), defaults, f"sess_{secrets.token_hex(12)}", token)
+        self._house.telemetry.sessions.inc()
+        self._start(session)
+        return session
+
+    def _number(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+    def _start(self, session: LiveSession) -> None:
+        self._sessions[session.session_id] = session
+        task = self._group.create_task(self._run(session), name=session.session_id)
+        self._running[session.session_id] = task
+
+    async def _run(self, session: LiveSession) -> None:
+        """One session, from its beginning to its end: the boundary at which a fault stops."""
+        farewell = RESTARTS
+        try:
+            await session.run()
+        except Exception as error:  # noqa: BLE001 - one session must not end the others
+            _log.error("%s failed: %s", session.session_id, one_line(error), exc_info=exit_code(error) is None)
+            farewell = FAILED
+        finally:
+            self._forget(session)
+            visit = self._visits.get(session.session_id)
+            if visit is not None:
+                visit.outbox.close(farewell)
+
+    def _forget(self, session: LiveSession) -> None:
+        del self._sessions[session.session_id], self._running[session.session_id]
+        timer = self._away.pop(session.session_id, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _end(self, session: LiveSession) -> None:
+        task = self._running.get(session.session_id)
+        if task is not None:
+            task.cancel()
+
+    def _left(self, visit: Visit) -> None:
+        """A visit is over: its session waits, if it is kept."""
+        session = visit.session
+        if self._visits.get(session.session_id) is visit:
+            del self._visits[session.session_id]
+            session.disconnect()
+            if not session.is_kept:
+                self._end(session)
+            else:
+                self._let_wait(session)
+        visit.over.set()
+
+    def _let_wait(self, session: LiveSession) -> None:
+        """Its client may come back soon; later it finds the session in the store."""
+        config = self._house.config
+        if session.session_id not in self._sessions:
+            return
+        loop = asyncio.get_running_loop()
+        self._away[session.session_id] = loop.call_later(config.detached_s, self._end, session)
+        for session_id in list(self._away)[: max(0, len(self._away) - config.max_detached)]:
+            self._away.pop(session_id).cancel()
+            self._end(self._sessions[session_id])
+
+    # Coming back
+
+    async def _take_up(self, visit: Visit, request: ResumeRequest) -> bool:
+        """A visit goes on with the session that a token opens, instead of the one that was made for it.
+
+        False: there is none, or it cannot go on from there. Cancelling is safe.
+        """
+        if self._house.store is None or self._draining is not None:
+            return False
+        async with self._coming_back:
+            try:
+                session = await self._find(self._house.store, request.token)
+                if session is None or session is visit.session:
+                    return False
+                await self._make_room(session)
+                try:
+                    await session.reconnect(visit.outbox, request.after_event)
+                except BaseException:
+                    self._let_wait(session)
+                    raise
+            except (StoreError, LogFormatError) as error:
+                _log.info("a session is not taken up: %s", one_line(error))
+                return False
+            fresh, visit.session = visit.session, session
+            del self._visits[fresh.session_id]
+            fresh.disconnect()
+            self._end(fresh)
+            self._visits[session.session_id] = visit
+            self._house.telemetry.resumed.inc()
+            return True
+
+    async def _find(self, store: SessionStore, token: str) -> LiveSession | None:
+        session_id = await store.find(token)
+        if session_id is None:
+            return None
+        running = self._sessions.get(session_id)
+        if running is not None and running.is_kept:
+            return running
+        if running is not None:
+            return None
+        stored = await store.load(session_id)
+        if stored is None:
+            return None
+        session = LiveSession.bring_back(self._house, self._number(), stored, token)
+        self._start(session)
+        return session
+
+    async def _make_room(self, session: LiveSession) -> None:
+        """Whoever talked with it before, perhaps over a connection that nobody has noticed to be dead, is parted."""
+        before = self._visits.get(session.session_id)
+        if before is not None:
+            before.outbox.break_off(TAKEN_OVER)
+            await before.over.wait()
+        timer = self._away.pop(session.session_id, None)
+        if timer is not None:
+            timer.cancel()
+
+    async def _prune(self) -> None:
+        """Forgets what has waited in the store for too long, until cancelled."""
+        config, store = self._house.config, self._house.store
+        assert store is not None, "else there is nothing to prune"
+        while True:
+            try:
+                await store.touch(list(self._sessions))
+                gone = await store.prune(config.keep_s, config.store_bytes)
+            except StoreError as error:
+                _log.warning("old sessions stay in the store: %s", one_line(error))
+            else:
+                if gone:
+                    _log.info("%d sessions that nobody came back to are forgotten", len(gone))
+            await asyncio.sleep(_PRUNE_EVERY_S)
