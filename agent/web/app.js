@@ -1,0 +1,193 @@
+// App: the page's parts, put together. `globalThis.noema` holds them, for tests and for the curious.
+
+import { Captions } from "./captions.js";
+import { ConceptPath } from "./concept_path.js";
+import { statusOf } from "./floor.js";
+import { ListenersPanel } from "./listeners_panel.js";
+import { Live } from "./live.js";
+import { session as memory, takeFragment } from "./memory.js";
+import { Microphone, troubleWith } from "./microphone.js";
+import { Notices } from "./notices.js";
+import { Settings } from "./settings.js";
+import { unlockSound } from "./sound.js";
+import { Speaker } from "./speaker.js";
+import { Strip } from "./strip.js";
+import { bindTalkKeys } from "./talk_keys.js";
+import { connectionText, refusal } from "./wording.js";
+
+const KEEP_MS = 1000;
+const at = (id) => document.getElementById(id);
+
+const fragment = takeFragment();
+const token = fragment.token ?? memory.get("token");
+memory.set("token", token);
+const url = new URL("v1/realtime", location.href);
+url.protocol = url.protocol.replace("http", "ws");
+
+const settings = new Settings(at("settings"), [...document.querySelectorAll("input[name=mode]")]);
+const speaker = new Speaker();
+const microphone = new Microphone();
+const live = new Live({ url: url.href, token, settings, speaker, kept: memory.get("conversation") });
+const captions = new Captions(at("captions"));
+const notices = new Notices(at("notice"));
+const strip = new Strip(at("strip"), at("meter"), () => speaker.level());
+const listeners = new ListenersPanel(at("listeners-panel"), at("listeners"), (open) => settings.setListeners(open));
+const path = new ConceptPath({ picture: at("picture"), card: at("card"), list: at("path-list") }, tell);
+let opening = false;
+let changed = false;
+
+/** What is known of a point. @param {import("./concepts.js").Point} point */
+function tell(point) {
+  const line = live.conversation.find(point.item);
+  const reply = point.role === "user" ? live.conversation.replyTo(line) : line;
+  const marks = line?.marks ?? [];
+  const [begin, end] = [marks[point.index]?.from, marks[point.index + 1]?.from];
+  const text = (line?.text ?? "").slice(begin, end).trim();
+  const { latency = null, speculated = false } = reply ?? {};
+  return { who: point.role === "user" ? "You" : "Noema", text, latency, speculated };
+}
+
+// The session
+
+live.addEventListener("state", ({ detail }) => {
+  at("connection").dataset.state = detail.state;
+  at("connection").querySelector("[data-part=text]").textContent = connectionText(detail);
+  at("retry").hidden = !["waiting", "elsewhere"].includes(detail.state);
+  if (detail.reason === "refused") notices.show("connection", ...refusal());
+  if (detail.state === "open") notices.clear("connection");
+  else strip.judge(null);
+  show();
+});
+live.addEventListener("session", ({ detail }) => {
+  settings.show(detail);
+  at("recording").hidden = !detail.noema.recording;
+  listeners.show(detail.noema.listeners);
+});
+live.addEventListener("lost", () => {
+  notices.show("lost", "The server no longer has this conversation: a new one has begun.", [
+    "What was said stays here to read, but Noema does not remember it.",
+  ]);
+});
+live.addEventListener("line", ({ detail }) => {
+  captions.show(detail, live.conversation.lines);
+  path.refresh();
+  changed = true;
+});
+live.addEventListener("heard", ({ detail }) => captions.show(detail, live.conversation.lines));
+live.addEventListener("lines", () => {
+  captions.showAll(live.conversation.lines);
+  draw();
+});
+live.addEventListener("concepts", draw);
+live.addEventListener("meter", ({ detail }) => strip.judge(microphone.open ? detail.probability : null));
+live.addEventListener("listeners", ({ detail }) => listeners.showCounts(detail));
+live.addEventListener("warning", ({ detail }) => notices.show("warning", detail));
+live.addEventListener("tooShort", () => notices.show("short", "Hold it for as long as you speak."));
+live.addEventListener("floor", show);
+
+function draw() {
+  path.show(live.concepts.points, live.concepts.explained);
+  at("explained").textContent = live.concepts.points.length ? `${Math.round(live.concepts.explained * 100)} %` : "—";
+  changed = true;
+}
+
+function show() {
+  const now = {
+    connection: live.connection.state.state,
+    microphone: opening ? "opening" : microphone.open ? "on" : "off",
+    mode: settings.values.mode,
+    held: live.talk.held,
+    playing: speaker.queued > 0,
+    floor: live.floor,
+  };
+  const { name, text } = statusOf(now);
+  const status = at("status");
+  if (status.textContent !== text) status.textContent = text;
+  Object.assign(document.body.dataset, { status: name, microphone: now.microphone });
+  at("stop").disabled = !now.playing && !now.floor.response;
+  const button = at("microphone");
+  const hold = now.mode === "hold" && now.microphone === "on";
+  button.setAttribute("aria-pressed", hold ? now.held : now.microphone === "on");
+  button.querySelector("[data-part=name]").textContent = hold ? "Hold to talk" : "Microphone";
+  at("off").hidden = !hold;
+  if (now.playing) strip.run();
+}
+
+// The microphone
+
+async function openMicrophone() {
+  opening = true;
+  show();
+  try {
+    await microphone.start();
+    notices.clear("microphone");
+    notices.clear("sound");
+  } catch (error) {
+    microphone.stop();
+    complain(error.name);
+  }
+  opening = false;
+  show();
+}
+
+function closeMicrophone() {
+  live.talk.drop();
+  microphone.stop();
+  strip.judge(null);
+  show();
+}
+
+function complain(name) {
+  const { title, steps } = troubleWith(name, { host: location.hostname, port: location.port });
+  notices.show("microphone", title, steps);
+}
+
+microphone.addEventListener("piece", ({ detail }) => {
+  strip.hear(detail.level);
+  live.talk.hear(detail.audio);
+});
+microphone.addEventListener("lost", () => {
+  closeMicrophone();
+  complain("lost");
+});
+microphone.addEventListener("silent", () => complain("silent"));
+
+// What the user does
+
+bindTalkKeys(at("microphone"), {
+  holding: () => settings.values.mode === "hold" && microphone.open,
+  toggle: () => (microphone.open ? closeMicrophone() : openMicrophone()),
+  hold: () => live.hold(),
+  release: () => live.release(),
+  interrupt: () => live.interrupt(),
+  byHand: () => settings.values.mode === "hold",
+});
+at("off").addEventListener("click", closeMicrophone);
+at("stop").addEventListener("click", () => live.interrupt());
+at("retry").addEventListener("click", () => live.connection.connect());
+at("anew").addEventListener("click", () => live.anew());
+at("typing").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const text = at("words").value.trim();
+  if (!text) return;
+  at("words").value = "";
+  live.say(text);
+});
+unlockSound(() => notices.clear("sound"));
+speaker.addEventListener("locked", () => notices.show("sound", "Press any key, or tap anywhere, to hear Noema."));
+
+// What outlives the page
+
+function keep() {
+  if (changed || live.connection.resume) memory.set("conversation", live.keep());
+  changed = false;
+}
+addEventListener("pagehide", keep);
+setInterval(() => changed && keep(), KEEP_MS);
+
+captions.showAll(live.conversation.lines);
+draw();
+show();
+live.connection.connect();
+
+globalThis.noema = { live, speaker, microphone, settings, path };

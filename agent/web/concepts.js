@@ -1,0 +1,79 @@
+// Concepts: every sentence's concept so far, and its place in the plane. Pure: `concept_path.js` draws it.
+
+import { float16ToFloat, fromBase64 } from "./base64.js";
+import { aligned, cosine, plane } from "./pca.js";
+
+const KEPT = 160;
+export const PLANE_OF = 64; // the latest ones say which plane is looked at
+
+/**
+ * @typedef {object} Point
+ * @property {string} key
+ * @property {string} item whose sentence it is
+ * @property {"user"|"assistant"} role
+ * @property {number} index of the sentence within the item
+ * @property {string} language
+ * @property {Float32Array} vector
+ * @property {number} x
+ * @property {number} y
+ * @property {boolean} placed it has been in the picture before
+ * @property {number|null} nearness cosine to the concept before
+ */
+
+export class Concepts {
+  /** @type {Point[]} */
+  points = [];
+  explained = 1;
+  #events = [];
+
+  /** @param {object} event noema.concepts */
+  add(event) {
+    const values = float16ToFloat(fromBase64(event.concepts));
+    for (let n = 0; n < event.count; n++) {
+      const key = `${event.item_id}:${event.index + n}`;
+      if (this.points.some((point) => point.key === key)) continue;
+      const vector = values.subarray(n * event.dim, (n + 1) * event.dim);
+      const before = this.points.at(-1);
+      const nearness = before?.vector.length === event.dim ? cosine(before.vector, vector) : null;
+      const { item_id: item, role, language } = event;
+      this.points.push({ key, item, role, index: event.index + n, language, vector, x: 0, y: 0, placed: false, nearness });
+    }
+    this.#events.push(event);
+    this.#bound();
+    this.#arrange();
+  }
+
+  /** The items that are no more part of the conversation. */
+  remove(item) {
+    this.points = this.points.filter((point) => point.item !== item);
+    this.#events = this.#events.filter((event) => event.item_id !== item);
+    this.#arrange();
+  }
+
+  toJSON() {
+    return this.#events;
+  }
+
+  static fromJSON(events) {
+    const concepts = new Concepts();
+    for (const event of events) concepts.add(event);
+    return concepts;
+  }
+
+  #bound() {
+    this.points = this.points.slice(-KEPT);
+    const items = new Set(this.points.map((point) => point.item));
+    this.#events = this.#events.filter((event) => items.has(event.item_id));
+  }
+
+  #arrange() {
+    if (!this.points.length) return;
+    const { place, explained } = plane(this.points.slice(-PLANE_OF).map((point) => point.vector));
+    this.explained = explained;
+    const placed = this.points.filter((point) => point.placed);
+    const fresh = this.points.filter((point) => !point.placed);
+    const order = [...placed, ...fresh];
+    const places = aligned(order.map((point) => place(point.vector)), placed.map(({ x, y }) => [x, y]));
+    order.forEach((point, n) => Object.assign(point, { x: places[n][0], y: places[n][1], placed: true }));
+  }
+}

@@ -1,0 +1,227 @@
+// Live: one conversation with the server, without its looks. What the user does goes in; events for the page come out.
+
+import { Concepts } from "./concepts.js";
+import { Connection } from "./connection.js";
+import { Conversation } from "./conversation.js";
+import { Floor } from "./floor.js";
+import { Hearing } from "./hearing.js";
+import { ResumeQueue } from "./resume_queue.js";
+import { sessionOf } from "./settings.js";
+import { Talk } from "./talk.js";
+
+const PLAYBACK_MS = 200;
+const FORGIVEN = ["response_cancel_not_active", "input_audio_buffer_commit_empty", "conversation_already_has_active_response"];
+
+/**
+ * Events: `state` (of the connection), `session` (as it holds), `line` (a changed line), `heard` (more of a
+ * line's sound), `lines` (all are others now), `concepts`, `floor`, `meter`, `listeners`, `warning` (a sentence), `lost`, `tooShort`.
+ */
+export class Live extends EventTarget {
+  #playbackAt = 0;
+  #catchUp = null; // id of the last event that an earlier page has dealt with
+
+  /**
+   * @param {object} how
+   * @param {string} how.url
+   * @param {string|null} how.token
+   * @param {import("./settings.js").Settings} how.settings
+   * @param {import("./speaker.js").Speaker} how.speaker
+   * @param {ReturnType<Live["keep"]>|null} how.kept by an earlier page
+   */
+  constructor({ url, token, settings, speaker, kept }) {
+    super();
+    this.settings = settings;
+    this.speaker = speaker;
+    this.conversation = Conversation.fromJSON(kept?.lines ?? []);
+    this.concepts = Concepts.fromJSON(kept?.concepts ?? []);
+    this.hearing = Hearing.goingOn(kept?.unheard ?? null);
+    this.floor = Object.assign(new Floor(), kept?.floor);
+    this.#catchUp = kept?.resume && kept.seen !== kept.resume.after ? kept.seen : null;
+    this.connection = new Connection({
+      url,
+      token,
+      queue: kept ? ResumeQueue.fromJSON(kept.queue) : new ResumeQueue(),
+      resume: kept?.resume ?? null,
+      opening: () => this.#update({ resume: true }),
+    });
+    this.talk = new Talk({
+      audio: (piece) => this.connection.sendAudio(piece),
+      event: (event) => this.#send(event),
+      tooShort: () => this.#tell("tooShort"),
+    });
+    this.talk.mode = settings.values.mode;
+    this.connection.addEventListener("message", ({ detail }) => this.#receive(detail));
+    this.connection.addEventListener("state", ({ detail }) => this.#tell("state", detail));
+    this.connection.addEventListener("lost", () => this.#lose());
+    speaker.addEventListener("position", ({ detail }) => this.#heard(detail));
+    settings.addEventListener("change", () => this.#settle());
+  }
+
+  /** A typed sentence: what is being said gives way to it. @param {string} text */
+  async say(text) {
+    await this.interrupt();
+    const content = [{ type: "input_text", text }];
+    this.#send({ type: "conversation.item.create", item: { type: "message", role: "user", content } });
+    this.#send({ type: "response.create" });
+  }
+
+  /** The user wants silence, or the floor. */
+  async interrupt() {
+    const { response, item } = this.floor;
+    if (response) {
+      this.#send({ type: "response.cancel" });
+      if (item) this.hearing.silence(item);
+    }
+    await this.#hush();
+  }
+
+  hold() {
+    this.interrupt();
+    this.talk.hold();
+    this.#tell("floor");
+  }
+
+  release() {
+    this.talk.release();
+    this.#tell("floor");
+  }
+
+  /** Everything from the beginning, in a session of its own. */
+  async anew() {
+    this.hearing.silence();
+    await this.speaker.clear();
+    this.#forget();
+    this.conversation = new Conversation();
+    this.concepts = new Concepts();
+    this.#tell("lines");
+    this.connection.startAnew();
+  }
+
+  /** What a page that is loaded again needs, as JSON. */
+  keep() {
+    const unheard = this.hearing.unheard((item) => this.conversation.find(item)?.heardMs ?? 0);
+    const { resume, queue } = this.connection;
+    return {
+      resume: resume && { ...resume, after: unheard?.event ?? resume.after },
+      seen: this.#catchUp ?? resume?.after ?? null,
+      unheard,
+      queue,
+      lines: this.conversation,
+      concepts: this.concepts,
+      floor: { response: this.floor.response, item: this.floor.item },
+    };
+  }
+
+  #receive(event) {
+    if (this.#catchUp) {
+      // Drawn by the page before; only its sound is missing.
+      if (event.type === "response.output_audio.delta") this.#sound(event);
+      if (event.type === "noema.resumed") this.#tell("session", event.session);
+      if (event.event_id === this.#catchUp) this.#catchUp = null;
+      return;
+    }
+    this.floor.take(event);
+    const line = this.conversation.take(event);
+    if (line) this.#tell("line", line);
+    this.#act(event);
+    this.#tell("floor");
+  }
+
+  #act(event) {
+    switch (event.type) {
+      case "session.updated":
+      case "noema.resumed":
+        if (event.session.noema) this.#tell("session", event.session);
+        break;
+      case "input_audio_buffer.speech_started":
+        this.#hush();
+        break;
+      case "response.output_audio.delta":
+        this.#sound(event);
+        break;
+      case "conversation.item.deleted":
+        this.concepts.remove(event.item_id);
+        this.#tell("lines");
+        break;
+      case "noema.concepts":
+        this.concepts.add(event);
+        this.#tell("concepts");
+        break;
+      case "noema.meter":
+        this.#tell("meter", event);
+        break;
+      case "noema.listeners":
+        this.#tell("listeners", event.count);
+        break;
+      case "noema.warning":
+        this.#tell("warning", event.message);
+        break;
+      case "error":
+        if (!FORGIVEN.includes(event.error.code)) this.#tell("warning", event.error.message);
+        break;
+    }
+  }
+
+  #sound(event) {
+    const samples = this.hearing.take(event, this.connection.resume?.after ?? null);
+    if (samples) this.speaker.play(event.item_id, samples);
+  }
+
+  /** Playback falls silent, and the server learns what was heard of everything that waited. */
+  async #hush() {
+    const waited = this.hearing.silence();
+    const { item: sounding, ms } = await this.speaker.clear();
+    const items = [...waited.keys()];
+    for (const item of items.slice(Math.max(0, items.indexOf(sounding)))) {
+      const heard = item === sounding ? Math.round(this.hearing.heard(item, ms)) : 0;
+      if (heard >= Math.floor(waited.get(item))) continue; // it had just ended
+      this.conversation.hear(item, heard);
+      this.#send({ type: "conversation.item.truncate", item_id: item, content_index: 0, audio_end_ms: heard });
+    }
+  }
+
+  #heard({ item, ms, playing }) {
+    const heard = Math.round(this.hearing.heard(item, ms));
+    const line = this.conversation.hear(item, heard);
+    if (line) this.#tell("heard", line);
+    const now = performance.now();
+    if (!playing || now - this.#playbackAt >= PLAYBACK_MS) {
+      this.#playbackAt = now;
+      this.#send({ type: "noema.playback", item_id: item, audio_ms: heard });
+    }
+    this.#tell("floor");
+  }
+
+  #settle() {
+    if (this.talk.mode !== this.settings.values.mode) this.talk.mode = this.settings.values.mode;
+    this.#send(this.#update());
+  }
+
+  #update(more = {}) {
+    const session = sessionOf(this.settings.values);
+    return { type: "session.update", session: { ...session, noema: { ...session.noema, ...more } } };
+  }
+
+  #send(event) {
+    this.connection.send(event);
+    if (event.type === "response.create") {
+      this.floor.thinking = true;
+      this.#tell("floor");
+    }
+  }
+
+  #lose() {
+    this.#forget();
+    this.#tell("lost");
+  }
+
+  #forget() {
+    this.#catchUp = null;
+    this.hearing = new Hearing();
+    this.floor = new Floor();
+  }
+
+  #tell(type, detail = null) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}

@@ -1,0 +1,87 @@
+// Speaker: plays replies, says how much of each has been heard, and falls silent at once.
+
+import { openSound } from "./sound.js";
+
+const RATE = 24_000;
+
+const PATIENCE_MS = 500;
+
+/**
+ * Events: `position` {item, ms: of this item heard, playing: whether more waits}; `locked`: there is something to hear,
+ * and the browser wants a gesture first.
+ */
+export class Speaker extends EventTarget {
+  #context = null;
+  #node = null;
+  #analyser = null;
+  #cleared = [];
+  #opening = null;
+  #queued = 0;
+  #clears = 0;
+  #patience = 0;
+  #last = { item: null, ms: 0 };
+
+  /** Samples that wait to sound. */
+  get queued() {
+    return this.#queued;
+  }
+
+  /** False while the browser waits for a gesture. */
+  get sounding() {
+    return this.#context?.state === "running";
+  }
+
+  /** @param {string} item whose sound it is @param {Float32Array} samples at 24 kHz */
+  async play(item, samples) {
+    this.#queued += samples.length;
+    const clears = this.#clears;
+    await this.#open();
+    if (clears !== this.#clears) return; // cut short before it could begin
+    this.#node.port.postMessage({ play: samples, item }, [samples.buffer]);
+    if (!this.sounding) this.#expectSound();
+  }
+
+  #expectSound() {
+    clearTimeout(this.#patience); // a context takes a moment to begin
+    this.#patience = setTimeout(() => this.sounding || this.dispatchEvent(new Event("locked")), PATIENCE_MS);
+  }
+
+  /** Silence now. @returns {Promise<{item: string|null, ms: number, playing: boolean}>} what had been heard of what sounded */
+  async clear() {
+    this.#clears++;
+    const playing = this.#queued > 0;
+    this.#queued = 0;
+    this.#node?.port.postMessage({ clear: true });
+    if (!this.sounding) return { ...this.#last, playing }; // the audio thread sleeps, and will find the message later
+    return new Promise((resolve) => this.#cleared.push(resolve));
+  }
+
+  /** How loud it is at this moment, root mean square 0..1: what the page draws, and what a test listens to. */
+  level() {
+    if (!this.#analyser) return 0;
+    const samples = new Float32Array(this.#analyser.fftSize);
+    this.#analyser.getFloatTimeDomainData(samples);
+    return Math.sqrt(samples.reduce((sum, sample) => sum + sample * sample, 0) / samples.length);
+  }
+
+  #open() {
+    this.#opening ??= (async () => {
+      this.#context = await openSound();
+      this.#node = new AudioWorkletNode(this.#context, "playback", { numberOfInputs: 0, outputChannelCount: [1] });
+      this.#node.port.onmessage = ({ data }) => this.#report(data);
+      this.#analyser = this.#context.createAnalyser();
+      this.#node.connect(this.#analyser).connect(this.#context.destination);
+    })();
+    return this.#opening;
+  }
+
+  #report({ item, heard, queued, cleared }) {
+    // What was given to the device sounds a little later; what has ended has been heard, or will be in a moment.
+    const late = queued ? RATE * ((this.#context.outputLatency || 0) + (this.#context.baseLatency || 0)) : 0;
+    const position = { item, ms: Math.max(0, Math.round(((heard - late) / RATE) * 1000)), playing: queued > 0 };
+    this.#last = { item, ms: position.ms };
+    this.#queued = cleared ? 0 : queued;
+    if (cleared) this.#cleared.shift()?.(position);
+    else this.dispatchEvent(new CustomEvent("position", { detail: position }));
+  }
+}

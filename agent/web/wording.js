@@ -1,0 +1,39 @@
+// Wording: what the page says about its connection. Pure.
+
+const CUT = {
+  restart: "The server restarts; reconnecting…",
+  full: "The server is full; trying again…",
+  unreachable: "The server cannot be reached; trying again…",
+  refused: "Not let in; trying again…",
+  cut: "Cut off; reconnecting…",
+};
+
+/** @param {{state: string, reason: string|null}} connection */
+export function connectionText({ state, reason }) {
+  if (state === "open") return "Connected";
+  if (state === "connecting") return "Connecting…";
+  if (state === "elsewhere") return "This conversation goes on in another window";
+  if (state === "closed") return "Closed";
+  return CUT[reason] ?? `Cut off: ${reason}; reconnecting…`;
+}
+
+/** @returns {[string, string[]]} */
+export function refusal() {
+  return [
+    "The server answers, but does not let this page in.",
+    [
+      "It may be full: then this page gets in by itself as soon as there is room.",
+      "Or the link is not the right one: open the one with #token=… that “noema serve” printed when it started.",
+    ],
+  ];
+}
+
+/** @param {{state: string, reason: string|null}} connection of a listener */
+export function listeningText({ state, reason }) {
+  if (state === "open") return "Listening";
+  if (state === "closed" && reason === "over") return "The conversation is over";
+  if (state === "closed" && reason === "nothing") return "This address is not complete: scan the code again";
+  if (state === "closed") return reason ?? "Closed";
+  if (reason === "refused") return "Nobody speaks at this link now; trying again…";
+  return connectionText({ state, reason });
+}
