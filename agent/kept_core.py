@@ -9,6 +9,7 @@ The core is a function of its items. So a stored message needs the items that le
 stored beyond that lead to the messages that are still to be given, once more, when they are taken again.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -48,15 +49,18 @@ class Outstanding:
 class KeptCore:
     """A core that can be brought back."""
 
-    def __init__(self, core: "Core", client_text: Callable[[Any], str]) -> None:
+    def __init__(self, core: "Core", client_text: Callable[[Any], str], secret: str = "") -> None:
         """Wraps a core that has taken nothing yet.
 
         Args:
             core: made of plain data.
             client_text: what the client sends between frames, as the text it came as.
+            secret: what opens the session, ASCII. The core may know and say it; something else is stored in its place.
         """
         self._core = core
         self._client_text = client_text
+        self._secret = secret
+        self._mask = _mask(secret)
         self._open: dict[int, Outstanding] = {}
         self._heard_sample: int | None = None
         self._given = 0
@@ -110,6 +114,10 @@ class KeptCore:
             self._note_step(step)
         return steps
 
+    def unmasked(self, text: str) -> str:
+        """A message as it was before it was stored."""
+        return text.replace(self._mask, self._secret) if self._secret else text
+
     def begin(self) -> None:
         """From here on, everything is kept."""
         self._keeping = True
@@ -131,21 +139,28 @@ class KeptCore:
         """
         assert self._keeping, "nothing is noted unless it is to be kept"
         due = (self._turn_ended and not self._open) or self._bytes >= CHECKPOINT_BYTES
+        masked = tuple((number, self._masked(text)) for number, text in messages)
         self._delivered += core_messages
         if due and self._delivered == self._given:
             self._freeze()
         checkpoint = self._checkpoint
         if checkpoint is not None and checkpoint.messages > self._delivered:
             # Older messages are still on their way: nothing can be resumed before they are stored.
-            return Batch((), tuple(messages), position, self._delivered)
+            return Batch((), masked, position, self._delivered)
         rows, self._items, self._checkpoint = tuple(to_rows(self._items)), [], None
         self._bytes += sum(row.size for row in rows)
-        return Batch(rows, tuple(messages), position, self._delivered, checkpoint)
+        return Batch(rows, masked, position, self._delivered, checkpoint)
 
     def _freeze(self) -> None:
-        self._checkpoint = Checkpoint(freeze((self._core, self._open, self._heard_sample)), self._given)
+        state = freeze((self._core, self._open, self._heard_sample))
+        if self._secret:  # of the same length, so that the state stays what it is
+            state = state.replace(self._secret.encode(), self._mask.encode())
+        self._checkpoint = Checkpoint(state, self._given)
         self._items = []
         self._bytes, self._turn_ended = 0, False
+
+    def _masked(self, text: str) -> str:
+        return text.replace(self._secret, self._mask) if self._secret else text
 
     def _note_result(self, item: Result) -> None:
         outstanding = self._open.get(item.request)
@@ -185,7 +200,7 @@ class Restoration:
 
 
 def restored(
-    stored: StoredSession, client_event: Callable[[str], Any], client_text: Callable[[Any], str]
+    stored: StoredSession, client_event: Callable[[str], Any], client_text: Callable[[Any], str], secret: str = ""
 ) -> Restoration:
     """Brings a session back.
 
@@ -193,13 +208,17 @@ def restored(
         stored: what the store holds.
         client_event: the inverse of `client_text`.
         client_text: as `KeptCore` takes it.
+        secret: as `KeptCore` took it.
 
     Raises:
         StoreError: another version kept it, or it is damaged.
         LogFormatError: it is damaged.
     """
-    core, outstanding, heard_sample = thaw(stored.checkpoint.state)
-    kept = KeptCore(core, client_text)
+    state = stored.checkpoint.state
+    if secret:
+        state = state.replace(_mask(secret).encode(), secret.encode())
+    core, outstanding, heard_sample = thaw(state)
+    kept = KeptCore(core, client_text, secret)
     kept._open, kept._heard_sample, kept._given = outstanding, heard_sample, stored.checkpoint.messages
     steps: list[Step] = []
     for item in from_rows(stored.rows):
@@ -212,3 +231,8 @@ def restored(
     if not 0 <= unsent <= len(messages):
         raise StoreError(f"session {stored.session_id} is damaged: {unsent} of {len(messages)} messages were not sent")
     return Restoration(kept, steps, messages[len(messages) - unsent :])
+
+
+def _mask(secret: str) -> str:
+    """As long as the secret, and nothing that anybody would say."""
+    return hashlib.sha256(b"masked " + secret.encode("ascii")).hexdigest()[: len(secret)]

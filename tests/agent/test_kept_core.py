@@ -11,20 +11,16 @@ from hypothesis import strategies as st
 
 from agent import core_state
 from agent.errors import StoreError
-from agent.inputs import (
-    AudioInput,
-    Input,
-    InputEnded,
-    Speak,
-    TypedText,
-    Voiced,
-)
+from agent.inputs import AudioInput, Input, InputEnded, Speak, TypedText, Voiced
 from agent.kept_core import CHECKPOINT_BYTES, KeptCore, restored
+from agent.store import new_token
 from agent.store_database import StoreDatabase, StoreLimits, open_database
+from agent.stored_session import ClientPosition, StoredSession
 from agent.turn import TurnMachine
 from agent.turn_options import TurnOptions
 from agent.turn_state import Step
 from tests.agent.cut_talk import Delivery, Talk, check_goes_on, cuts
+from tests.agent.test_core_state import plain
 
 OPTIONS = (
     TurnOptions(),
@@ -176,6 +172,21 @@ def test_a_session_that_never_pauses_is_not_kept_from_its_beginning(session: Del
         assert back is not None
         most = max(most, sum(len(step.item.samples) for step in back.steps if isinstance(step.item, AudioInput)))
     assert 2 * most <= CHECKPOINT_BYTES + 25 * 320 * 4
+
+
+def test_what_opens_a_session_is_not_stored_with_it() -> None:
+    token = new_token()
+    kept = KeptCore(WireCore(OPTIONS[0]), str, token)
+    given = [message for step in kept.take(f"here is {token}") for message in step.messages]
+    kept.begin()
+    batch = kept.batch(list(enumerate(given)), len(given), ClientPosition())
+    assert batch.checkpoint is not None
+    assert token not in str((batch.messages, batch.checkpoint))
+    assert [kept.unmasked(text) for _, text in batch.messages] == given
+    stored = StoredSession("one", batch.checkpoint, (), ClientPosition(), len(given), 1, {})
+    [asked] = restored(stored, str, str, token).core.outstanding
+    assert plain(asked) == plain(kept.outstanding[0])
+    assert token in str(asked)
 
 
 def test_a_store_that_lost_something_is_not_believed(session: Delivery, database: StoreDatabase) -> None:
