@@ -26,6 +26,7 @@ from agent.realtime.messages import to_json
 from agent.realtime.noema_events import NoemaWarning
 from agent.realtime.server_events import AudioDelta, ServerEvent
 from agent.store import SessionStore
+from audio.frames import SAMPLE_RATE
 
 _STORE_EVERY_S = 0.5
 """Sound is stored this often though nothing is said: a client keeps what the server does not have"""
@@ -65,6 +66,9 @@ class Delivery:
         """Before anything was heard: a session that comes to be stored is stored from its beginning"""
         self._has_begun = False
         self._numbered = self._sent = last_number
+        self.tells_place = False
+        """Whether messages tell where on the clock they happened"""
+        self._at_ms = 0
         self._silent_until = 0
         """Sound up to here is not to be heard any more"""
         self._passed = 0
@@ -83,6 +87,7 @@ class Delivery:
 
     async def on_input(self, item: Input) -> None:
         """Once there is sound, a session is stored from its beginning, or never."""
+        self._at_ms = item.at_sample * 1000 // SAMPLE_RATE
         if isinstance(item, AudioInput) and not self._has_begun:
             self._has_begun = True
             self._first.clear()
@@ -113,7 +118,7 @@ class Delivery:
 
     def _say(self, message: ServerEvent, *, of_core: bool) -> None:
         self._numbered += 1
-        text = to_json(message, f"event_{self._numbered}")
+        text = to_json(message, f"event_{self._numbered}", self._at_ms if self.tells_place else None)
         made = _Message(self._numbered, text, isinstance(message, AudioDelta), of_core)
         if self._store is not None:
             self._waiting.append(made)

@@ -89,6 +89,7 @@ class LiveSession:
         self._delivery = Delivery(
             self.session_id, self._core, token_hash(token), 0 if stored is None else stored.last_message
         )
+        self._delivery.tells_place = self.settings.noema is not None
         self._commentary = Commentary(self._wire, self._delivery, self._metrics, house.telemetry)
         # What is brought back cannot be recorded from its beginning, and a recording without that is none.
         wanted = (lambda: False) if stored is not None else (lambda: self.is_recorded)
@@ -208,6 +209,7 @@ class LiveSession:
     def _updated(self) -> None:
         """The client changed its session: it may be a kept one from here on."""
         noema, store = self.settings.noema, self._house.store
+        self._delivery.tells_place = noema is not None
         if noema is not None and noema.resume and store is not None and not self.is_kept:
             self._delivery.keep(store)
 
