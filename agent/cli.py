@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from agent.commands import doctor, fetch, first_minute, live, replay, serve, sessions, texts
+from agent.commands import doctor, fetch, first_minute, listen, live, replay, serve, sessions, texts
 from agent.errors import FAILED, INTERRUPTED, OK, exit_code, first_known, one_line
 
 _EPILOG = """exit codes:
@@ -31,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (serve, live, replay, texts, fetch, doctor, sessions, first_minute):
+    for module in (serve, live, listen, replay, texts, fetch, doctor, sessions, first_minute):
         module.add_parser(commands)
     return parser
 

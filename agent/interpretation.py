@@ -13,11 +13,12 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from agent.channel import Channel, ChannelClosed
+from agent.channel import Channel
 from agent.errors import exit_code, one_line
 from agent.events import FloatArray
 from agent.inputs import Decode, Role
 from agent.model_worker import ModelWorker
+from agent.outbox import Outbox
 from agent.realtime.noema_events import NoemaWarning
 from agent.realtime.translation import OutputAudioDelta, OutputTranscriptDelta, Source, TranslationServerEvent
 from audio.frames import SAMPLE_RATE
@@ -49,40 +50,22 @@ class Said:
     """What it is in this language, where that comes from elsewhere; empty: nothing after all"""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Listening:
-    """One listener's place: messages to send, until it is closed. `slow` says whether it had to be."""
+    """One listener's place. `outbox` is the way to it; one that takes too little is closed by that."""
 
-    def __init__(self, language: str, source: Source, *, audio: bool, since: int, room: int) -> None:
-        self.language = language
-        self.source = source
-        self.audio = audio
-        self.slow = False
-        self._since = since
-        self._messages: Channel[str] = Channel(room, "close")
+    language: str
+    source: Source
+    audio: bool
+    since: int
+    """The first sentence that it hears"""
+    outbox: Outbox
 
     def wants(self, said: Said) -> bool:
         """Whether a sentence is for this listener: it began to listen before, and listens to who says it."""
-        if said.number < self._since or (said.echo and self.source == "both"):
+        if said.number < self.since or (said.echo and self.source == "both"):
             return False
         return said.role in _ROLES[self.source]
-
-    def tell(self, message: str) -> None:
-        """Hands over a message; a listener who has not taken the last ones gets no more. Never waits."""
-        try:
-            self._messages.send_nowait(message)
-        except ChannelClosed:
-            self.slow = True
-
-    def close(self) -> None:
-        """Nothing more comes; what was told can still be taken."""
-        self._messages.close()
-
-    async def next(self) -> str | None:
-        """The next message; None at the end. Cancelling is safe."""
-        try:
-            return await self._messages.receive()
-        except ChannelClosed:
-            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +171,9 @@ class Interpretation:
     def _tell(self, said: Said, event: TranslationServerEvent, *, audio: bool = False) -> None:
         message = self._by.written(event)
         for listening in self._takers(said, audio=audio):
-            listening.tell(message)
+            listening.outbox.put(message)
 
     def _warn(self, code: str, message: str) -> None:
         told = self._by.written(NoemaWarning(code=code, message=message))
         for listening in self.listeners:
-            listening.tell(told)
+            listening.outbox.put(told)

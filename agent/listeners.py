@@ -30,6 +30,8 @@ from agent.events import (
 from agent.inputs import Input, Role
 from agent.interpretation import Interpretation, Interpreters, Listening, Said
 from agent.model_worker import ModelWorker
+from agent.outbox import NORMAL, Outbox
+from agent.realtime.messages import to_json
 from agent.realtime.translation import Source, TranslationClosed, TranslationServerEvent
 from audio.voice import Voice
 
@@ -45,8 +47,8 @@ class ListenerLimits:
     """At once"""
     backlog: int = 32
     """Sentences that may wait to be interpreted into one language; more leave the oldest out"""
-    messages: int = 1024
-    """That may wait for one listener to take them, 20 s of sound and all that goes with it; then it is closed"""
+    outbox_bytes: int = 8_388_608
+    """What may wait for one listener to take it, two minutes of sound; then it is closed"""
 
 
 def listener_token(secret: str) -> str:
@@ -67,7 +69,6 @@ class ListenerHub:
         voice: Voice | None,
         *,
         session: int,
-        written: Callable[[TranslationServerEvent], str],
         limits: ListenerLimits | None = None,
         changed: Callable[[Mapping[str, int]], None] = lambda count: None,
     ) -> None:
@@ -77,19 +78,18 @@ class ListenerHub:
             worker: what decodes.
             voice: what speaks; None: there are words only.
             session: a number that no other session has in the model's line.
-            written: a message as it is sent.
             limits: how much it may take.
             changed: told how many listen, by language, whenever that changes.
         """
         self.closed = False
-        self._interpreters = Interpreters(worker, voice, session, self._stands, written)
+        self._interpreters = Interpreters(worker, voice, session, self._stands, self._written)
         self._limits = limits or ListenerLimits()
         self._changed = changed
         self._over = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
         self._interpretations: dict[str, Interpretation] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._said = 0
+        self._said = self._told = 0
         self._turns: dict[int, Task] = {}
         """Those that are not over"""
         self._cuts: OrderedDict[int, int] = OrderedDict()
@@ -118,7 +118,7 @@ class ListenerHub:
         lane = self._interpretations.setdefault(
             language, Interpretation(language, self._interpreters, self._limits.backlog)
         )
-        listening = Listening(language, source, audio=audio, since=self._said, room=self._limits.messages)
+        listening = Listening(language, source, audio, self._said, Outbox(self._limits.outbox_bytes))
         lane.listeners.append(listening)
         self._start()
         self._changed(self.count)
@@ -126,7 +126,7 @@ class ListenerHub:
 
     def leave(self, listening: Listening) -> None:
         """Somebody listens no more; a language that nobody listens in costs nothing. Safe to call twice."""
-        listening.close()
+        listening.outbox.close(NORMAL)
         lane = self._interpretations.get(listening.language)
         if lane is None or listening not in lane.listeners:
             return
@@ -148,11 +148,11 @@ class ListenerHub:
                     lane.close()
         finally:
             self.close()
-            closed = self._interpreters.written(TranslationClosed())
+            closed = self._written(TranslationClosed())
             for lane in self._interpretations.values():
                 for listening in lane.listeners:
-                    listening.tell(closed)
-                    listening.close()
+                    listening.outbox.put(closed)
+                    listening.outbox.close(NORMAL)
 
     def close(self) -> None:
         """Nothing more will be said. Safe to call twice."""
@@ -164,6 +164,10 @@ class ListenerHub:
             if self._group is not None and language not in self._running:
                 task = self._group.create_task(lane.run(), name=f"interpret into {language}")
                 self._running[language] = task
+
+    def _written(self, event: TranslationServerEvent) -> str:
+        self._told += 1
+        return to_json(event, f"event_{self._told}")
 
     # What happens in the session
 

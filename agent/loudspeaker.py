@@ -64,11 +64,11 @@ class Loudspeaker:
             self._waiting_samples -= len(piece)
             self._written += len(piece)
 
-    async def report(self, command: Callable[[Input], Awaitable[None]]) -> None:
+    async def report(self, command: Callable[[PlaybackPosition], Awaitable[None]], every_s: float = _POLL_S) -> None:
         """Plays on, and tells the machine what has been heard, until cancelled or nobody listens any more."""
         with suppress(ChannelClosed):
             while True:
-                await asyncio.sleep(_POLL_S)
+                await asyncio.sleep(every_s)
                 if self._first is None:
                     continue
                 self._feed()

@@ -11,10 +11,12 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from agent.commands import talk_elsewhere
 from agent.commands.options import (
     add_conversation_options,
     add_json_option,
     add_model_options,
+    add_server_options,
     check_task,
     print_json,
     settings,
@@ -46,6 +48,7 @@ noema talk
 noema talk --headphones
 noema talk --task translate --language eng --to fra --record
 noema talk --language auto
+noema talk --url ws://192.0.2.7:8765 --language auto
 noema talk --list-devices
 """
 
@@ -71,6 +74,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     talk.add_argument("--record", action="store_true", help="keep the session")
     talk.add_argument("--json", action="store_true", help="with --list-devices: print one JSON object")
     add_model_options(talk)
+    add_server_options(talk, default=None)
     talk.set_defaults(run=run_talk)
 
 
@@ -86,6 +90,8 @@ def run_talk(args: argparse.Namespace) -> int:
     """Converses by voice until Ctrl-C."""
     if args.list_devices:
         return _list_devices(args)
+    if args.url is not None:
+        return talk_elsewhere.run(args, (_device(args.input), _device(args.output)))
     config = settings(args)
     check_task(config, args.to)
     return asyncio.run(_talk(args, config))

@@ -54,6 +54,19 @@ def add_conversation_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--thinker", choices=("retrieve", "lcm", "openai"), help="who answers a conversation")
 
 
+def add_server_options(parser: argparse.ArgumentParser, *, default: str | None) -> None:
+    """--url, --token-file, --token, --ca."""
+    shown = f" (default: {default})" if default else ""
+    parser.add_argument(
+        "--url", metavar="U", default=default, help=f"a server elsewhere, as ws://192.0.2.7:8765{shown}"
+    )
+    parser.add_argument("--token-file", type=Path, metavar="F", help="its token, where NOEMA_TOKEN does not hold it")
+    parser.add_argument("--token", metavar="T", help="the same; other users of this machine can read it here, with ps")
+    parser.add_argument(
+        "--ca", type=Path, metavar="F", help="certificate (PEM) that vouches for the server, or its own"
+    )
+
+
 def check_task(config: "AgentConfig", to: str | None) -> None:
     """A task and the language of its replies, as far as the bundle does not matter."""
     if config.task == "translate" and to is None:

@@ -22,7 +22,7 @@ from agent.metrics import Metrics
 from agent.model_worker import Job, ModelWorker
 from agent.models import Models
 from agent.order import VirtualLatency, VirtualOrder
-from agent.realtime.translation import TranslationServerEvent
+from agent.outbox import TOO_SLOW, OutboxClosed
 from agent.session import Parts, run_session
 from agent.turn import TurnMachine
 from agent.turn_options import TurnOptions
@@ -71,17 +71,11 @@ class Talk:
         self.hub = self.with_limits(ListenerLimits())
 
     def with_limits(self, limits: ListenerLimits) -> ListenerHub:
-        self.hub = ListenerHub(
-            self.worker, self.voice, session=HUB, written=self.written, limits=limits, changed=self._changed
-        )
+        self.hub = ListenerHub(self.worker, self.voice, session=HUB, limits=limits, changed=self._changed)
         return self.hub
 
     def _changed(self, count: Any) -> None:
         self.counts.append(dict(count))
-
-    @staticmethod
-    def written(event: TranslationServerEvent) -> str:
-        return event.model_dump_json()
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None, None]:
@@ -122,9 +116,11 @@ async def talk(small_bundle: Path) -> AsyncGenerator[Talk, None]:
 async def told(listening: Listening) -> list[dict[str, Any]]:
     """All that a listener was told."""
     messages = []
-    while (message := await listening.next()) is not None:
-        messages.append(json.loads(message))
-    return messages
+    try:
+        while True:
+            messages.append(json.loads(await listening.outbox.take()))
+    except OutboxClosed:
+        return messages
 
 
 async def words(listening: Listening) -> list[str]:
@@ -140,7 +136,8 @@ async def test_each_language_is_decoded_and_voiced_once_however_many_listen(talk
     said = [m for m in both if m["type"] == "session.output_transcript.delta"]
     assert both == same
     assert silent == [m for m in both if m["type"] != "session.output_audio.delta"]
-    assert silent[-1] == {"type": "session.closed"}
+    assert silent[-1]["type"] == "session.closed"
+    assert len({m["event_id"] for m in both}) == len(both)
     sound = b"".join(base64.b64decode(m["delta"]) for m in both if m["type"] == "session.output_audio.delta")
     assert len(sound) > 2 * 24_000  # a second of it
     assert np.abs(np.frombuffer(sound, "<i2")).max() > 1000
@@ -201,18 +198,17 @@ async def test_who_comes_late_hears_what_is_said_next(talk: Talk) -> None:
 
 
 async def test_a_listener_that_takes_nothing_is_closed_and_the_others_do_not_notice(talk: Talk) -> None:
-    talk.with_limits(ListenerLimits(messages=3))
+    talk.with_limits(ListenerLimits(outbox_bytes=500))
     async with talk.running():
         slow, quick = talk.hub.join("deu", audio=False), talk.hub.join("deu", audio=False)
         heard = []
         await talk.turn(1)
         for index in range(5):
             await talk.says(1, "user", index)
-            heard.append(await quick.next())
-    assert slow.slow
-    assert len(await told(slow)) == 3
-    assert None not in heard
-    assert not quick.slow
+            heard.append(json.loads(await quick.outbox.take())["type"])
+    assert slow.outbox.farewell is TOO_SLOW
+    assert heard == ["session.output_transcript.delta"] * 5
+    assert [m["type"] for m in await told(quick)] == ["session.closed"]
 
 
 async def test_of_a_reply_that_was_cut_off_the_rest_is_not_said(talk: Talk) -> None:
