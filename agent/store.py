@@ -162,6 +162,7 @@ class SessionStore:
         self._tell([(self._opened, warnings, None)])
         while group := self._take():
             self._tell(_run_together(database, group))
+            database.tidy()
         database.close()
 
     def _take(self) -> list[_Operation]:

@@ -5,12 +5,14 @@ moves a damaged one aside, and says clearly when it is another program's or anot
 thread; knows nothing of threads, event loops and what the rows mean.
 
 WAL with synchronous=NORMAL: what was committed outlives a `kill -9` of this process. A power cut may take back
-the last commits, up to the last moment at which SQLite moved its log into the database (every 4 MB): the
-database stays whole, but a client may then have seen events that the session does not know.
+the last commits, as far as the last moment at which the log was moved into the database (every 2 MiB): the
+database stays whole, but a client may then have seen events that the session does not know. What is forgotten is
+overwritten in the database at once, in its log when that is written anew, at the latest when it is closed.
 """
 
 import hmac
 import json
+import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +26,9 @@ from agent.stored_session import Batch, Checkpoint, ClientPosition, Row, StoredS
 
 SCHEMA = 1
 _APPLICATION = 0x4E6F656D  # "Noem"
+_LOG_BYTES = 2 * 2**20
+_LOG_PAGES = 8192
+"""32 MiB: the log is moved while somebody waits"""
 _PAGES_GIVEN_BACK = 4096
 """To the disk, 16 MiB, whenever sessions are pruned: others wait meanwhile"""
 _TABLES = """
@@ -63,6 +68,8 @@ CREATE TABLE messages (
 );
 """
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class StoreLimits:
@@ -84,6 +91,8 @@ class StoreDatabase:
         self._path = path
         self._limits = limits
         self._now = now
+        self._written = 0
+        """Bytes since the log was moved into the database, roughly"""
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -138,6 +147,8 @@ class StoreDatabase:
         )
         if batch.messages:
             self._trim(key, message_bytes)
+        self._written += sum(row.size for row in batch.rows) + sum(len(text) for _, text in batch.messages)
+        self._written += 0 if batch.checkpoint is None else len(batch.checkpoint.state)
 
     def load(self, session_id: str) -> StoredSession | None:
         """A session as it was stored; None when it is not there, or nothing of it yet."""
@@ -201,6 +212,15 @@ class StoreDatabase:
         for _ in range(min(self._one("PRAGMA freelist_count"), _PAGES_GIVEN_BACK)):
             self._run("PRAGMA incremental_vacuum(1)")  # more at once, sqlite3 would stop after the first
         return gone
+
+    def tidy(self) -> None:
+        """Moves the log into the database when there is much of it. That takes 20 ms: for when nobody waits."""
+        if self._written >= _LOG_BYTES:
+            self._written = 0
+            try:
+                self._run("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            except sqlite3.Error as error:  # whoever stores next gets it, too
+                _log.debug("%s: %s", self._path, error)
 
     def close(self) -> None:
         """Moves the log into the database and closes it."""
@@ -293,6 +313,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         connection.execute("PRAGMA secure_delete = ON")  # what is forgotten is overwritten
         connection.execute("PRAGMA foreign_keys = ON")
         _check_health(connection)

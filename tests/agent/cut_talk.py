@@ -194,6 +194,7 @@ class Delivery:
         batch = self.talk.core.batch(numbered, len(ready), position)
         with self.database.transaction():
             self.database.append(self.session_id, batch)
+        self.database.tidy()
 
     def come_back(self) -> Restoration | None:
         """What a new process finds."""
