@@ -66,6 +66,8 @@ class Delivery:
         """Before anything was heard: a session that comes to be stored is stored from its beginning"""
         self._has_begun = False
         self._numbered = self._sent = last_number
+        self._said = 0
+        """Messages of the core"""
         self.tells_place = False
         """Whether messages tell where on the clock they happened"""
         self._at_ms = 0
@@ -118,6 +120,7 @@ class Delivery:
 
     def _say(self, message: ServerEvent, *, of_core: bool) -> None:
         self._numbered += 1
+        self._said += of_core
         text = to_json(message, f"event_{self._numbered}", self._at_ms if self.tells_place else None)
         made = _Message(self._numbered, text, isinstance(message, AudioDelta), of_core)
         if self._store is not None:
@@ -161,7 +164,7 @@ class Delivery:
             missed = await self._store.messages_after(self._session_id, number)
             self._outbox = outbox
             self.passing(greeting())
-            outbox.catch_up([text for _, text in missed])
+            outbox.catch_up([self._core.kept.unmasked(text) for _, text in missed])
 
     def disconnect(self) -> None:
         """Nobody listens; what is said is stored, if it is."""
@@ -175,7 +178,7 @@ class Delivery:
         self._is_there = is_there
         if not is_there:
             self._waiting = [*self._first, *self._waiting]
-            self._core.kept.begin()
+            self._core.kept.begin(self._said - sum(message.of_core for message in self._waiting))
         self._changed.set()
 
     async def store_batches(self) -> None:

@@ -118,9 +118,13 @@ class KeptCore:
         """A message as it was before it was stored."""
         return text.replace(self._mask, self._secret) if self._secret else text
 
-    def begin(self) -> None:
-        """From here on, everything is kept."""
-        self._keeping = True
+    def begin(self, sent: int = 0) -> None:
+        """From here on, everything is kept.
+
+        Args:
+            sent: how many of the core's messages were sent before, and will be in no batch.
+        """
+        self._keeping, self._delivered = True, sent
         self._freeze()
 
     def stop(self) -> None:
@@ -133,8 +137,8 @@ class KeptCore:
 
         Args:
             messages: number and JSON of each, in ascending order.
-            core_messages: how many of them are the core's: all that it gave since the last batch (since the session
-                began, for the first) and that are not still on their way, in its order.
+            core_messages: how many of them are the core's: all that it gave since the last batch and that are
+                not still on their way, in its order; for the first batch, all that were not sent before.
             position: what of all that the client sent has been taken.
         """
         assert self._keeping, "nothing is noted unless it is to be kept"

@@ -107,7 +107,7 @@ class LiveSession:
         )
         options = replace(options, half_duplex=False, interruptible=True, assume_playback=True)
         wire = RealtimeMachine(session_id, defaults)
-        kept = KeptCore(RealtimeCore(TurnMachine(options), wire), text_of)
+        kept = KeptCore(RealtimeCore(TurnMachine(options), wire), text_of, token)
         return cls(house, number, kept, token)
 
     @classmethod
@@ -117,7 +117,7 @@ class LiveSession:
         Raises:
             StoreError: another version kept it, or it is damaged.
         """
-        found: Restoration = restored(stored, event_of, text_of)
+        found: Restoration = restored(stored, event_of, text_of, token)
         return cls(house, number, found.core, token, stored=stored, first=found.messages)
 
     @property

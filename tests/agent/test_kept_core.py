@@ -178,11 +178,12 @@ def test_what_opens_a_session_is_not_stored_with_it() -> None:
     token = new_token()
     kept = KeptCore(WireCore(OPTIONS[0]), str, token)
     given = [message for step in kept.take(f"here is {token}") for message in step.messages]
-    kept.begin()
-    batch = kept.batch(list(enumerate(given)), len(given), ClientPosition())
+    kept.begin(sent=1)
+    messages = [(1, f"own: {token}"), *enumerate(given[1:], start=2)]
+    batch = kept.batch(messages, len(given) - 1, ClientPosition())
     assert batch.checkpoint is not None
     assert token not in str((batch.messages, batch.checkpoint))
-    assert [kept.unmasked(text) for _, text in batch.messages] == given
+    assert [(number, kept.unmasked(text)) for number, text in batch.messages] == messages
     stored = StoredSession("one", batch.checkpoint, (), ClientPosition(), len(given), 1, {})
     [asked] = restored(stored, str, str, token).core.outstanding
     assert plain(asked) == plain(kept.outstanding[0])
