@@ -147,6 +147,9 @@ class ServerConfig(Settings):
     """A minute of audio/pcm in one message"""
     max_input_s: PositiveInt = 600
     max_items: PositiveInt = 1024
+    max_listeners: NonNegativeInt = 256
+    max_listener_languages: PositiveInt = 8
+    listener_backlog: PositiveInt = 32
     session_s: PositiveFloat = 3600.0
     idle_s: PositiveFloat = 900.0
     outbox_bytes: int = Field(default=8_388_608, ge=65_536)

@@ -30,11 +30,12 @@ from agent.events import (
 from agent.inputs import Input, Role
 from agent.interpretation import Interpretation, Interpreters, Listening, Said
 from agent.model_worker import ModelWorker
-from agent.outbox import NORMAL, Outbox
+from agent.outbox import NORMAL, Farewell, Outbox
 from agent.realtime.messages import to_json
 from agent.realtime.translation import Source, TranslationClosed, TranslationServerEvent
 from audio.voice import Voice
 
+GONE = Farewell(1013, "the session is away; try again later", "away")
 _CUTS_KEPT = 256
 """Replies that were cut off; a sentence that waits longer than that has been left out long ago"""
 
@@ -71,8 +72,9 @@ class ListenerHub:
         session: int,
         limits: ListenerLimits | None = None,
         changed: Callable[[Mapping[str, int]], None] = lambda count: None,
+        goes_on: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Nobody listens yet.
+        """Nobody may listen yet.
 
         Args:
             worker: what decodes.
@@ -80,11 +82,14 @@ class ListenerHub:
             session: a number that no other session has in the model's line.
             limits: how much it may take.
             changed: told how many listen, by language, whenever that changes.
+            goes_on: whether the session, when `run` is cancelled, may be taken up again: its listeners may then, too.
         """
-        self.closed = False
+        self.shared = False
+        """Whether anybody may listen"""
         self._interpreters = Interpreters(worker, voice, session, self._stands, self._written)
         self._limits = limits or ListenerLimits()
         self._changed = changed
+        self._goes_on = goes_on
         self._over = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
         self._interpretations: dict[str, Interpretation] = {}
@@ -104,15 +109,27 @@ class ListenerHub:
 
     # Listeners
 
+    def share(self, shared: bool) -> None:
+        """Lets others listen, or no more: those who do are told that it is over."""
+        if self._over.is_set() or shared == self.shared:
+            return
+        self.shared = shared
+        if not shared:
+            self._dismiss(self._written(TranslationClosed()), NORMAL)
+
+    def has_room(self, language: str) -> bool:
+        """Whether somebody may listen in a language."""
+        return language in self._interpretations or len(self._interpretations) < self._limits.languages
+
     def join(self, language: str, source: Source = "both", *, audio: bool = True) -> Listening:
         """Somebody listens, from the next sentence on.
 
         Raises:
-            Overloaded: too many languages, or the session is over.
+            Overloaded: too many languages, or nobody may listen (any more).
         """
-        if self.closed:
-            raise Overloaded("the session is over")
-        if language not in self._interpretations and len(self._interpretations) >= self._limits.languages:
+        if not self.shared:
+            raise Overloaded("nobody may listen")
+        if not self.has_room(language):
             taken = ", ".join(sorted(self._interpretations))
             raise Overloaded(f"this session is interpreted into as many languages as it may be; choose from {taken}")
         lane = self._interpretations.setdefault(
@@ -146,18 +163,26 @@ class ListenerHub:
                 await self._over.wait()
                 for lane in self._interpretations.values():
                     lane.close()
+        except asyncio.CancelledError:
+            self.close()
+            if self._goes_on():
+                self._dismiss(None, GONE)
+            raise
         finally:
             self.close()
-            closed = self._written(TranslationClosed())
-            for lane in self._interpretations.values():
-                for listening in lane.listeners:
-                    listening.outbox.put(closed)
-                    listening.outbox.close(NORMAL)
+            self._dismiss(self._written(TranslationClosed()), NORMAL)
 
     def close(self) -> None:
         """Nothing more will be said. Safe to call twice."""
-        self.closed = True
+        self.shared = False
         self._over.set()
+
+    def _dismiss(self, message: str | None, farewell: Farewell) -> None:
+        for listening in [one for lane in self._interpretations.values() for one in lane.listeners]:
+            if message is not None:
+                listening.outbox.put(message)
+            listening.outbox.close(farewell)
+            self.leave(listening)
 
     def _start(self) -> None:
         for language, lane in self._interpretations.items():

@@ -7,7 +7,7 @@ them, every other ends with its own. Knows nothing of websockets.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,6 +16,7 @@ from agent.config import ServerConfig
 from agent.delivery import Delivery
 from agent.errors import StoreError
 from agent.kept_core import KeptCore, Outstanding, Restoration, restored
+from agent.listeners import ListenerHub, ListenerLimits, listener_token
 from agent.live_core import LiveCore, event_of, text_of
 from agent.live_recording import LiveRecording
 from agent.metrics import Metrics
@@ -27,9 +28,9 @@ from agent.realtime.core import RealtimeCore
 from agent.realtime.defaults import SessionDefaults
 from agent.realtime.machine import RealtimeMachine
 from agent.realtime.messages import error_event
-from agent.realtime.noema_events import NoemaKeepalive, NoemaResumed, NoemaWarning
+from agent.realtime.noema_events import NoemaKeepalive, NoemaListeners, NoemaResumed, NoemaWarning
 from agent.realtime.problems import ProtocolError
-from agent.realtime.settings import SessionSettings, shown_session
+from agent.realtime.settings import SessionSettings, shown_session, spoken_languages
 from agent.session import Listener, Parts, run_session
 from agent.store import SessionStore, token_hash
 from agent.stored_session import StoredSession
@@ -94,6 +95,19 @@ class LiveSession:
         # What is brought back cannot be recorded from its beginning, and a recording without that is none.
         wanted = (lambda: False) if stored is not None else (lambda: self.is_recorded)
         self._recording = LiveRecording(house.there, core.machine.options, wanted, self._recording_stopped)
+        limits = ListenerLimits(
+            house.config.max_listener_languages, house.config.listener_backlog, house.config.outbox_bytes
+        )
+        self.hub = ListenerHub(
+            house.there.worker,
+            house.there.voice,
+            session=-number,
+            limits=limits,
+            changed=self._listened,
+            goes_on=lambda: self.is_kept,
+        )
+        """Who listens; with the negative of its number in the model's line"""
+        self._share()
         self._uplink = Uplink(self._core, lambda: self.settings, house.config.max_input_s)
         if stored is not None and house.store is not None:
             self._delivery.keep(house.store, is_there=True)
@@ -131,6 +145,21 @@ class LiveSession:
         return self._wire.settings
 
     @property
+    def defaults(self) -> SessionDefaults:
+        """What it was like before its client said anything."""
+        return self._wire.defaults
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """What may be spoken to it."""
+        return spoken_languages(self.settings.language, self.defaults)
+
+    @property
+    def listener_token(self) -> str:
+        """What listeners show."""
+        return listener_token(self._token)
+
+    @property
     def is_kept(self) -> bool:
         """Whether it outlives its connection."""
         return self._delivery.is_kept
@@ -152,15 +181,17 @@ class LiveSession:
         vad = await asyncio.to_thread(load_vad, self._house.there.config.vad.name)
         there = self._house.there
         parts = Parts(there.worker, vad, there.voice, self._metrics, self._number)
-        listeners: list[Listener] = [self._recording, self._delivery, self._commentary]
+        listeners: list[Listener] = [self._recording, self._delivery, self._commentary, self.hub]
         for message in self._first:
             await self._delivery.on_message(message)
         order = ArrivalOrder(lambda: self._core.sample)
         try:
             async with asyncio.TaskGroup() as tasks:
                 storing = tasks.create_task(self._delivery.store_batches(), name="store")
+                tasks.create_task(self.hub.run(), name="listeners")
                 await run_session(self._uplink.source(), order, self._core, parts, listeners, self._outstanding)
                 storing.cancel()
+                self.hub.close()
         finally:
             await self._recording.close()
 
@@ -212,6 +243,15 @@ class LiveSession:
         self._delivery.tells_place = noema is not None
         if noema is not None and noema.resume and store is not None and not self.is_kept:
             self._delivery.keep(store)
+        self._share()
+
+    def _share(self) -> None:
+        noema = self.settings.noema
+        self.hub.share(noema is not None and noema.listeners)
+
+    def _listened(self, count: Mapping[str, int]) -> None:
+        if self.settings.noema is not None:
+            self._delivery.passing(NoemaListeners(count=dict(count)))
 
     def _recording_stopped(self) -> None:
         if self.settings.noema is not None:

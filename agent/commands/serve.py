@@ -129,12 +129,14 @@ async def _open(
     from agent.opening import opened
     from agent.recording import finalise_unfinished, sessions_folder
     from agent.server.conversations import Conversations
+    from agent.server.translations import Translations
 
     there = await stack.enter_async_context(opened(config, get_args(Task), spoken=spoken))
     await asyncio.to_thread(finalise_unfinished, sessions_folder())
     house = House(there, config.server, server.telemetry, await _store(config, stack))
     conversations = await stack.enter_async_context(Conversations(house, server.access, server.gate))
-    server.open({"/v1/realtime": conversations})
+    translations = Translations(house, server.access, server.gate, conversations.session, conversations.number)
+    server.open({"/v1/realtime": conversations, "/v1/realtime/translations": translations})
     return there, conversations
 
 

@@ -35,6 +35,14 @@ class Refusal:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+TOKEN_NEEDED = Refusal(
+    HTTPStatus.UNAUTHORIZED,
+    "token",
+    f"A token is needed: as `Authorization: Bearer TOKEN`, or as the subprotocols `{SUBPROTOCOL}` and `{_KEY}TOKEN`.\n",
+    {"WWW-Authenticate": 'Bearer realm="noema"'},
+)
+
+
 class Access:
     """Who may come in.
 
@@ -67,13 +75,7 @@ class Access:
         """Whether the token is shown where one is needed."""
         if self.token is None or shows(headers, self.token):
             return None
-        return Refusal(
-            HTTPStatus.UNAUTHORIZED,
-            "token",
-            "A token is needed: as `Authorization: Bearer TOKEN`, "
-            f"or as the subprotocols `{SUBPROTOCOL}` and `{_KEY}TOKEN`.\n",
-            {"WWW-Authenticate": 'Bearer realm="noema"'},
-        )
+        return TOKEN_NEEDED
 
     def _origin(self, headers: Headers) -> Refusal | None:
         given = headers.get_all("Origin")

@@ -14,6 +14,7 @@ from websockets.http11 import Request
 
 from agent.errors import StoreError, exit_code, one_line
 from agent.input_log import LogFormatError
+from agent.listeners import listener_token
 from agent.live import House, LiveSession
 from agent.outbox import Farewell, Outbox
 from agent.realtime.session_object import ResumeRequest
@@ -21,6 +22,7 @@ from agent.server.access import Access, Refusal
 from agent.server.defaults import session_defaults
 from agent.server.gate import Connection, Gate
 from agent.server.server import RESTART, busy
+from agent.server.sharing import base_of, listeners_offer
 from agent.server.visit import Visit
 from agent.store import SessionStore, new_token
 
@@ -84,7 +86,7 @@ class Conversations:
     async def talk(self, connection: Connection) -> str:
         """One visit. Gives an account of it."""
         config = self._house.config
-        session = self._begin()
+        session = self._begin(connection)
         outbox = Outbox(config.outbox_bytes)
         visit = Visit(connection, outbox, session, config, self._house.telemetry, self._take_up)
         self._visits[session.session_id] = visit
@@ -120,15 +122,21 @@ class Conversations:
 
     # Sessions
 
-    def _begin(self) -> LiveSession:
-        token = new_token()
-        defaults = session_defaults(self._house.there, token if self._house.store is not None else None)
-        session = LiveSession.begin(self._house, self._number(), defaults, f"sess_{secrets.token_hex(12)}", token)
+    def session(self, session_id: str) -> LiveSession | None:
+        """A session in memory."""
+        return self._sessions.get(session_id)
+
+    def _begin(self, connection: Connection) -> LiveSession:
+        token, session_id = new_token(), f"sess_{secrets.token_hex(12)}"
+        listeners = listeners_offer(session_id, listener_token(token), base_of(connection, self._house.config))
+        defaults = session_defaults(self._house.there, token if self._house.store is not None else None, listeners)
+        session = LiveSession.begin(self._house, self.number(), defaults, session_id, token)
         self._house.telemetry.sessions.inc()
         self._start(session)
         return session
 
-    def _number(self) -> int:
+    def number(self) -> int:
+        """For the model's line; no other session has it."""
         self._numbers += 1
         return self._numbers
 
@@ -228,7 +236,7 @@ class Conversations:
         stored = await store.load(session_id)
         if stored is None:
             return None
-        session = LiveSession.bring_back(self._house, self._number(), stored, token)
+        session = LiveSession.bring_back(self._house, self.number(), stored, token)
         self._start(session)
         return session
 

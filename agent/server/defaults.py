@@ -4,16 +4,17 @@ import time
 
 from agent.opening import Opened
 from agent.realtime.defaults import KnownLanguages, Limits, SessionDefaults
-from agent.realtime.session_object import ResumeOffer
+from agent.realtime.session_object import ListenersOffer, ResumeOffer
 from audio.languages import VARIANTS
 
 
-def session_defaults(there: Opened, token: str | None) -> SessionDefaults:
+def session_defaults(there: Opened, token: str | None, listeners: ListenersOffer | None = None) -> SessionDefaults:
     """What a session is like before its client says anything.
 
     Args:
         there: what runs here.
         token: by which the client may come back; None: sessions are not kept.
+        listeners: how others may listen; None: nobody may.
     """
     from lcm.space.languages import known_languages
 
@@ -42,4 +43,5 @@ def session_defaults(there: Opened, token: str | None) -> SessionDefaults:
         records=config.record,
         may_record=config.server.client_recording,
         resume=None if token is None else ResumeOffer(token=token, keep_s=config.server.keep_s),
+        listeners=listeners,
     )

@@ -17,12 +17,12 @@ from agent.errors import Overloaded
 from agent.events import ConceptsKnown, Heard, ReplyEnded, ReplySentence, ReplyTruncated, Task, TurnCommitted, TurnEnded
 from agent.inputs import Decode, ModelRequest, TypedText
 from agent.interpretation import Listening
-from agent.listeners import ListenerHub, ListenerLimits, listener_token
+from agent.listeners import GONE, ListenerHub, ListenerLimits, listener_token
 from agent.metrics import Metrics
 from agent.model_worker import Job, ModelWorker
 from agent.models import Models
 from agent.order import VirtualLatency, VirtualOrder
-from agent.outbox import TOO_SLOW, OutboxClosed
+from agent.outbox import NORMAL, TOO_SLOW, OutboxClosed
 from agent.session import Parts, run_session
 from agent.turn import TurnMachine
 from agent.turn_options import TurnOptions
@@ -72,6 +72,7 @@ class Talk:
 
     def with_limits(self, limits: ListenerLimits) -> ListenerHub:
         self.hub = ListenerHub(self.worker, self.voice, session=HUB, limits=limits, changed=self._changed)
+        self.hub.share(True)
         return self.hub
 
     def _changed(self, count: Any) -> None:
@@ -150,7 +151,8 @@ async def test_each_language_is_decoded_and_voiced_once_however_many_listen(talk
     assert talk.voice.spoken == {"deu": len(said)}
     heard = [m for m in await told(french) if m["type"] == "session.output_transcript.delta"]
     assert [m["speaker"] for m in heard] == ["user"] * 3
-    assert talk.counts[-1] == {"deu": 3, "fra": 1}
+    assert talk.counts[3] == {"deu": 3, "fra": 1}
+    assert talk.counts[-1] == {}
 
 
 async def test_nothing_is_computed_for_languages_that_nobody_listens_in(talk: Talk) -> None:
@@ -271,8 +273,35 @@ async def test_languages_are_bounded_and_a_session_that_is_over_has_no_room(talk
         talk.hub.join("deu")
         with pytest.raises(Overloaded, match="deu"):
             talk.hub.join("fra")
-    with pytest.raises(Overloaded, match="over"):
+    with pytest.raises(Overloaded, match="nobody"):
         talk.hub.join("deu")
+
+
+async def test_who_no_longer_shares_has_no_listeners_until_he_shares_again(talk: Talk) -> None:
+    async with talk.running():
+        listening = talk.hub.join("deu", audio=False)
+        talk.hub.share(False)
+        with pytest.raises(Overloaded):
+            talk.hub.join("deu")
+        talk.hub.share(True)
+        again = talk.hub.join("deu", audio=False)
+        await talk.turn(1)
+        await talk.says(1, "user")
+    assert [m["type"] for m in await told(listening)] == ["session.closed"]
+    assert len(await words(again)) == 1
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+async def test_a_session_that_comes_back_is_not_over_for_its_listeners(talk: Talk, goes_on: bool) -> None:
+    hub = ListenerHub(talk.worker, None, session=HUB, goes_on=lambda: goes_on)
+    hub.share(True)
+    running = asyncio.create_task(hub.run())
+    await asyncio.sleep(0)
+    listening = hub.join("deu")
+    running.cancel()
+    await asyncio.wait([running])
+    assert [m["type"] for m in await told(listening)] == ([] if goes_on else ["session.closed"])
+    assert listening.outbox.farewell is (GONE if goes_on else NORMAL)
 
 
 async def test_context_that_nobody_said_is_not_heard(talk: Talk) -> None:
