@@ -78,7 +78,7 @@ class StoreLimits:
     outbox_bytes: int = 16 * 2**20
     """Messages that a client may not have seen; more than 4 minutes of speech"""
     outbox_s: float = 600.0
-    """Their age"""
+    """Their age when the session was last in use: a client was away for less than that before anybody noticed"""
     input_bytes: int = 16 * 2**20
     """Items since the last checkpoint: many only if messages are not taken, for 8 minutes"""
 
@@ -146,7 +146,7 @@ class StoreDatabase:
             *(input_bytes, message_bytes, batch.messages[-1][0] if batch.messages else 0, key),
         )
         if batch.messages:
-            self._trim(key, message_bytes)
+            self._trim(key, message_bytes, now)
         self._written += sum(row.size for row in batch.rows) + sum(len(text) for _, text in batch.messages)
         self._written += 0 if batch.checkpoint is None else len(batch.checkpoint.state)
 
@@ -207,8 +207,8 @@ class StoreDatabase:
                 break
             self.delete(session_id)
             gone.append(session_id)
-        for key, message_bytes in self._run("SELECT key, message_bytes FROM sessions").fetchall():
-            self._trim(key, message_bytes)
+        for session in self._run("SELECT key, message_bytes, touched FROM sessions").fetchall():
+            self._trim(*session)
         for _ in range(min(self._one("PRAGMA freelist_count"), _PAGES_GIVEN_BACK)):
             self._run("PRAGMA incremental_vacuum(1)")  # more at once, sqlite3 would stop after the first
         return gone
@@ -230,14 +230,12 @@ class StoreDatabase:
         self._run("DELETE FROM inputs WHERE session = ?", key)
         self._run("INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?)", key, checkpoint.state, checkpoint.messages)
 
-    def _trim(self, key: int, message_bytes: int) -> None:
+    def _trim(self, key: int, message_bytes: int, touched: float) -> None:
         """Drops the oldest messages beyond what is kept: they are the first, by age as by bytes."""
         query = "SELECT number, at, bytes_by_then FROM messages WHERE session = ? ORDER BY number"
         last = 0
         for number, at, bytes_by_then in self._run(query, key):
-            if at >= self._now() - self._limits.outbox_s and (
-                message_bytes - bytes_by_then <= self._limits.outbox_bytes
-            ):
+            if at >= touched - self._limits.outbox_s and (message_bytes - bytes_by_then <= self._limits.outbox_bytes):
                 break
             last = number
         if last:

@@ -123,6 +123,9 @@ async def test_the_outbox_is_bounded_in_age(store: SessionStore, clock: Clock) -
     await store.append("one", batch(2))
     clock.now += 20
     await store.prune(keep_s=1000, max_bytes=10**9)
+    assert len(await store.messages_after("one", 0)) == 2  # its client may have been away since
+    await store.touch(["one"])
+    await store.prune(keep_s=1000, max_bytes=10**9)
     assert await store.messages_after("one", 1) == [(2, "x")]
     with pytest.raises(StoreError, match="not kept any more"):
         await store.messages_after("one", 0)
