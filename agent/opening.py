@@ -58,6 +58,7 @@ async def opened(
     tasks: Sequence[Task],
     *,
     spoken: bool,
+    heard: bool = True,
     typed: bool = False,
     check: Callable[[Models], object] = lambda models: None,
 ) -> AsyncGenerator[Opened, None]:
@@ -67,30 +68,33 @@ async def opened(
         config: the settings.
         tasks: what the sessions do.
         spoken: whether replies are spoken.
-        typed: whether the user types rather than speaks: what hears speech is then loaded only if it is needed.
+        heard: whether users speak. What they do not do is loaded only if it turns out to be needed.
+        typed: whether they type.
         check: called before the weights are loaded, as `Models.load` does.
     """
     async with AsyncExitStack() as stack:
-        worker = ModelWorker(lambda: _models(config, tasks, check, typed=typed))
+        worker = ModelWorker(lambda: _models(config, tasks, check, heard=heard, typed=typed))
         options = VoiceOptions(config.voice.rate_wpm, config.voice.pitch, variant=config.voice.variant)
         voice = await stack.enter_async_context(Voice(options)) if spoken else None
         await stack.enter_async_context(worker)
         yield Opened(config, worker, voice)
 
 
-def _models(config: AgentConfig, tasks: Sequence[Task], check: Callable[[Models], object], *, typed: bool) -> Models:
+def _models(
+    config: AgentConfig, tasks: Sequence[Task], check: Callable[[Models], object], *, heard: bool, typed: bool
+) -> Models:
     # What was typed is known in words, and so are the replies of those who answer in words.
-    said = not typed or config.thinker.name == "lcm" or any(task != "converse" for task in tasks)
+    said = heard or config.thinker.name == "lcm" or any(task != "converse" for task in tasks)
     models = Models.load(
         config.bundle,
         device=config.device,
         precision=config.precision,
         backend=config.backend,
-        parts=needed_parts(typed=typed, heard=() if typed else named(config.language), said=said),
+        parts=needed_parts(typed=typed, heard=named(config.language) if heard else (), said=said),
         tasks=tasks,
         thinker=config.thinker,
         check=check,
     )
-    if is_open(config.language) and not typed:
+    if is_open(config.language) and heard:
         models.prepare_to_identify(config.language)
     return models

@@ -42,6 +42,8 @@ PAUSE_MS = 260
 """Silence within a sentence: longer than the soft pause, shorter than any hangover"""
 CALLERS_A_PROCESS = 8
 READY_S = 60.0
+EVERY_S = 8.0
+"""From turn to turn where two calls have to be the same samples: no reply is as long"""
 _SILENCE = 0.01
 
 
@@ -60,14 +62,16 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         asyncio.run(_speak(folder))
         loads = {}
         with _server(folder, args.bundle, speculation=True) as server:
-            _load(server, folder, 1, 2, 0)  # warms up
+            _load(server, folder, 1, "--turns", "2")  # warms up
             for number in numbers:
-                loads[str(number)] = _figures(_load(server, folder, number, args.turns, 3))
+                told = _load(server, folder, number, "--turns", str(args.turns), "--interrupt-every", "3")
+                loads[str(number)] = _figures(told)
         speculation = {}
         for name, on in (("off", False), ("on", True)):
             with _server(folder, args.bundle, speculation=on) as server:
-                _load(server, folder, 1, 2, 0)
-                speculation[name] = _load(server, folder, 1, 2 * args.turns, 0)
+                _load(server, folder, 1, "--turns", "2")
+                manner = ("--turns", str(2 * args.turns), "--every-s", str(EVERY_S))
+                speculation[name] = _load(server, folder, 1, *manner)
     return {"benchmark": "live", "bundle": args.bundle, "callers": loads, "speculation": _compared(**speculation)}
 
 
@@ -159,7 +163,7 @@ def _await_ready(process: "subprocess.Popen[bytes]", url: str, log: Path) -> Non
     raise SystemExit(f"bench: the server did not become ready: {log.read_text(errors='replace')[-2000:]}")
 
 
-def _load(server: _Server, folder: Path, callers: int, turns: int, interrupt_every: int) -> dict[str, Any]:
+def _load(server: _Server, folder: Path, callers: int, *manner: str) -> dict[str, Any]:
     """So many callers at once, and what they and the machine say about it."""
     cpu, lag, began = server.cpu_s(), server.lag_buckets(), time.monotonic()
     processes = [
@@ -173,7 +177,7 @@ def _load(server: _Server, folder: Path, callers: int, turns: int, interrupt_eve
                     str(folder),
                 ),
                 *("--callers", str(min(CALLERS_A_PROCESS, callers - first)), "--first", str(first)),
-                *("--turns", str(turns), "--interrupt-every", str(interrupt_every)),
+                *manner,
             ],
             stdout=subprocess.PIPE,
         )

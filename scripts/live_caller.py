@@ -21,7 +21,7 @@ import soundfile
 from websockets.asyncio.client import ClientConnection, connect
 
 RATE = 24_000
-CHUNK_MS = 40
+CHUNK_MS = 20
 CHUNK = RATE * CHUNK_MS // 1000
 TURN_LIMIT_S = 30.0
 STAGES = ("encode", "think", "decode", "voice")
@@ -49,15 +49,30 @@ class Told:
     failures: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a caller converses."""
+
+    turns: int
+    interrupt_every: int
+    """Each so many turns he interrupts the reply; 0: never"""
+    every_s: float
+    """He begins to speak at multiples of this on the clock of his sound, so that two calls are the same samples;
+    0: when the reply is over"""
+
+
 class Caller:
     """One client."""
 
-    def __init__(self, connection: ClientConnection, utterances: Sequence[bytes], turns: int, every: int) -> None:
+    def __init__(self, connection: ClientConnection, utterances: Sequence[bytes], manner: Manner) -> None:
         self.told = Told()
         self._connection = connection
         self._utterances = utterances
-        self._turns = turns
-        self._interrupt_every = every
+        self._manner = manner
+        self._sent = 0
+        """Samples so far"""
+        self._say_at = 0
+        """Sample at which to begin what is to be said"""
         self._began = 0.0
         self._speech: bytes = b""
         self._speech_ends: float | None = None
@@ -89,8 +104,9 @@ class Caller:
     async def _converse(self) -> None:
         await asyncio.sleep(0.5)
         number = 0
-        while number < self._turns:
-            interrupts = self._interrupt_every > 0 and number % self._interrupt_every == self._interrupt_every - 1
+        while number < self._manner.turns:
+            every = self._manner.interrupt_every
+            interrupts = every > 0 and number % every == every - 1
             await self._say(number)
             number += 1
             if interrupts:
@@ -108,6 +124,7 @@ class Caller:
         self._interrupted, self._response = self._response if not self._done.is_set() else None, None
         self._speech_ends = self._committed_at = None
         self._sound, self._reply_bytes, self._words = hashlib.sha256(), 0, ""
+        self._say_at = round((number + 1) * self._manner.every_s * RATE)
         self._speech = self._utterances[number % len(self._utterances)]
         try:
             async with asyncio.timeout(TURN_LIMIT_S):
@@ -117,14 +134,15 @@ class Caller:
 
     async def _stream(self) -> None:
         """Sound without a pause, silence where nothing is said: each piece when its last sample would be there."""
-        sent = 0
         while True:
-            piece, self._speech = self._speech[: 2 * CHUNK], self._speech[2 * CHUNK :]
+            piece = b""
+            if self._sent >= self._say_at:
+                piece, self._speech = self._speech[: 2 * CHUNK], self._speech[2 * CHUNK :]
             if piece and not self._speech:
-                self._speech_ends = self._when(sent * 1000 / RATE + len(piece) / 2 * 1000 / RATE)
+                self._speech_ends = self._when((self._sent + len(piece) / 2) * 1000 / RATE)
             piece = piece.ljust(2 * CHUNK, b"\0")
-            sent += CHUNK
-            await asyncio.sleep(max(0.0, self._when(sent * 1000 / RATE) - time.perf_counter()))
+            self._sent += CHUNK
+            await asyncio.sleep(max(0.0, self._when(self._sent * 1000 / RATE) - time.perf_counter()))
             message = {"type": "input_audio_buffer.append", "audio": base64.b64encode(piece).decode()}
             await self._connection.send(json.dumps(message))
 
@@ -185,7 +203,8 @@ async def _calls(args: argparse.Namespace) -> list[Told]:
         async with connect(args.url, compression=None, max_size=None) as connection:
             shift = (args.first + number) % len(utterances)
             own = [*utterances[shift:], *utterances[:shift]]
-            return await Caller(connection, own, args.turns, args.interrupt_every).call()
+            manner = Manner(args.turns, args.interrupt_every, args.every_s)
+            return await Caller(connection, own, manner).call()
 
     return await asyncio.gather(*(one(number) for number in range(args.callers)))
 
@@ -205,6 +224,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, metavar="N", help="number of the first of them")
     parser.add_argument("--turns", type=int, default=8)
     parser.add_argument("--interrupt-every", type=int, default=0, metavar="N", help="0: never")
+    parser.add_argument("--every-s", type=float, default=0.0, metavar="S", help="0: when the reply is over")
     args = parser.parse_args()
     told = asyncio.run(_calls(args))
     print(json.dumps({"cpu_s": time.process_time(), "callers": [asdict(one) for one in told]}))

@@ -106,7 +106,9 @@ async def _chat(args: argparse.Namespace, config: "AgentConfig") -> int:
 
     async with AsyncExitStack() as stack:
         check = partial(checked_languages, choice=config.language, reply_language=args.to, speech=False)
-        there = await stack.enter_async_context(opened(config, [config.task], spoken=False, typed=True, check=check))
+        there = await stack.enter_async_context(
+            opened(config, [config.task], spoken=False, heard=False, typed=True, check=check)
+        )
         languages, to = check(there.worker.models)
         options = there.turn_options(languages, to)
         began = time.monotonic()
