@@ -1,8 +1,8 @@
 """Chromium for tests: the system's own, driven by playwright. Whoever lacks one of the two is told by name."""
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,8 @@ import pytest
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+    Launch = Callable[..., Browser]
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _MAC = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
@@ -27,15 +29,20 @@ def speaking(recording: Path) -> str:
 
 
 @contextmanager
-def chromium(*flags: str) -> Iterator["Browser"]:
-    """A browser; its windows are closed with it. Skips the test where there is none."""
+def chromium() -> Iterator["Launch"]:
+    """What starts browsers, with flags of theirs; they are closed at the end. Skips the test where there is none.
+
+    Nothing of asyncio can run on the same thread until then.
+    """
     api = pytest.importorskip("playwright.sync_api", reason="playwright missing: pip install playwright")
     path = next((found for name in (*_NAMES, _MAC) if (found := shutil.which(name))), None)
     if path is None:
         pytest.skip("Chromium missing: apt install chromium")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=[*_QUIET, *flags])
-        try:
-            yield browser
-        finally:
-            browser.close()
+    with api.sync_playwright() as playwright, ExitStack() as stack:
+
+        def launch(*flags: str) -> "Browser":
+            browser: Browser = playwright.chromium.launch(executable_path=path, args=[*_QUIET, *flags])
+            stack.callback(browser.close)
+            return browser
+
+        yield launch

@@ -53,7 +53,7 @@ export class Captions {
   }
 
   #begin(line, lines) {
-    const root = document.createElement("li");
+    const root = document.createElement("div");
     const head = root.appendChild(document.createElement("p"));
     head.className = "meta";
     const who = head.appendChild(document.createElement("span"));
@@ -100,7 +100,8 @@ export class Captions {
 function about({ role, language, probability, latency, state }) {
   const sure = probability === null ? "" : ` ${Math.round(probability * 100)} %`;
   const parts = [language ? `${languageName(language)}${sure}` : ""];
-  if (latency?.first_audio != null) parts.push(`first sound after ${Math.round(latency.first_audio)} ms`);
+  const wait = latency?.first_audio; // none, where the reply was ready when the pause was over
+  if (wait !== undefined && wait !== null) parts.push(wait < 1 ? "first sound at once" : `first sound after ${Math.round(wait)} ms`);
   if (state === "cut") parts.push("interrupted");
   if (state === "failed") parts.push(role === "user" ? "not understood" : "came to nothing");
   return parts.filter(Boolean).join(" · ");

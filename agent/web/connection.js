@@ -18,7 +18,8 @@ export class Connection extends EventTarget {
    * @param {string} how.url ws or wss
    * @param {string|null} how.token
    * @param {import("./resume_queue.js").ResumeQueue} how.queue
-   * @param {{token: string, after: string|null}|null} how.resume a session to go on with
+   * @param {{token: string, after: string|null, seen?: string}|null} how.resume a session to go on with, after an
+   *   event; where the server no longer has what follows that one, after the last that was seen
    * @param {() => object} how.opening the session.update that begins a new one
    */
   constructor({ url, token, queue, resume, opening }) {
@@ -85,7 +86,7 @@ export class Connection extends EventTarget {
   #receive(message) {
     if (!this.#live && !this.#resume(message)) return;
     const token = message.session?.noema?.resume?.token;
-    if (token) this.resume = { token, after: this.resume?.after ?? null };
+    if (token) this.resume = { after: null, ...this.resume, token };
     this.dispatchEvent(new CustomEvent("message", { detail: message }));
     if (this.resume && message.event_id && message.type !== "noema.resumed") this.resume.after = message.event_id;
   }
@@ -98,8 +99,14 @@ export class Connection extends EventTarget {
       return true;
     }
     if (message.type === "error" && message.error.code === "noema_resume_unknown") {
-      this.dispatchEvent(new Event("lost"));
-      this.startAnew();
+      const { token, after, seen = after } = this.resume;
+      if (seen !== after) {
+        this.resume = { token, after: seen };
+        this.connect();
+      } else {
+        this.dispatchEvent(new Event("lost"));
+        this.startAnew();
+      }
     }
     return false;
   }

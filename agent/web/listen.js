@@ -96,7 +96,7 @@ function write({ item_id: item, speaker: who, delta, language: spoken }) {
   const key = `${item} ${who}`;
   let line = lines.get(key);
   if (!line) {
-    line = list.appendChild(document.createElement("li"));
+    line = list.appendChild(document.createElement("p"));
     line.className = `line ${who}`;
     line.lang = languageTag(spoken ?? language);
     const label = line.appendChild(document.createElement("span"));

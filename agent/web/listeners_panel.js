@@ -20,7 +20,10 @@ export class ListenersPanel {
     opener.addEventListener("click", () => dialog.showModal());
     this.parts.close.addEventListener("click", () => dialog.close());
     dialog.addEventListener("click", (event) => event.target === dialog && dialog.close()); // beside it
-    this.parts.start.querySelector("button").addEventListener("click", () => choose(true));
+    this.parts.start.querySelector("button").addEventListener("click", () => {
+      this.asked = true;
+      choose(true);
+    });
     this.parts.stop.addEventListener("click", () => choose(false));
     this.parts.copy.addEventListener("click", () => this.#copy());
     this.showCounts({});
@@ -28,6 +31,8 @@ export class ListenersPanel {
 
   /** @param {{url: string, qr_svg: string}|null} listeners as the session has it */
   show(listeners) {
+    if (this.asked && !listeners) this.dialog.close(); // the server says why not, beneath
+    this.asked = false;
     this.parts.start.hidden = listeners !== null;
     this.parts.open.hidden = listeners === null;
     if (!listeners) {

@@ -10,6 +10,7 @@ import { sessionOf } from "./settings.js";
 import { Talk } from "./talk.js";
 
 const PLAYBACK_MS = 200;
+const PLAIN = /^event_\d+$/; // ids of what is kept; what is said in passing repeats a number, with a suffix
 const FORGIVEN = ["response_cancel_not_active", "input_audio_buffer_commit_empty", "conversation_already_has_active_response"];
 
 /**
@@ -18,7 +19,7 @@ const FORGIVEN = ["response_cancel_not_active", "input_audio_buffer_commit_empty
  */
 export class Live extends EventTarget {
   #playbackAt = 0;
-  #catchUp = null; // id of the last event that an earlier page has dealt with
+  #drawn = 0; // number of the last event that an earlier page has dealt with
 
   /**
    * @param {object} how
@@ -36,7 +37,7 @@ export class Live extends EventTarget {
     this.concepts = Concepts.fromJSON(kept?.concepts ?? []);
     this.hearing = Hearing.goingOn(kept?.unheard ?? null);
     this.floor = Object.assign(new Floor(), kept?.floor);
-    this.#catchUp = kept?.resume && kept.seen !== kept.resume.after ? kept.seen : null;
+    this.#drawn = numberOf(kept?.resume?.seen);
     this.connection = new Connection({
       url,
       token,
@@ -101,9 +102,9 @@ export class Live extends EventTarget {
   keep() {
     const unheard = this.hearing.unheard((item) => this.conversation.find(item)?.heardMs ?? 0);
     const { resume, queue } = this.connection;
+    const seen = numberOf(resume?.after) < this.#drawn ? resume.seen : resume?.after;
     return {
-      resume: resume && { ...resume, after: unheard?.event ?? resume.after },
-      seen: this.#catchUp ?? resume?.after ?? null,
+      resume: resume && { token: resume.token, after: unheard?.event ?? seen, seen },
       unheard,
       queue,
       lines: this.conversation,
@@ -113,11 +114,9 @@ export class Live extends EventTarget {
   }
 
   #receive(event) {
-    if (this.#catchUp) {
-      // Drawn by the page before; only its sound is missing.
+    if (PLAIN.test(event.event_id) && numberOf(event.event_id) <= this.#drawn) {
+      // Drawn by an earlier page; only its sound is missing.
       if (event.type === "response.output_audio.delta") this.#sound(event);
-      if (event.type === "noema.resumed") this.#tell("session", event.session);
-      if (event.event_id === this.#catchUp) this.#catchUp = null;
       return;
     }
     this.floor.take(event);
@@ -216,7 +215,7 @@ export class Live extends EventTarget {
   }
 
   #forget() {
-    this.#catchUp = null;
+    this.#drawn = 0;
     this.hearing = new Hearing();
     this.floor = new Floor();
   }
@@ -224,4 +223,9 @@ export class Live extends EventTarget {
   #tell(type, detail = null) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
+}
+
+/** @param {string|null|undefined} id */
+function numberOf(id) {
+  return Number(/^event_(\d+)/.exec(id ?? "")?.[1] ?? 0);
 }

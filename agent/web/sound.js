@@ -1,4 +1,5 @@
-// Sound: the page's one audio context, with our worklet in it. Opened late, since browsers want a gesture first.
+// Sound: the page's one audio context, with our worklet in it where the page is on HTTPS or on this machine. Opened late,
+// since browsers want a gesture first.
 
 let opening = null;
 
@@ -6,7 +7,7 @@ let opening = null;
 export function openSound() {
   opening ??= (async () => {
     const context = new AudioContext({ latencyHint: "interactive" }); // at the device's rate: see worklet.js
-    await context.audioWorklet.addModule(new URL("worklet.js", import.meta.url));
+    await context.audioWorklet?.addModule(new URL("worklet.js", import.meta.url));
     return context;
   })().catch((error) => {
     opening = null; // the next gesture may have more luck
@@ -15,14 +16,17 @@ export function openSound() {
   return opening;
 }
 
-/** From the first key or touch on, replies may sound. @param {() => void} unlocked */
+/**
+ * Each key and touch lets replies sound, if they did not: at first a browser wants one, and a phone call may have taken
+ * the sound away.
+ * @param {() => void} unlocked
+ */
 export function unlockSound(unlocked) {
-  const gestures = ["pointerdown", "keydown"];
   const unlock = async () => {
     const context = await openSound();
+    if (context.state === "running") return;
     await context.resume();
-    for (const gesture of gestures) removeEventListener(gesture, unlock, true);
     unlocked();
   };
-  for (const gesture of gestures) addEventListener(gesture, unlock, true);
+  for (const gesture of ["pointerdown", "keydown"]) addEventListener(gesture, unlock, true);
 }

@@ -1,5 +1,6 @@
 // Speaker: plays replies, says how much of each has been heard, and falls silent at once.
 
+import { PlainPlayback } from "./plain_playback.js";
 import { openSound } from "./sound.js";
 
 const RATE = 24_000;
@@ -14,7 +15,7 @@ export class Speaker extends EventTarget {
   #context = null;
   #node = null;
   #analyser = null;
-  #cleared = [];
+  #cleared = new Map(); // number of a clear → who waits for it
   #opening = null;
   #queued = 0;
   #clears = 0;
@@ -48,12 +49,15 @@ export class Speaker extends EventTarget {
 
   /** Silence now. @returns {Promise<{item: string|null, ms: number, playing: boolean}>} what had been heard of what sounded */
   async clear() {
-    this.#clears++;
+    const number = ++this.#clears;
     const playing = this.#queued > 0;
     this.#queued = 0;
-    this.#node?.port.postMessage({ clear: true });
-    if (!this.sounding) return { ...this.#last, playing }; // the audio thread sleeps, and will find the message later
-    return new Promise((resolve) => this.#cleared.push(resolve));
+    // While the audio thread sleeps nobody answers; it finds the message when it wakes up.
+    const answer = this.sounding
+      ? new Promise((resolve) => this.#cleared.set(number, resolve))
+      : { ...this.#last, playing };
+    this.#node?.port.postMessage({ clear: number });
+    return answer;
   }
 
   /** How loud it is at this moment, root mean square 0..1: what the page draws, and what a test listens to. */
@@ -67,7 +71,9 @@ export class Speaker extends EventTarget {
   #open() {
     this.#opening ??= (async () => {
       this.#context = await openSound();
-      this.#node = new AudioWorkletNode(this.#context, "playback", { numberOfInputs: 0, outputChannelCount: [1] });
+      this.#node = this.#context.audioWorklet
+        ? new AudioWorkletNode(this.#context, "playback", { numberOfInputs: 0, outputChannelCount: [1] })
+        : new PlainPlayback(this.#context);
       this.#node.port.onmessage = ({ data }) => this.#report(data);
       this.#analyser = this.#context.createAnalyser();
       this.#node.connect(this.#analyser).connect(this.#context.destination);
@@ -80,8 +86,12 @@ export class Speaker extends EventTarget {
     const late = queued ? RATE * ((this.#context.outputLatency || 0) + (this.#context.baseLatency || 0)) : 0;
     const position = { item, ms: Math.max(0, Math.round(((heard - late) / RATE) * 1000)), playing: queued > 0 };
     this.#last = { item, ms: position.ms };
-    this.#queued = cleared ? 0 : queued;
-    if (cleared) this.#cleared.shift()?.(position);
-    else this.dispatchEvent(new CustomEvent("position", { detail: position }));
+    if (cleared) {
+      this.#cleared.get(cleared)?.(position);
+      this.#cleared.delete(cleared);
+      return;
+    }
+    if (!this.#cleared.size) this.#queued = queued; // else it was said before what waits was thrown away
+    this.dispatchEvent(new CustomEvent("position", { detail: position }));
   }
 }

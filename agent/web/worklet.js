@@ -102,8 +102,8 @@ class Capture extends AudioWorkletProcessor {
 }
 
 /**
- * Takes {play: Float32Array, item} and {clear: true}; posts {item, heard: samples of the item, queued: samples}
- * 20 times a second while it plays and whenever an item ends, and after {clear} with `cleared: true` and what was queued.
+ * Takes {play: Float32Array, item} and {clear: number}; posts {item, heard: samples of the item, queued: samples} 20 times
+ * a second while it plays and whenever an item ends, and after {clear} the same with `cleared: number`.
  */
 class Playback extends AudioWorkletProcessor {
   constructor() {
@@ -115,7 +115,7 @@ class Playback extends AudioWorkletProcessor {
     this.heard = 0;
     this.reportAt = 0;
     this.port.onmessage = ({ data }) => {
-      if (data.clear) this.#clear();
+      if (data.clear) this.#clear(data.clear);
       else this.queue.push({ samples: data.play, item: data.item });
     };
   }
@@ -124,10 +124,10 @@ class Playback extends AudioWorkletProcessor {
     return this.queue.reduce((sum, { samples }) => sum + samples.length, 0);
   }
 
-  #clear() {
+  #clear(number) {
     const queued = this.#queued();
     const tail = this.#pull(FADE).map((sample, n) => sample * (1 - n / FADE));
-    this.#report({ queued, cleared: true });
+    this.#report({ queued, cleared: number });
     this.queue = [{ samples: tail, item: null }];
     this.item = null;
     this.heard = 0;
