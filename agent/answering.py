@@ -55,6 +55,8 @@ from agent.turn_options import TurnOptions
 from agent.turn_state import SentenceState, Step, TurnState
 from audio.segmenter import Utterance
 
+MAX_SILENT_TURNS = 512
+"""Turns without a reply that may wait to be understood: a history given at once"""
 Source = Literal["speech", "text", "none", "context"]
 
 
@@ -163,7 +165,7 @@ class Answering:
         waiting = [t for t in self._turns.values() if t.committed and t.source != "context" and not t.wants_reply]
         if waiting:
             turn = waiting[-1]
-            turn.wants_reply = True
+            turn.wants_reply, turn.thinking = True, "no"
         else:
             turn = self.begin("none", step)
             turn.language = self.conversation.last_language() or turn.language
@@ -175,12 +177,7 @@ class Answering:
 
     def begin(self, source: Source, step: Step, language: str | None = None) -> TurnState:
         """A turn begins, with the settings of this moment."""
-        while len(self._turns) >= self.options.max_waiting_turns:
-            # The second oldest gives way: the oldest is being answered.
-            waiting = self.turns[1 if len(self._turns) > 1 else 0]
-            message = "the machine is slower than the conversation; an older turn was dropped"
-            step.events.append(Warned(self.sample, "think", message))
-            self.end(waiting, "dropped", step)
+        self._make_room(step)
         self.last_turn += 1
         settings = self.settings
         turn = TurnState(
@@ -195,6 +192,17 @@ class Answering:
         )
         self._turns[turn.number] = turn
         return turn
+
+    def _make_room(self, step: Step) -> None:
+        """Of those that wait for a reply the second oldest gives way: the oldest is being answered."""
+        waiting = [turn for turn in self._turns.values() if turn.wants_reply]
+        silent = [turn for turn in self._turns.values() if not turn.wants_reply]
+        too_many = waiting[1:2] or waiting if len(waiting) >= self.options.max_waiting_turns else []
+        too_many += silent[:1] if len(silent) >= MAX_SILENT_TURNS else []
+        for turn in too_many:
+            message = "the machine is slower than the conversation; an older turn was dropped"
+            step.events.append(Warned(self.sample, "think", message))
+            self.end(turn, "dropped", step)
 
     def commit(self, turn: TurnState, step: Step) -> None:
         """All of it has been said."""

@@ -34,7 +34,9 @@ class Ear:
     def __init__(self, options: TurnOptions) -> None:
         self._options = options
         self._segmenter = Segmenter(options.segmenter)
-        self._hangover = AdaptiveHangover(options.segmenter.hangover_ms, options.hangover_bounds_ms)
+        longest_ms = options.segmenter.longest_hangover_ms
+        bounds_ms = (min(options.hangover_bounds_ms[0], longest_ms), min(options.hangover_bounds_ms[1], longest_ms))
+        self._hangover = AdaptiveHangover(options.segmenter.hangover_ms, bounds_ms)
         self._adapts = options.adaptive_hangover
         self._manual = False
         self._kept: deque[AudioFrame] = deque(maxlen=_frames(options.segmenter.max_utterance_ms))

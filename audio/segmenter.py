@@ -45,6 +45,16 @@ class SegmenterOptions:
     cut_window_ms: int = 100
     """Width of such a place"""
 
+    @property
+    def longest_hangover_ms(self) -> int:
+        """What `hangover_ms` may be raised to, the rest being as it is: after a cut it still has to fit."""
+        return self.max_utterance_ms - self.cut_search_ms - self.tail_ms - 2 * FRAME_MS
+
+    @property
+    def longest_pre_roll_ms(self) -> int:
+        """What `pre_roll_ms` may be raised to: an onset, confirmed as late as can be, has to fit."""
+        return self.max_utterance_ms - self.min_speech_ms - self.soft_pause_ms - 2 * FRAME_MS
+
     def __post_init__(self) -> None:
         """Refuse options under which an utterance could change between soft pause and commit."""
         if not 0.0 < self.release_threshold <= self.threshold < 1.0:
@@ -58,10 +68,7 @@ class SegmenterOptions:
             raise ValueError(
                 f"cut_window_ms must lie between {FRAME_MS} ms and cut_search_ms - tail_ms - {2 * FRAME_MS} ms"
             )
-        # An onset, confirmed as late as can be, must fit; and so must what is left after a cut.
-        onset_ms = self.pre_roll_ms + self.min_speech_ms + self.soft_pause_ms
-        rest_ms = self.cut_search_ms + self.hangover_ms + self.tail_ms
-        if self.max_utterance_ms < max(onset_ms, rest_ms) + 2 * FRAME_MS:
+        if self.pre_roll_ms > self.longest_pre_roll_ms or self.hangover_ms > self.longest_hangover_ms:
             raise ValueError("max_utterance_ms must exceed cut_search_ms + hangover_ms + tail_ms, and any onset")
 
 

@@ -3,7 +3,7 @@
 import time
 
 from agent.opening import Opened
-from agent.realtime.defaults import KnownLanguages, Limits, SessionDefaults
+from agent.realtime.defaults import Bounds, KnownLanguages, Limits, SessionDefaults
 from agent.realtime.session_object import ListenersOffer, ResumeOffer
 from audio.languages import VARIANTS
 
@@ -36,6 +36,10 @@ def session_defaults(there: Opened, token: str | None, listeners: ListenersOffer
         threshold=segmenter.threshold,
         prefix_padding_ms=config.segmenter.pre_roll_ms,
         silence_duration_ms=config.segmenter.hangover_ms,
+        bounds=Bounds(
+            prefix_padding_ms=(0, min(1000, segmenter.longest_pre_roll_ms)),
+            silence_duration_ms=(segmenter.soft_pause_ms, min(4000, segmenter.longest_hangover_ms)),
+        ),
         limits=Limits(items=config.server.max_items),
         space_id=space.space_id,
         dim=space.dim,

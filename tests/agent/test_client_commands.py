@@ -33,6 +33,7 @@ from agent.inputs import (
     TypedText,
 )
 from agent.turn import MANUAL_PIECES
+from audio.segmenter import SegmenterOptions
 from tests.agent.talk import FRAME, Conversation
 
 
@@ -238,3 +239,13 @@ def test_a_machine_goes_on_where_another_was_left() -> None:
     assert [e.turn for e in whole.of(Think)[-1].context] == [e.turn for e in second.of(Think)[-1].context]
     assert whole.of(ReplyAudio)[-1].start_sample == second.of(ReplyAudio)[-1].start_sample
     assert len(talk.of(UserPaused)) == 1
+
+
+def test_a_hangover_never_outgrows_what_an_utterance_may_be() -> None:
+    short = SegmenterOptions(max_utterance_ms=3300)
+    talk = Conversation(segmenter=short, adaptive_hangover=True)
+    for _ in range(4):
+        talk.sound(0.5, speech=True)
+        talk.sound(0.44, speech=False)
+    talk.sound(0.6, speech=False)
+    assert talk.of(TurnCommitted)

@@ -31,7 +31,6 @@ def test_history_is_given_by_both_sides() -> None:
     assert said == [(0, "Good morning."), (1, "Good morning to you.")]
 
 
-@pytest.mark.xfail(reason="what nobody answers counts among the turns that wait, and gives way when there are too many")
 def test_a_long_history_may_be_given_at_once() -> None:
     client = Client()
     client.answers = False
