@@ -46,10 +46,16 @@ async def ask(
         await writer.wait_closed()
 
 
+async def read_on(client: "ClientConnection") -> None:
+    """Reads until the connection is closed, which raises."""
+    while True:
+        await client.recv()
+
+
 async def until(condition: Callable[[], object], limit_s: float = 20.0) -> None:
     """Waits for something that another task brings about."""
     async with asyncio.timeout(limit_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what it waits for sets no event
             await asyncio.sleep(0.005)
 
 

@@ -1,6 +1,7 @@
 """The server on a loopback port: pages, health, figures, who is refused and how, and what shutting down looks like."""
 
 import asyncio
+import contextlib
 import logging
 import ssl
 from pathlib import Path
@@ -181,10 +182,8 @@ async def test_one_byte_a_time_is_too_slow() -> None:
                 await asyncio.sleep(0.1)
 
         dripping = asyncio.create_task(drip())
-        with pytest.raises(ConnectionError):  # cut off, or read to an end that says so
-            while await reader.read(100):
-                pass
-            raise ConnectionResetError
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""  # cut off
         dripping.cancel()
         await asyncio.gather(dripping, return_exceptions=True)
         writer.close()
@@ -222,9 +221,7 @@ async def test_two_hundred_at_once_are_all_answered() -> None:
                     await release.wait()
                     return "in"
             except InvalidStatus as error:
-                assert error.response.status_code == 503
-                assert error.response.headers["Retry-After"]
-                return "told to come back"
+                return f"{error.response.status_code}, again in {error.response.headers['Retry-After']} s"
 
         tasks = [asyncio.create_task(one()) for _ in range(200)]
         done = 0
@@ -235,14 +232,16 @@ async def test_two_hundred_at_once_are_all_answered() -> None:
         release.set()
         answers = await asyncio.gather(*tasks)
         assert answers.count("in") == 8
+        assert answers.count("503, again in 5 s") == 192
         assert (await ask(server.port, "/healthz")).status == 200
 
 
 async def test_a_message_that_is_too_long_closes_its_connection_only() -> None:
     async with echoing(ServerConfig(max_message_bytes=65_536)) as server, dial(server) as other:
         client = await dial(server)
-        with pytest.raises(ConnectionClosed):
+        with contextlib.suppress(ConnectionClosed):
             await client.send("x" * (20 << 20))
+        with pytest.raises(ConnectionClosed):
             await client.recv()
         assert client.close_code == 1009
         await until(lambda: len(server.gate.open) == 1)
@@ -261,7 +260,7 @@ async def test_closing_says_that_the_server_restarts_and_leaves_no_task() -> Non
             await client.recv()
         assert client.close_code == 1012
         waiting[1].close()
-    with pytest.raises(OSError, match="refused|Connect"):
+    with pytest.raises(OSError, match=r"refused|Connect"):
         await asyncio.open_connection("127.0.0.1", port)
     assert asyncio.all_tasks() <= before
 
