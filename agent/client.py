@@ -110,6 +110,7 @@ class RealtimeClient:
             if message["type"] == "noema.resumed":
                 self._queue.resumed(message["input_audio_samples"], message["client_events"])
                 self._told("connected again")
+                await self._heard(message)
                 return
             if message["type"] == "session.created":
                 fresh = message  # of the session that the server made for this connection, and drops if it can
@@ -134,5 +135,5 @@ class RealtimeClient:
             with suppress(KeyError, TypeError):
                 self._token = message["session"]["noema"]["resume"]["token"]
             await self._heard(message)
-            if self._token is not None and message["type"] != "noema.resumed":
+            if self._token is not None:
                 self._after = message.get("event_id", self._after)

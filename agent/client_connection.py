@@ -133,13 +133,11 @@ def _refused(place: ServerAddress, error: BaseException) -> RemoteError:
             f"nobody that this machine knows vouches for {place.url} ({error.verify_message}); if it is your own "
             "server, copy certificate.pem from ~/.local/share/noema/tls there and give it with --ca"
         )
-    if isinstance(error, ssl.SSLError):
-        return RemoteError(f"{place.url} speaks no TLS; try it with ws:// in place of wss://")
     if isinstance(error, TimeoutError):
         return RemoteError(f"{place.url} does not answer within {_OPEN_S:g} s", temporary=True)
-    if isinstance(error, InvalidHandshake | EOFError):
-        secure = "" if place.is_secure else "; if it uses TLS, try wss:// in place of ws://"
-        return RemoteError(f"what answers at {place.url} is no Noema server{secure}", temporary=True)
+    if isinstance(error, ssl.SSLError | InvalidHandshake | EOFError | ConnectionResetError):
+        with_tls = "uses no TLS, try ws:// in place of wss://" if place.is_secure else "uses TLS, try wss://"
+        return RemoteError(f"what answers at {place.url} is no Noema server, or if it {with_tls}", temporary=True)
     reason = one_line(error)
     return RemoteError(
         f"nobody answers at {place.url} ({reason}); is `noema serve` running there? Give another with --url",
