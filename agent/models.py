@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agent.config import Backend, Precision, ThinkerConfig
+from agent.context import ROLE_USER
 from agent.errors import TextInputError, UsageError
 from agent.events import FloatArray, Task
-from agent.inputs import Decode, EncodeSpeech, EncodeText, Think
+from agent.inputs import ContextEntry, Decode, EncodeSpeech, EncodeText, Think
 from agent.language_choice import AUTO, named
 from agent.thinkers import (
     EchoThinker,
@@ -226,6 +227,17 @@ class Models:
     def think(self, request: Think) -> Iterator[ThoughtPart]:
         """The reply, step by step; of `retrieve`, where a remote thinker should have given it."""
         return self._thinkers[request.task].think(request)
+
+    def warm_up(self, language: str, *, heard: bool, typed: bool) -> None:
+        """Computes a turn nobody asked for: what is computed first takes several times as long as ever after."""
+        seconds = (np.zeros(16_000 * count, np.float32) for count in (1, 2, 3) if heard)
+        concepts = [self._encode([EncodeSpeech(0, 0, 0, samples, language)])[0].concepts for samples in seconds]
+        if typed or not heard:
+            concepts.append(self.encode_sentences(["Good morning."], language).concepts)
+        context = tuple(ContextEntry(0, ROLE_USER, concept[0], None, language) for concept in concepts)
+        for task in self._thinkers:
+            list(self.think(Think(0, 0, context[-1:], task, language)))
+        self.decode([Decode(0, 0, 0, concepts[-1], language)])
 
     def check_languages(self, choice: str, *, speech: bool) -> tuple[str, ...]:
         """The languages that a choice leaves possible, as the bundle writes them; see `check_language`."""

@@ -60,6 +60,7 @@ async def opened(
     spoken: bool,
     heard: bool = True,
     typed: bool = False,
+    live: bool = False,
     check: Callable[[Models], object] = lambda models: None,
 ) -> AsyncGenerator[Opened, None]:
     """Loads the models (on their own thread) and starts the voice.
@@ -70,10 +71,11 @@ async def opened(
         spoken: whether replies are spoken.
         heard: whether users speak. What they do not do is loaded only if it turns out to be needed.
         typed: whether they type.
+        live: whether they wait: the first turn is then to be as quick as the next.
         check: called before the weights are loaded, as `Models.load` does.
     """
     async with AsyncExitStack() as stack:
-        worker = ModelWorker(lambda: _models(config, tasks, check, heard=heard, typed=typed))
+        worker = ModelWorker(lambda: _models(config, tasks, check, heard=heard, typed=typed, live=live))
         options = VoiceOptions(config.voice.rate_wpm, config.voice.pitch, variant=config.voice.variant)
         voice = await stack.enter_async_context(Voice(options)) if spoken else None
         await stack.enter_async_context(worker)
@@ -81,7 +83,13 @@ async def opened(
 
 
 def _models(
-    config: AgentConfig, tasks: Sequence[Task], check: Callable[[Models], object], *, heard: bool, typed: bool
+    config: AgentConfig,
+    tasks: Sequence[Task],
+    check: Callable[[Models], object],
+    *,
+    heard: bool,
+    typed: bool,
+    live: bool,
 ) -> Models:
     # What was typed is known in words, and so are the replies of those who answer in words.
     said = heard or config.thinker.name == "lcm" or any(task != "converse" for task in tasks)
@@ -97,4 +105,7 @@ def _models(
     )
     if is_open(config.language) and heard:
         models.prepare_to_identify(config.language)
+    if live:
+        heard = heard and bool(models.space.languages["speech"])
+        models.warm_up(models.check_languages(config.language, speech=heard)[0], heard=heard, typed=typed)
     return models

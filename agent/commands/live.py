@@ -225,7 +225,7 @@ async def _talk(args: argparse.Namespace, config: "AgentConfig") -> int:
         microphone = await stack.enter_async_context(Microphone(_device(args.input)))
         playback = await stack.enter_async_context(Playback(_device(args.output))) if spoken else None
         check = partial(checked_languages, choice=config.language, reply_language=args.to, speech=True)
-        there = await stack.enter_async_context(opened(config, [config.task], spoken=spoken, check=check))
+        there = await stack.enter_async_context(opened(config, [config.task], spoken=spoken, live=True, check=check))
         languages, to = check(there.worker.models)
         options = _duplex(there.turn_options(languages, to, live=True), headphones=args.headphones)
         order, parts = ArrivalOrder(), there.parts()

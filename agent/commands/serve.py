@@ -131,7 +131,7 @@ async def _open(
     from agent.server.conversations import Conversations
     from agent.server.translations import Translations
 
-    there = await stack.enter_async_context(opened(config, get_args(Task), spoken=spoken, typed=True))
+    there = await stack.enter_async_context(opened(config, get_args(Task), spoken=spoken, typed=True, live=True))
     await asyncio.to_thread(finalise_unfinished, sessions_folder())
     house = House(there, config.server, server.telemetry, await _store(config, stack))
     conversations = await stack.enter_async_context(Conversations(house, server.access, server.gate))
