@@ -68,18 +68,17 @@ async def _run(args: argparse.Namespace, input_device: int | str | None, output_
         metrics = Metrics()
         screen = stack.enter_context(Screen(metrics))
         loudspeaker = Loudspeaker(playback) if playback is not None else None
-        talk = _Talk(RemoteConversation(metrics), screen, loudspeaker)
+        talk = Talk(RemoteConversation(metrics), screen, loudspeaker)
         client = RealtimeClient(place, opening(args, spoken=spoken), talk.hear, warn)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(client.run(), name="talk to the server")
             tasks.create_task(talk.listen(microphone, None if args.headphones else playback, client), name="listen")
             if loudspeaker is not None:
-                told = tasks.create_task(loudspeaker.report(talk.tell(client), _TOLD_EVERY_S), name="playback-position")
-                assert told is not None, "it reports for as long as the talk lasts"
+                tasks.create_task(loudspeaker.report(talk.tell(client), _TOLD_EVERY_S), name="playback-position")
     return OK
 
 
-class _Talk:
+class Talk:
     """What the microphone hears goes out, what the server says is shown and played."""
 
     def __init__(self, conversation: "RemoteConversation", screen: "Screen", loudspeaker: "Loudspeaker | None") -> None:

@@ -42,7 +42,8 @@ class Process:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._fd, selectors.EVENT_READ)
 
-    def _wait(self, seen: Callable[[str], bool], limit_s: float) -> bool:
+    def wait_for(self, seen: Callable[[str], bool], limit_s: float) -> bool:
+        """Reads until the condition holds; False when it does not in time, or the process ended."""
         deadline = time.monotonic() + limit_s
         while not seen(self.said) and (left := deadline - time.monotonic()) > 0:
             if self._selector.select(left):
@@ -54,13 +55,13 @@ class Process:
 
     async def prints(self, *words: str, limit_s: float = 60.0) -> None:
         """Waits until it has printed all of these."""
-        found = await asyncio.to_thread(self._wait, lambda said: all(word in said for word in words), limit_s)
+        found = await asyncio.to_thread(self.wait_for, lambda said: all(word in said for word in words), limit_s)
         assert found, self.said
 
     async def ends(self) -> int:
         """Waits until it ends; with which code."""
         code = await asyncio.to_thread(self.process.wait, 60)
-        self._wait(lambda _: False, 0.2)
+        self.wait_for(lambda _: False, 0.2)
         return code
 
 
