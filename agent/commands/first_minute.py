@@ -1,13 +1,14 @@
 """The first minute: what `./scripts/run` does without arguments.
 
 Plays the bundled sample through the agent, first as live interpretation, then as a conversation, drawn and
-heard as it happens; then opens `noema chat` if a person is there.
+heard as it happens; then serves the page on which one talks to it oneself.
 """
 
 import argparse
 import asyncio
+import errno
 import json
-import sys
+import socket
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -32,31 +33,43 @@ _SCENES: "tuple[tuple[Task, str], ...]" = (
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Describes the subcommand, which `noema --help` does not list."""
-    parser = commands.add_parser("first-minute", description="Play the bundled sample through the agent, then chat.")
+    parser = commands.add_parser("first-minute", description="Play the bundled sample through the agent, then serve.")
     parser.add_argument("--speed", choices=("1", "max"), help="default: 1 when someone watches")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the sound goes when it cannot be played")
-    parser.add_argument("--no-chat", action="store_true", help="end after the sample")
+    parser.add_argument("--no-serve", action="store_true", help="end after the sample")
     add_model_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Plays both scenes, then chats."""
+    """Plays both scenes, then serves."""
     from agent.terminal import can_draw
 
     config = settings(args)
     speed = 1.0 if (args.speed or ("1" if can_draw() else "max")) == "1" else None
     scenes = _possible(config)
     asyncio.run(_play(config, scenes, speed, args.out))
-    if args.no_chat or not sys.stdin.isatty() or len(scenes) < len(_SCENES):
+    if args.no_serve:
         return OK
     from agent.cli import main
 
-    print("Now you. (`noema talk` uses the microphone; `noema --help` has the rest.)")
+    print("\nNow you: open the page and talk, or type. (`noema --help` has the rest.)")
     chosen = ["--config", str(args.config)] if args.config else []
     for name in ("bundle", "device", "precision", "backend"):
         chosen += [f"--{name}", getattr(config, name)]
-    return main(["chat", *chosen])
+    if not _is_free(config.server.host, config.server.port):
+        warn(f"port {config.server.port} is taken, so another")
+        chosen += ["--port", "0"]
+    return main(["serve", *chosen])
+
+
+def _is_free(host: str, port: int) -> bool:
+    """Whether a server could listen there; what else may be wrong, it says itself."""
+    try:
+        with socket.create_server((host, port)):
+            return True
+    except OSError as error:
+        return error.errno != errno.EADDRINUSE
 
 
 def _possible(config: "AgentConfig") -> "tuple[tuple[Task, str], ...]":

@@ -44,10 +44,16 @@ def test_several_recordings_give_a_line_each_and_a_bad_one_does_not_stop_them(
     assert "bad.wav" in result.err
 
 
-def test_a_replay_whose_turns_fail_is_no_success(noema: Noema, recording: Path, tmp_path: Path) -> None:
+def test_a_replay_whose_turns_fail_is_no_success(
+    noema: Noema, recording: Path, small_bundle: Path, tmp_path: Path
+) -> None:
+    mute = shutil.copytree(small_bundle, tmp_path / "mute")
+    content = json.loads((mute / "bundle.json").read_text())
+    del content["parts"]["bank"]  # nobody answers in place of a server that does not
+    (mute / "bundle.json").write_text(json.dumps(content))
     config = tmp_path / "agent.yaml"
     config.write_text("thinker:\n  name: openai\n  openai:\n    base_url: http://127.0.0.1:9/v1\n")
-    result = noema("replay", recording, "--text", "--json", "--config", config)
+    result = noema("replay", recording, "--text", "--json", "--config", config, bundle=mute)
     assert result.code == 1
     assert "gave no answer" in result.err
     assert result.json["turns"][0]["reply"] == ""  # type: ignore[index]
@@ -109,7 +115,7 @@ def test_interrupting_a_replay_is_clean(recording: Path, small_bundle: Path, tmp
 
 @pytest.mark.slow
 def test_a_reader_of_turns_that_has_enough_is_no_error_either() -> None:
-    for arguments in (("first-minute", "--no-chat", "--speed", "max"), ("replay", str(SAMPLE))):
+    for arguments in (("first-minute", "--no-serve", "--speed", "max"), ("replay", str(SAMPLE))):
         process = noema_process(*arguments)
         assert process.stdin is not None
         assert process.stdout is not None
@@ -124,7 +130,7 @@ def test_a_reader_of_turns_that_has_enough_is_no_error_either() -> None:
 
 @pytest.mark.slow
 def test_the_first_minute_interprets_and_converses(noema: Noema, tmp_path: Path) -> None:
-    result = noema("first-minute", "--no-chat", "--out", tmp_path, "--speed", "max")
+    result = noema("first-minute", "--no-serve", "--out", tmp_path, "--speed", "max")
     assert result.code == 0
     assert result.out.count("≈ heard") == 12
     assert result.out.count("→ reply") >= 12
