@@ -15,7 +15,7 @@ import pytest
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
 
-from audio.frames import VOICE_RATE, FloatArray, to_pcm16
+from audio.frames import VOICE_RATE, FloatArray, from_pcm16, to_pcm16
 from audio.voice import Voice
 from tests.agent.realtime.test_order import AUDIO_ENDS, BEGINS, TEXT_ENDS, USER
 from tests.agent.server.running import RunningServer, running
@@ -61,7 +61,8 @@ class Talk:
 
     async def update(self, **session: Any) -> Any:
         """Changes the session; what was told before is forgotten."""
-        await self.connection.session.update(session={"type": "realtime", **session})  # type: ignore[typeddict-item]
+        wanted: Any = {"type": "realtime", **session}
+        await self.connection.session.update(session=wanted)
         updated = await self.until("session.updated")
         self.events.clear()
         return updated.session
@@ -92,19 +93,21 @@ class Talk:
     def sound(self) -> FloatArray:
         """All that is to be heard."""
         content = b"".join(base64.b64decode(event.delta) for event in self.of("response.output_audio.delta"))
-        return np.frombuffer(content, "<i2").astype(np.float32) / 32768
+        return from_pcm16(np.frombuffer(content, "<i2"))
 
 
 @asynccontextmanager
 async def talking(server: RunningServer) -> AsyncGenerator[Talk, None]:
     """The client, told nothing but where the server is."""
-    async with AsyncOpenAI(api_key="x", websocket_base_url=f"ws://127.0.0.1:{server.port}/v1") as client:
-        async with client.realtime.connect(model="noema") as connection:
-            talk = Talk(connection)
-            await talk.until("conversation.created")
-            assert talk.kinds() == ["session.created", "conversation.created"]
-            talk.events.clear()
-            yield talk
+    async with (
+        AsyncOpenAI(api_key="x", websocket_base_url=f"ws://127.0.0.1:{server.port}/v1") as client,
+        client.realtime.connect(model="noema") as connection,
+    ):
+        talk = Talk(connection)
+        await talk.until("conversation.created")
+        assert talk.kinds() == ["session.created", "conversation.created"]
+        talk.events.clear()
+        yield talk
 
 
 async def test_text_in_and_text_out(server: RunningServer) -> None:
