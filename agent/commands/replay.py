@@ -38,6 +38,7 @@ _EXAMPLES = """
 noema replay talk.mp3
 noema replay talk.mp3 --task translate --to fra --out replies --report talk.html
 noema replay meeting.opus --language eng,fra --json
+noema replay 20260101-120000 --report talk.html
 noema replay ~/.local/share/noema/sessions/20260101-120000 --recompute
 """
 
@@ -50,7 +51,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         nargs="+",
         type=Path,
         metavar="RECORDING",
-        help="a sound file, or the folder of a session",
+        help="a sound file, the folder of a session, or its name in `noema sessions list`",
     )
     add_conversation_options(parser)
     parser.add_argument("--text", action="store_true", help="reply in text only")
@@ -131,7 +132,7 @@ class _Replays:
         async with AsyncExitStack() as stack:
             for path in self._args.recordings:
                 try:
-                    worst = max(worst, await self._one(path, stack))
+                    worst = max(worst, await self._one(_found(path), stack))
                 except Exception as error:  # noqa: BLE001 - the boundary between recordings
                     known = first_known(error)
                     code = exit_code(known)
@@ -307,6 +308,14 @@ class _Outputs:
         print(f"  {result.audio_ms / 1000:.1f} s of sound, {factor:.3g} times as fast as spoken")
         for remark in self.remarks:
             print(f"  {remark}")
+
+
+def _found(path: Path) -> Path:
+    """What is no path here may be the name of a session."""
+    from agent.recording import sessions_folder
+
+    named = sessions_folder() / path.name
+    return named if path.parent == Path() and not path.exists() and named.is_dir() else path
 
 
 def _is_session(path: Path) -> bool:

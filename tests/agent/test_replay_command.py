@@ -136,3 +136,10 @@ def test_the_first_minute_interprets_and_converses(noema: Noema, tmp_path: Path)
     assert result.out.count("→ reply") >= 12
     for scene in ("translate", "converse"):
         assert (tmp_path / f"noema-{scene}.wav").stat().st_size > 1_000_000
+
+
+def test_a_session_goes_by_its_name(noema: Noema, tmp_path: Path) -> None:
+    recorded = Path(__file__).parents[1] / "recordings" / "first_words"
+    shutil.copytree(recorded, tmp_path / "sessions" / "20260101-120000")
+    assert "events, as in" in noema("replay", "20260101-120000").out
+    assert noema("replay", "20260101-120001").code == 2
