@@ -43,6 +43,8 @@ class Replying:
         self._asked: Metadata | None = None
         """For the turn that a request makes"""
         self._response: Response | None = None
+        self._understood = {"audio": 0, "text": 0}
+        """Concepts of the user that no reply has counted yet"""
         self._endings: list[tuple[int, TurnEnd]] = []
         """Turns that were due and ended unanswered, for when no response is under way"""
         self._truncation: tuple[int, ItemTruncated | None] | None = None
@@ -101,6 +103,7 @@ class Replying:
         state = self._maker.new_response(turn, spoken)
         state.metadata = self._due.pop(turn, None)
         self._response = Response(state, self._items)
+        self._count(self._response)
         yield from self._response.created()
 
     def ended(self, turn: int, status: TurnEnd) -> Iterator[ServerEvent]:
@@ -113,18 +116,23 @@ class Replying:
             yield from self._unanswered(*self._endings.pop(0))
 
     def understood(self, event: ConceptsKnown) -> Iterator[ServerEvent]:
-        """Concepts of either side: those of a turn are counted, those of its reply begin what is said."""
+        """Concepts of either side: those of a user are counted, those of a reply begin what is said."""
         response = self.of(event.turn)
-        if response is None:
-            return
         if event.role == "agent":
-            yield from response.begin_item()
+            if response is not None:
+                yield from response.begin_item()
             return
         item = self._items.of(event.turn, "user")
-        if item is not None and item.kind == "audio":
-            response.state.heard += len(event.concepts)
-        else:
-            response.state.read += len(event.concepts)
+        kind = "audio" if item is not None and item.kind == "audio" else "text"
+        self._understood[kind] += len(event.concepts)
+        if response is not None:
+            self._count(response)
+
+    def _count(self, response: Response) -> None:
+        """What was understood since the last reply is what this one answers, whichever came first."""
+        response.state.heard += self._understood["audio"]
+        response.state.read += self._understood["text"]
+        self._understood = dict.fromkeys(self._understood, 0)
 
     def truncated(self, event: ReplyTruncated, *, told: bool) -> Iterator[ServerEvent]:
         """Speech stopped the sound of a reply. Of one under way it is told once that is closed."""

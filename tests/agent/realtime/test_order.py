@@ -231,6 +231,19 @@ def test_usage_counts_concepts() -> None:
     assert usage["output_token_details"] == {"text_tokens": 0, "audio_tokens": 2}
 
 
+@pytest.mark.parametrize("answers", [True, False])
+def test_usage_is_the_same_whether_a_reply_is_asked_for_before_or_after_the_text_is_understood(answers: bool) -> None:
+    client = Client()
+    for _ in range(2):
+        client.answers = answers
+        client.write("Hello there.")
+        client.send("response.create")
+        client.answers = True
+        client.catch_up()
+        usage = client.last("response.done")["response"]["usage"]
+        assert (usage["input_tokens"], usage["input_token_details"]["text_tokens"]) == (1, 1)
+
+
 @pytest.mark.parametrize("audio_format", ["audio/pcmu", "audio/pcma"])
 def test_telephony_is_eight_thousand_bytes_a_second(audio_format: str) -> None:
     client = Client()
