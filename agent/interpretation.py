@@ -7,6 +7,7 @@ and asks the model as one whom nobody waits for. Knows nothing of turns but thei
 
 import asyncio
 import base64
+import itertools
 import logging
 from collections.abc import Callable
 from contextlib import aclosing
@@ -26,6 +27,9 @@ from audio.telephony import AudioEncoder
 from audio.voice import Voice
 
 _log = logging.getLogger(__name__)
+_NUMBERS = itertools.count(-1, -1)
+"""In the model's line every language is a session of its own, so that they share batches: eight decode in the time of
+two. Sessions have positive numbers"""
 _BLOCK_BYTES = 9600
 """Sound travels in stretches of 200 ms: for whom it is not quick, a message costs more than a moment"""
 _ROLES: dict[Source, tuple[Role, ...]] = {"speaker": ("user",), "agent": ("agent",), "both": ("user", "agent")}
@@ -74,8 +78,6 @@ class Interpreters:
 
     worker: ModelWorker
     voice: Voice | None
-    session: int
-    """A number of their own in the model's line"""
     wanted: Callable[[Said], bool]
     """Whether a sentence still stands: what was cut off before it was interpreted is not said"""
     written: Callable[[TranslationServerEvent], str]
@@ -89,6 +91,7 @@ class Interpretation:
         self.language = language
         self.listeners: list[Listening] = []
         self._by = interpreters
+        self._number = next(_NUMBERS)
         self._said: Channel[Said] = Channel(backlog, "drop_oldest")
         self._lost = 0
         """Sentences left out, as far as listeners know"""
@@ -133,7 +136,7 @@ class Interpretation:
             return await said.words
         assert said.concept is not None, "what is said is there in concepts or in words"
         job = self._by.worker.submit(
-            self._by.session, Decode(said.number, said.turn, said.index, said.concept, self.language, urgent=False)
+            self._number, Decode(said.number, said.turn, said.index, said.concept, self.language, urgent=False)
         )
         try:
             return " ".join([answer.value async for answer in job.answers()])

@@ -69,7 +69,6 @@ class ListenerHub:
         worker: ModelWorker,
         voice: Voice | None,
         *,
-        session: int,
         limits: ListenerLimits | None = None,
         changed: Callable[[Mapping[str, int]], None] = lambda count: None,
         goes_on: Callable[[], bool] = lambda: False,
@@ -79,14 +78,13 @@ class ListenerHub:
         Args:
             worker: what decodes.
             voice: what speaks; None: there are words only.
-            session: a number that no other session has in the model's line.
             limits: how much it may take.
             changed: told how many listen, by language, whenever that changes.
             goes_on: whether the session, when `run` is cancelled, may be taken up again: its listeners may then, too.
         """
         self.shared = False
         """Whether anybody may listen"""
-        self._interpreters = Interpreters(worker, voice, session, self._stands, self._written)
+        self._interpreters = Interpreters(worker, voice, self._stands, self._written)
         self._limits = limits or ListenerLimits()
         self._changed = changed
         self._goes_on = goes_on

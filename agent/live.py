@@ -86,6 +86,7 @@ class LiveSession:
         self._outstanding: list[Outstanding] = kept.outstanding
         self._core = LiveCore(kept, self._rate, None if stored is None else stored.position)
         self._core.on_update = self._updated
+        self._core.messages = len(first)
         self._metrics = Metrics()
         self._delivery = Delivery(
             self.session_id, self._core, token_hash(token), 0 if stored is None else stored.last_message
@@ -101,12 +102,11 @@ class LiveSession:
         self.hub = ListenerHub(
             house.there.worker,
             house.there.voice,
-            session=-number,
             limits=limits,
             changed=self._listened,
             goes_on=lambda: self.is_kept,
         )
-        """Who listens; with the negative of its number in the model's line"""
+        """Who listens"""
         self._share()
         self._uplink = Uplink(self._core, lambda: self.settings, house.config.max_input_s)
         if stored is not None and house.store is not None:
@@ -232,9 +232,10 @@ class LiveSession:
             self._delivery.passing(NoemaKeepalive())
 
     async def finish(self) -> None:
-        """Takes nothing more, and waits until what is under way is answered and stored. Cancelling is safe."""
+        """Takes nothing more, and waits until what is under way is answered and told. Cancelling is safe."""
         self._uplink.stop()
-        await self._commentary.answered()
+        await self._uplink.settle()
+        await self._core.answered()
         await self._delivery.flushed()
 
     def _updated(self) -> None:
