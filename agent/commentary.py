@@ -1,22 +1,14 @@
 """Commentary: what the server itself has to say of a session, and what it counts: a listener.
 
-Meter readings and measured latencies for clients that asked for them; turns, stages and speculation for /metrics;
-and which replies are under way, for a server that wants to stop. Nothing of it reaches the core.
+Meter readings and measured latencies for clients that asked for them; turns, stages and speculation for /metrics.
+Nothing of it reaches the core.
 """
 
-import asyncio
 import math
 from typing import TYPE_CHECKING
 
 from agent.delivery import Delivery
-from agent.events import (
-    DomainEvent,
-    ReplyEnded,
-    ReplyStarted,
-    Speculated,
-    TurnCommitted,
-    TurnEnded,
-)
+from agent.events import DomainEvent, ReplyEnded, Speculated, TurnEnded
 from agent.inputs import AudioInput, Input
 from agent.metrics import Metrics
 from agent.realtime.machine import RealtimeMachine
@@ -41,15 +33,8 @@ class Commentary:
         self._energy = 0.0
         self._probability = 0.0
         self._frames = 0
-        self._under_way: set[int] = set()
-        self._nothing_under_way = asyncio.Event()
-        self._nothing_under_way.set()
         self._replied: int | None = None
         """The turn whose response is just being told as done"""
-
-    async def answered(self) -> None:
-        """Waits until no reply is under way. Cancelling is safe."""
-        await self._nothing_under_way.wait()
 
     async def on_input(self, item: Input) -> None:
         """Reads the meter."""
@@ -58,24 +43,16 @@ class Commentary:
             self._meter(item)
 
     async def on_event(self, event: DomainEvent) -> None:
-        """Follows replies, and counts."""
+        """Counts."""
         match event:
-            case TurnCommitted(wants_reply=True) | ReplyStarted():
-                self._under_way.add(event.turn)
             case ReplyEnded():
-                self._under_way.discard(event.turn)
                 self._replied = event.turn
             case TurnEnded():
-                self._under_way.discard(event.turn)
                 self._count(event)
             case Speculated():
                 self._telemetry.speculations.labels(str(event.used).lower()).inc()
             case _:
-                return
-        if self._under_way:
-            self._nothing_under_way.clear()
-        else:
-            self._nothing_under_way.set()
+                pass
 
     async def on_message(self, message: ServerEvent) -> None:
         """Tells what a reply took, once it is done."""

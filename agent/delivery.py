@@ -77,7 +77,7 @@ class Delivery:
         self.stored = core.position
         """What of all that the client sent is sure not to be lost"""
         self._changed = asyncio.Event()
-        self._committed = asyncio.Event()
+        self._stirred = asyncio.Event()
         self._storing = asyncio.Lock()
 
     @property
@@ -121,6 +121,7 @@ class Delivery:
     def _say(self, message: ServerEvent, *, of_core: bool) -> None:
         self._numbered += 1
         self._said += of_core
+        self._stirred.set()
         text = to_json(message, f"event_{self._numbered}", self._at_ms if self.tells_place else None)
         made = _Message(self._numbered, text, isinstance(message, AudioDelta), of_core)
         if self._store is not None:
@@ -192,14 +193,15 @@ class Delivery:
             if self._store is not None and self._unstored:
                 async with self._storing:
                     await self._commit(self._store)
-            self._committed.set()
+            self._stirred.set()
 
     async def flushed(self) -> None:
-        """Waits until everything so far is stored, where it is to be. Cancelling is safe."""
-        while self._store is not None and self._unstored:
-            self._committed.clear()
-            self._changed.set()
-            await self._committed.wait()
+        """Waits until all that the core has said is on its way, and stored where it is to be. Cancelling is safe."""
+        while self._said < self._core.messages or (self._store is not None and self._unstored):
+            self._stirred.clear()
+            if self._store is not None and self._unstored:
+                self._changed.set()
+            await self._stirred.wait()
 
     @property
     def _unstored(self) -> bool:

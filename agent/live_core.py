@@ -1,15 +1,16 @@
 """Live core: the core of a session whose client may come back; counts what of all that it sent has been taken.
 
-Stands between a session and its kept core. What the client says arrives as `Said`, its sound as frames. A position is
-told in samples of the client's own rate, of which 20 ms are a whole number at every rate there is. Pure, but for
-those who wait until something has been taken.
+Stands between a session and its kept core, and knows whether a reply is under way. What the client says arrives as
+`Said`, its sound as frames. A position is told in samples of the client's own rate, of which 20 ms are a whole number
+at every rate there is. Pure, but for those who wait until something has been taken.
 """
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from agent.events import DomainEvent, ReplyEnded, ReplyStarted, TurnCommitted, TurnEnded
 from agent.inputs import AudioInput, Input
 from agent.kept_core import KeptCore
 from agent.realtime.client_events import ClientEvent, SessionUpdate
@@ -52,6 +53,10 @@ class LiveCore:
         """Place on the clock up to which frames hold so many of the client's samples"""
         self._taken = 0
         self._changed = asyncio.Event()
+        self.messages = 0
+        """Given by the core since this process began"""
+        self._under_way: set[int] = set()
+        """Turns that are being answered"""
         self.on_update: Callable[[], None] = lambda: None
         """Called when the client has changed its session, before anything of that is told"""
 
@@ -75,9 +80,11 @@ class LiveCore:
     def take(self, item: Input | Said) -> list[Step]:
         """What follows from an input, or from what the client said."""
         steps = self._obey(item) if isinstance(item, Said) else self.kept.take(item)
-        if isinstance(item, Said | AudioInput):
-            self._taken += 1
-            self._changed.set()
+        for step in steps:
+            self.messages += len(step.messages)
+            self._follow(step.events)
+        self._taken += isinstance(item, Said | AudioInput)
+        self._changed.set()
         return steps
 
     async def taken(self, count: int) -> None:
@@ -85,6 +92,22 @@ class LiveCore:
         while self._taken < count:
             self._changed.clear()
             await self._changed.wait()
+
+    async def answered(self) -> None:
+        """Waits until no reply is under way. Cancelling is safe."""
+        while self._under_way:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _follow(self, events: Iterable[DomainEvent]) -> None:
+        for event in events:
+            match event:
+                case TurnCommitted(wants_reply=True) | ReplyStarted():
+                    self._under_way.add(event.turn)
+                case ReplyEnded() | TurnEnded():
+                    self._under_way.discard(event.turn)
+                case _:
+                    pass
 
     def _obey(self, said: Said) -> list[Step]:
         steps = self.kept.take(said.event)
