@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from agent.core_state import freeze, thaw
 from agent.errors import StoreError
 from agent.events import TurnEnded
-from agent.inputs import AudioInput, CancelTurn, CommitTurn, Input, ModelRequest, Result, Speak
+from agent.inputs import AudioInput, CancelTurn, CommitTurn, Input, ModelRequest, Result, Speak, WorkFailed
 from agent.stored_session import (
     Batch,
     Checkpoint,
@@ -43,7 +43,8 @@ class Outstanding:
 
     request: ModelRequest | Speak
     answered: int = 0
-    """Results of it that came. Asked again, it gives the same ones first: they are not to be taken twice."""
+    """Results of it that came. Asked again, models and the voice give the same ones first: they are not to be taken
+    twice. A chat endpoint may give others; what it says is then cut together from two replies."""
 
 
 class KeptCore:
@@ -170,7 +171,7 @@ class KeptCore:
         outstanding = self._open.get(item.request)
         if outstanding is not None and item.last:
             del self._open[item.request]
-        elif outstanding is not None:
+        elif outstanding is not None and not isinstance(item, WorkFailed):  # a setback need not come again
             self._open[item.request] = replace(outstanding, answered=outstanding.answered + 1)
 
     def _note_step(self, step: Step) -> None:

@@ -87,8 +87,6 @@ class Batch:
     core_messages: int
     """How many messages of the core were given to be stored, these included, since the session began"""
     checkpoint: Checkpoint | None = None
-    facts: dict[str, Any] | None = None
-    """What else the session's owner wants to find again, JSON; None: as it was"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +100,6 @@ class StoredSession:
     core_messages: int
     last_message: int
     """Number of the last message that was stored; 0: none was"""
-    facts: dict[str, Any]
 
 
 def to_rows(items: Iterable[StoredItem]) -> Iterator[Row]:

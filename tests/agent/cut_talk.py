@@ -106,7 +106,7 @@ class Talk:
             number = list(self.pending)[which % len(self.pending)]
             result, *rest = self.pending[number]
             if number in self.wanted:
-                self.wanted[number] += 1
+                self.wanted[number] += not isinstance(result, WorkFailed)
             if rest:
                 self.pending[number] = rest
             else:

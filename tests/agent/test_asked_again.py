@@ -97,7 +97,7 @@ def begun(there: Opened) -> KeptCore:
 def as_stored(kept: KeptCore) -> StoredSession:
     batch = kept.batch([], 0, ClientPosition())
     assert batch.checkpoint is not None
-    return StoredSession("one", batch.checkpoint, batch.rows, batch.position, 0, 0, {})
+    return StoredSession("one", batch.checkpoint, batch.rows, batch.position, 0, 0)
 
 
 async def test_a_reply_that_was_cut_off_goes_on_where_it_was(there: Opened) -> None:

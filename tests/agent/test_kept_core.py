@@ -184,7 +184,7 @@ def test_what_opens_a_session_is_not_stored_with_it() -> None:
     assert batch.checkpoint is not None
     assert token not in str((batch.messages, batch.checkpoint))
     assert [(number, kept.unmasked(text)) for number, text in batch.messages] == messages
-    stored = StoredSession("one", batch.checkpoint, (), ClientPosition(), len(given), 1, {})
+    stored = StoredSession("one", batch.checkpoint, (), ClientPosition(), len(given), 1)
     [asked] = restored(stored, str, str, token).core.outstanding
     assert plain(asked) == plain(kept.outstanding[0])
     assert token in str(asked)

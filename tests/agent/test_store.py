@@ -16,7 +16,8 @@ import pytest_asyncio
 
 from agent.errors import StoreError
 from agent.store import SessionStore, new_token, store_path, token_hash
-from agent.store_database import SCHEMA, StoreLimits
+from agent.store_database import StoreLimits
+from agent.store_file import SCHEMA
 from agent.stored_session import Batch, Checkpoint, ClientPosition, Row, StoredSession
 
 LIMITS = StoreLimits(outbox_bytes=1000, outbox_s=60, input_bytes=100_000)
@@ -56,9 +57,7 @@ def content_of(path: Path) -> bytes:
     return path.read_bytes() if path.exists() else b""
 
 
-def batch(
-    *numbers: int, rows: tuple[Row, ...] = (), checkpoint: bytes | None = None, size: int = 1, **facts: object
-) -> Batch:
+def batch(*numbers: int, rows: tuple[Row, ...] = (), checkpoint: bytes | None = None, size: int = 1) -> Batch:
     """Messages with these numbers."""
     return Batch(
         rows,
@@ -66,7 +65,6 @@ def batch(
         ClientPosition(7, 8),
         len(numbers),
         None if checkpoint is None else Checkpoint(checkpoint, 0),
-        facts or None,
     )
 
 
@@ -75,11 +73,11 @@ async def test_a_session_is_found_again_as_it_was(path: Path) -> None:
     async with opened(path) as store:
         await store.create("one", token_hash(token))
         assert await store.load("one") is None
-        await store.append("one", batch(1, checkpoint=b"state", language="eng"))
+        await store.append("one", batch(1, checkpoint=b"state"))
         await store.append("one", batch(2, 5, rows=rows))
     async with opened(path) as store:
         assert await store.find(token) == "one"
-        expected = StoredSession("one", Checkpoint(b"state", 0), rows, ClientPosition(7, 8), 2, 5, {"language": "eng"})
+        expected = StoredSession("one", Checkpoint(b"state", 0), rows, ClientPosition(7, 8), 2, 5)
         assert await store.load("one") == expected
         assert await store.messages_after("one", 1) == [(2, "x"), (5, "x")]
         assert await store.messages_after("one", 4) == [(5, "x")]
