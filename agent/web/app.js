@@ -2,6 +2,7 @@
 
 import { Captions } from "./captions.js";
 import { ConceptPath } from "./concept_path.js";
+import { sentence } from "./conversation.js";
 import { statusOf } from "./floor.js";
 import { ListenersPanel } from "./listeners_panel.js";
 import { Live } from "./live.js";
@@ -16,6 +17,7 @@ import { bindTalkKeys } from "./talk_keys.js";
 import { connectionText, refusal } from "./wording.js";
 
 const KEEP_MS = 1000;
+const touch = matchMedia("(pointer: coarse)");
 const at = (id) => document.getElementById(id);
 
 const fragment = takeFragment();
@@ -40,11 +42,8 @@ let changed = false;
 function tell(point) {
   const line = live.conversation.find(point.item);
   const reply = point.role === "user" ? live.conversation.replyTo(line) : line;
-  const marks = line?.marks ?? [];
-  const [begin, end] = [marks[point.index]?.from, marks[point.index + 1]?.from];
-  const text = (line?.text ?? "").slice(begin, end).trim();
   const { latency = null, speculated = false } = reply ?? {};
-  return { who: point.role === "user" ? "You" : "Noema", text, latency, speculated };
+  return { who: point.role === "user" ? "You" : "Noema", text: sentence(line, point.index), latency, speculated };
 }
 
 // The session
@@ -98,6 +97,7 @@ function show() {
     mode: settings.values.mode,
     held: live.talk.held,
     playing: speaker.queued > 0,
+    touch: touch.matches,
     floor: live.floor,
   };
   const { name, text } = statusOf(now);

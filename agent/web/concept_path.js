@@ -136,16 +136,13 @@ export class ConceptPath {
   /** A curve through the points, fainter the longer ago. */
   #trail() {
     const places = this.#points.map((point) => this.#at.get(point.key));
-    const curves = places.slice(1).map((to, n) => {
-      const from = places[n];
-      const [before, after] = [places[n - 1] ?? from, places[n + 2] ?? to];
-      const bend = (a, b, c, sign) => [b[0] + (sign * (c[0] - a[0])) / 7, b[1] + (sign * (c[1] - a[1])) / 7];
-      const way = [bend(before, from, to, 1), bend(from, to, after, -1), to].map((p) => p.map((v) => v.toFixed(1)).join(" "));
+    const curves = places.slice(1).flatMap((to, n) => {
+      if (distance(places[n], to) < 1) return []; // one says what the other said: nothing lies between
       const age = places.length - 2 - n;
       return svg("path", {
         class: this.#points[n + 1].role,
-        d: `M${from.map((v) => v.toFixed(1)).join(" ")}C${way.join(",")}`,
-        "stroke-opacity": Math.max(0.14, 0.9 * 0.86 ** age).toFixed(2),
+        d: curve(places[n - 1] ?? places[n], places[n], to, places[n + 2] ?? to),
+        "stroke-opacity": Math.max(0.16, 0.9 * 0.86 ** age).toFixed(2),
       });
     });
     this.layers[0].replaceChildren(...curves);
@@ -154,7 +151,7 @@ export class ConceptPath {
   /** The latest sentences beside their points, where there is room. */
   #label() {
     const { clientWidth: width, clientHeight: height } = this.picture;
-    const taken = this.#points.map(({ key }) => box(...(this.#at.get(key) ?? [0, 0]), 16, 16));
+    const taken = [...this.#at.values()].map(([x, y]) => box(x, y, 16, 16));
     const labels = [];
     for (const point of this.#points.slice(-LABELLED).reverse()) {
       const text = shortened(this.tell(point).text, Math.min(34, Math.floor(width / 14)));
@@ -165,7 +162,7 @@ export class ConceptPath {
       for (const dy of [5, -16, 26]) {
         const left = right ? x + 18 : x - 18 - long;
         const place = { x0: left, x1: left + long, y0: y + dy - 14, y1: y + dy + 5 };
-        if (left < 4 || place.y0 < 2 || place.y1 > height - 2 || taken.some((other) => overlap(place, other))) continue;
+        if (left < 4 || place.y0 < HEAD || place.y1 > height - 2 || taken.some((other) => overlap(place, other))) continue;
         const label = svg("text", { x: right ? x + 18 : x - 18, y: y + dy, class: point.role });
         if (!right) label.setAttribute("text-anchor", "end");
         label.textContent = text;
@@ -232,6 +229,25 @@ export class ConceptPath {
     this.card.style.left = `${left}px`;
     this.card.style.top = `${Math.max(8, Math.min(height - offsetHeight - 8, y - offsetHeight / 2))}px`;
   }
+}
+
+/** From one place to the next, in the direction of those around them (Catmull and Rom), never far astray. */
+function curve(before, from, to, after) {
+  const most = distance(from, to) / 3;
+  const bend = ([x, y], [x0, y0], [x1, y1]) => {
+    const scale = Math.min(1 / 6, most / (Math.hypot(x1 - x0, y1 - y0) || 1));
+    return [x + scale * (x1 - x0), y + scale * (y1 - y0)];
+  };
+  const way = [bend(from, before, to), bend(to, after, from), to];
+  return `M${written(from)}C${way.map(written).join(",")}`;
+}
+
+function written(place) {
+  return place.map((value) => value.toFixed(1)).join(" ");
+}
+
+function distance([x, y], [u, v]) {
+  return Math.hypot(x - u, y - v);
 }
 
 function shortened(text, length) {

@@ -12,7 +12,8 @@ const MS_A_BYTE = 1000 / (24_000 * 2);
  * @property {string|null} language
  * @property {number|null} probability of the language, where it was found out
  * @property {"open"|"done"|"cut"|"failed"} state cut: interrupted, or stopped
- * @property {{from: number, ms: number}[]} marks where in the text each sentence of a spoken reply begins, and when
+ * @property {number[]} starts where in the text each sentence of a reply begins
+ * @property {{from: number, ms: number}[]} marks where in the text, and when, sound begins that came after other sound
  * @property {number} soundMs that came, of a reply
  * @property {number|null} heardMs of it; null: nothing of it is spoken, all counts as heard
  * @property {object|null} latency milliseconds by stage
@@ -80,6 +81,7 @@ export class Conversation {
       language: null,
       probability: null,
       state: item.role === "assistant" && item.status === "in_progress" ? "open" : "done",
+      starts: [],
       marks: [],
       soundMs: 0,
       heardMs: null,
@@ -107,11 +109,9 @@ export class Conversation {
       case "response.output_audio_transcript.delta":
         line.heardMs ??= 0;
         this.#mark(line);
-        line.text += event.delta;
-        return line;
+        return this.#write(line, event.delta);
       case "response.output_text.delta":
-        line.text += event.delta;
-        return line;
+        return this.#write(line, event.delta);
       case "response.output_audio.delta":
         line.soundMs += ((event.delta.length * 3) / 4 - padding(event.delta)) * MS_A_BYTE;
         return line;
@@ -128,6 +128,13 @@ export class Conversation {
       default:
         return null;
     }
+  }
+
+  /** One more sentence of a reply. */
+  #write(line, sentence) {
+    line.starts.push(line.text.length);
+    line.text += sentence;
+    return line;
   }
 
   /** A sentence begins in the sound where the sound that came before it ends. */
@@ -149,6 +156,12 @@ export class Conversation {
     Object.assign(line, { latency: event.ms, speculated: event.speculated });
     return line;
   }
+}
+
+/** One sentence of a line, or all of it where they are not told apart. @param {Line|undefined} line */
+export function sentence(line, index) {
+  const { text = "", starts = [] } = line ?? {};
+  return (index in starts ? text.slice(starts[index], starts[index + 1]) : text).trim();
 }
 
 /** How many characters of a reply have been heard. @param {Line} line */

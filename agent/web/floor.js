@@ -48,20 +48,23 @@ export class Floor {
  * @param {"free"|"hold"} now.mode
  * @param {boolean} now.held
  * @param {boolean} now.playing
+ * @param {boolean} now.touch there are fingers rather than keys
  * @param {Floor} now.floor
  * @returns {{name: string, text: string}}
  */
-export function statusOf({ connection, microphone, mode, held, playing, floor }) {
+export function statusOf({ connection, microphone, mode, held, playing, touch, floor }) {
   if (held) return { name: "hearing", text: "Hearing you. Let go when you are done" };
   if (microphone === "opening") return { name: "off", text: "Opening the microphone…" };
   if (connection !== "open") return { name: "off", text: "Waiting for the connection" };
   if (floor.userSpeaks) return { name: "hearing", text: "Hearing you" };
   if (playing) {
-    const how = microphone === "on" && mode === "free" ? "Speak or press Esc to interrupt" : "Esc interrupts";
-    return { name: "speaking", text: `Noema is speaking. ${how}` };
+    const hears = microphone === "on" && mode === "free";
+    const stop = touch ? "press Stop" : "press Esc";
+    const ways = !hears ? stop : touch ? "speak" : `speak or ${stop}`;
+    return { name: "speaking", text: `Noema is speaking; ${ways} to interrupt` };
   }
   if (floor.thinking) return { name: "thinking", text: "Thinking…" };
   if (microphone === "off") return { name: "off", text: "Press the microphone to talk, or type" };
-  if (mode === "hold") return { name: "listening", text: "Hold the button or the space bar while you speak" };
+  if (mode === "hold") return { name: "listening", text: `Hold the button${touch ? "" : " or the space bar"} while you speak` };
   return { name: "listening", text: "Listening" };
 }

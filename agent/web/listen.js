@@ -85,9 +85,9 @@ async function switchSound() {
   sound = !sound;
   at("sound").setAttribute("aria-pressed", sound);
   at("sound").querySelector("[data-part=name]").textContent = sound ? "Sound off" : "Sound on";
+  socket.connect();
   if (sound) await (await openSound()).resume(); // this press is the gesture that browsers ask for
   else speaker.clear();
-  socket.connect();
 }
 
 function write({ item_id: item, speaker: who, delta, language: spoken }) {

@@ -19,6 +19,7 @@ const FORGIVEN = ["response_cancel_not_active", "input_audio_buffer_commit_empty
  */
 export class Live extends EventTarget {
   #playbackAt = 0;
+  #session = null; // as it holds; null until the server has said so
   #drawn = 0; // number of the last event that an earlier page has dealt with
 
   /**
@@ -130,6 +131,7 @@ export class Live extends EventTarget {
     switch (event.type) {
       case "session.updated":
       case "noema.resumed":
+        this.#session = event.session;
         if (event.session.noema) this.#tell("session", event.session);
         break;
       case "input_audio_buffer.speech_started":
@@ -156,9 +158,20 @@ export class Live extends EventTarget {
         this.#tell("warning", event.message);
         break;
       case "error":
-        if (!FORGIVEN.includes(event.error.code)) this.#tell("warning", event.error.message);
+        if (!FORGIVEN.includes(event.error.code)) this.#refused(event.error);
         break;
     }
+  }
+
+  #refused({ message, param }) {
+    if (!this.#session && param?.startsWith("session.")) {
+      // Chosen on another day, of another server: without it, this one begins.
+      this.settings.forget();
+      this.#send(this.#update({ resume: true }));
+      return;
+    }
+    if (this.#session?.noema) this.#tell("session", this.#session); // whatever was chosen does not hold
+    this.#tell("warning", message);
   }
 
   #sound(event) {
@@ -215,6 +228,7 @@ export class Live extends EventTarget {
   }
 
   #forget() {
+    this.#session = null;
     this.#drawn = 0;
     this.hearing = new Hearing();
     this.floor = new Floor();

@@ -37,5 +37,6 @@ export const preferences = shelf(() => localStorage);
 export function takeFragment() {
   const values = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
   if (location.hash) history.replaceState(null, "", location.pathname + location.search);
+  addEventListener("hashchange", () => location.reload()); // another link, opened in the same window
   return values;
 }

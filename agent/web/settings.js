@@ -56,11 +56,17 @@ export class Settings extends EventTarget {
     }
     this.fields.task.value = this.values.task;
     this.fields.aloud.value = this.values.aloud ? "audio" : "text";
+    this.#enable(false); // until the server has said what there is to choose from
+  }
+
+  #enable(enabled) {
+    for (const control of this.form.querySelectorAll("select")) control.disabled = !enabled;
   }
 
   /** The server's word on what holds. @param {object} session of session.updated */
   show({ noema, output_modalities: modalities, audio }) {
     this.#offer(noema.languages);
+    this.#enable(true);
     const { language, task, reply_language: reply, listeners } = noema;
     Object.assign(this.values, { language, task, reply, aloud: modalities.includes("audio"), listeners: listeners !== null });
     this.values.mode = audio.input.turn_detection ? "free" : "hold";
@@ -72,6 +78,12 @@ export class Settings extends EventTarget {
     const few = language.split(",");
     for (const box of this.several.querySelectorAll("input")) box.checked = few.includes(box.value);
     this.several.hidden = this.fields.language.value !== SEVERAL;
+  }
+
+  /** What was chosen once does not fit this server: as it has it, then. */
+  forget() {
+    preferences.remove("settings");
+    Object.assign(this.values, DEFAULTS);
   }
 
   /** Lets others listen, or no more. */
@@ -103,7 +115,7 @@ export class Settings extends EventTarget {
       const few = [...this.several.querySelectorAll("input:checked")].map((each) => each.value);
       this.several.hidden = language.value !== SEVERAL;
       if (language.value !== SEVERAL) this.#changed({ language: language.value });
-      else if (few.length) this.#changed({ language: few.join(",") });
+      else if (few.length > 1) this.#changed({ language: few.join(",") });
     } else if (control === task && task.value === "translate" && !reply.value) {
       // An interpreter into the speaker's own language would only repeat.
       this.#changed({ task: task.value, reply: this.text.find((code) => !this.values.language.includes(code)) ?? this.text[0] });

@@ -349,10 +349,10 @@ def test_playback_counts_what_was_heard_and_falls_silent_at_once(page: "Page") -
 
 
 def test_words_count_as_heard_sentence_by_sentence(page: "Page") -> None:
-    heard = run(
+    seen = run(
         page,
         """
-        const { Conversation, heardCharacters } = await import('/conversation.js');
+        const { Conversation, heardCharacters, sentence } = await import('/conversation.js');
         const conversation = new Conversation();
         const audio = (ms) => ({ type: 'response.output_audio.delta', item_id: 'a', delta: btoa('x'.repeat(48 * ms)) });
         const text = (delta) => ({ type: 'response.output_audio_transcript.delta', item_id: 'a', delta });
@@ -361,10 +361,12 @@ def test_words_count_as_heard_sentence_by_sentence(page: "Page") -> None:
           text('Short. '), audio(100), text('A much longer one'), audio(400), audio(500)];
         for (const event of events) conversation.take(event);
         const at = (ms) => { conversation.hear('a', ms); return heardCharacters(conversation.find('a')); };
-        return [0, 50, 100, 550, 1000].map(at);
+        const sentences = [0, 1].map((index) => sentence(conversation.find('a'), index));
+        return { heard: [0, 50, 100, 550, 1000].map(at), sentences };
         """,
     )
-    assert heard == [0, 4, 7, 16, 24]
+    assert seen["heard"] == [0, 4, 7, 16, 24]
+    assert seen["sentences"] == ["Short.", "A much longer one"]
 
 
 def test_sound_that_was_not_heard_before_a_reload_is_asked_for_and_played_once(page: "Page") -> None:

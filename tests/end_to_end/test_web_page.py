@@ -145,6 +145,15 @@ def test_one_language_in_and_another_out(page: "Page") -> None:
     assert "German" in page.locator(".line.assistant .meta").inner_text()
 
 
+def test_the_language_is_found_out_among_several(page: "Page") -> None:
+    page.get_by_label("I speak").select_option(label="one of several…")
+    assert page.get_by_role("checkbox", name="English").is_checked()
+    page.get_by_role("checkbox", name="German").check()
+    page.get_by_role("button", name="Microphone").click()
+    page.wait_for_function("() => /English [0-9]+ %/.test(document.querySelector('.line.user .meta')?.textContent)")
+    assert page.evaluate("noema.settings.values.language.split(',').sort()") == ["deu", "eng"]
+
+
 def test_replies_in_writing_are_silent(page: "Page") -> None:
     page.get_by_label("How").select_option(label="in writing")
     page.get_by_label("Type a sentence").fill("Where is the station?")
@@ -154,6 +163,43 @@ def test_replies_in_writing_are_silent(page: "Page") -> None:
     )
     assert lines(page)[1][1]
     assert page.evaluate("noema.speaker.queued") == 0
+
+
+# Listeners
+
+
+def test_two_listen_each_in_a_language_of_their_own(page: "Page", browser: "Browser") -> None:
+    page.get_by_role("button", name="Listeners").click()
+    page.get_by_role("button", name="Make a link").click()
+    page.locator("[data-part=code] svg path").first.wait_for()
+    link = page.locator("[data-part=link]").get_attribute("href")
+    assert link is not None
+    page.get_by_role("button", name="Close", exact=True).click()
+    german, french = f"{link}&language=deu", f"{link}&language=fra"
+    with (
+        opened(browser, german, viewport=PHONE) as one,
+        opened(browser, french, viewport=DESKTOP, color_scheme="dark") as other,
+    ):
+        assert "token" not in one.url, "what opens the session is not left to be seen"
+        one.get_by_role("button", name="Sound on").click()
+        one.wait_for_selector("#connection[data-state=open]", state="attached")
+        page.wait_for_function("() => document.querySelector('.count').textContent === '2'")
+        ask(page, "I need a doctor.")
+        one.get_by_text("Ich brauche einen Arzt.").wait_for()
+        other.get_by_text("J'ai besoin d'un médecin.").wait_for()
+        one.wait_for_function(SOUNDS)
+        one.wait_for_function("() => document.querySelectorAll('.line.agent').length >= 1")  # the reply, too
+        assert other.evaluate("noema.speaker.queued") == 0, "nobody asked for sound here"
+        assert violations(one) == []
+        assert violations(other) == []
+        other.get_by_label("Listen in").select_option(label="Spanish")
+        page.wait_for_function("() => document.querySelector('[data-part=counts]').textContent.includes('Spanish: 1')")
+        one.reload()
+        one.wait_for_selector("#connection[data-state=open]", state="attached")
+        assert one.get_by_label("Listen in").input_value() == "deu"
+        page.get_by_role("button", name="Listeners").click()
+        page.get_by_role("button", name="Close it for all").click()
+        one.wait_for_selector("#connection:not([data-state=open])", state="attached")
 
 
 # Coming back
@@ -198,6 +244,31 @@ def test_a_server_that_is_killed_and_comes_back_has_lost_nothing(browser: "Brows
             assert page.evaluate("noema.live.connection.resume.token") == token
         finally:
             server.stop()
+
+
+def test_a_conversation_is_in_one_window_at_a_time(page: "Page") -> None:
+    ask(page, "I need a doctor.")
+    page.wait_for_function(SILENT)
+    with page.expect_popup() as opening:
+        page.evaluate("void window.open(location.href)")  # which takes the tab's memory along
+    other = opening.value
+    page.wait_for_selector("#connection[data-state=elsewhere]")
+    other.wait_for_selector("#connection[data-state=open]", state="attached")
+    assert lines(other) == lines(page)
+    page.get_by_role("button", name="Try now").click()
+    page.wait_for_selector("#connection[data-state=open]", state="attached")
+    other.wait_for_selector("#connection[data-state=elsewhere]")
+
+
+def test_what_was_chosen_of_another_server_is_forgotten(browser: "Browser", server: Served) -> None:
+    chosen = {"name": "noema.settings", "value": '{"language": "nld", "task": "translate"}'}
+    state = {"origins": [{"origin": server.url, "localStorage": [chosen]}]}
+    with opened(browser, server.url, storage_state=state) as page:
+        page.wait_for_function("() => noema.live.connection.resume")
+        assert page.get_by_label("I speak").input_value() == "eng"
+        assert page.get_by_label("What Noema does").input_value() == "converse"
+        assert page.evaluate("localStorage.getItem('noema.settings')") is None
+        assert page.get_by_role("alert").is_hidden()
 
 
 def test_a_new_conversation_begins_empty(page: "Page") -> None:
