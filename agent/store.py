@@ -26,6 +26,7 @@ from agent.stored_session import Batch, StoredSession
 
 _LINE = 256
 """Operations that may wait; whoever comes later waits outside"""
+_FORGOTTEN_AT_ONCE = 4
 _CLOSING_S = 10.0
 Result = TypeVar("Result")
 
@@ -137,7 +138,12 @@ class SessionStore:
 
     async def prune(self, keep_s: float, max_bytes: int) -> list[str]:
         """Forgets sessions unused for `keep_s`, and the longest unused beyond `max_bytes`; says which."""
-        return await self._do(lambda database: database.prune(keep_s, max_bytes))
+        gone: list[str] = []
+        while True:  # a few at a time: others have their turn in between
+            some = await self._do(lambda database: database.prune(keep_s, max_bytes, _FORGOTTEN_AT_ONCE))
+            gone += some
+            if len(some) < _FORGOTTEN_AT_ONCE:
+                return gone
 
     async def _do(self, run: Callable[[StoreDatabase], Result]) -> Result:
         async with self._room:

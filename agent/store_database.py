@@ -152,10 +152,13 @@ class StoreDatabase:
         """Forgets a session."""
         self._run("DELETE FROM sessions WHERE id = ?", session_id)
 
-    def prune(self, keep_s: float, max_bytes: int) -> list[str]:
-        """Forgets sessions that nobody has used for `keep_s`, then the longest unused until the rest fits."""
+    def prune(self, keep_s: float, max_bytes: int, at_most: int) -> list[str]:
+        """Forgets sessions that nobody has used for `keep_s`, then the longest unused until the rest fits.
+
+        No more than `at_most`, because others wait meanwhile; says which.
+        """
         gone: list[str] = []
-        oldest = self._run("SELECT id, touched FROM sessions ORDER BY touched").fetchall()
+        oldest = self._run("SELECT id, touched FROM sessions ORDER BY touched LIMIT ?", at_most).fetchall()
         for session_id, touched in oldest:
             if touched >= self._now() - keep_s and self._used_bytes() <= max_bytes:
                 break
