@@ -2,7 +2,7 @@
 
 Receives sentences as concepts, or with their words where somebody has put them into this language already; gives each
 listener wire messages: the sentence in words, and its sound if anyone wants that. Works one sentence after the other,
-and asks the model as one whom nobody waits for. Knows nothing of turns but their numbers, nor of sockets.
+and asks model and voice as one whom nobody waits for. Knows nothing of turns but their numbers, nor of sockets.
 """
 
 import asyncio
@@ -145,7 +145,7 @@ class Interpretation:
 
     async def _speak(self, voice: Voice, said: Said, text: str) -> None:
         encoder, sound = AudioEncoder("audio/pcm"), b""
-        async with aclosing(voice.speak(text, self.language)) as chunks:
+        async with aclosing(voice.speak(text, self.language, urgent=False)) as chunks:
             async for chunk in chunks:
                 if not self._takers(said, audio=True):
                     return

@@ -33,6 +33,7 @@ START_SECONDS = 10.0
 ANSWER_SECONDS = 10.0
 MIN_RATE_WPM, MAX_RATE_WPM = 80, 450
 """Words a minute that espeak-ng can speak"""
+PATIENT_NICE = 10
 MAX_CHILDREN = 64
 """Sentences spoken at once; more wait"""
 
@@ -97,10 +98,12 @@ class Voice:
         pitch: int | None = None,
         variant: str | None = None,
         speed: float = 1.0,
+        urgent: bool = True,
     ) -> AsyncGenerator[FloatArray, None]:
         """Give the sentence as chunks at `VOICE_RATE`, the first within milliseconds; none if wordless.
 
-        `speed` multiplies the rate, as far as the voice can follow (80 to 450 words a minute).
+        `speed` multiplies the rate, as far as the voice can follow (80 to 450 words a minute). What is not `urgent`
+        leaves the processors to whoever needs them.
 
         Cancelling or closing at any point is safe: it ends the child and touches no other sentence.
 
@@ -119,6 +122,7 @@ class Voice:
             "rate_wpm": min(max(round(options.rate_wpm * speed), MIN_RATE_WPM), MAX_RATE_WPM),
             "pitch": options.pitch,
             "volume": options.volume,
+            "nice": 0 if urgent else PATIENT_NICE,
         }
         if not request["text"]:
             return

@@ -71,6 +71,7 @@ def speak(sentence: socket.socket, espeak: ctypes.CDLL) -> None:
     """Read one request and answer it."""
     (length,) = LENGTH.unpack(_read(sentence, LENGTH.size))
     request = json.loads(_read(sentence, length))
+    os.nice(request["nice"])
     voice = request["voice"]
     if espeak.espeak_SetVoiceByName(voice.encode()) != 0:
         _answer(sentence, b"E", f"espeak-ng has no voice '{voice}'".encode())

@@ -117,6 +117,18 @@ async def test_closing_early_ends_the_child_and_nobody_else(voice: Voice) -> Non
     await until(lambda: descendants(worker) == [])
 
 
+async def test_what_is_not_urgent_leaves_the_processors_to_others_and_sounds_the_same(voice: Voice) -> None:
+    assert voice._process is not None
+    own = os.getpriority(os.PRIO_PROCESS, voice._process.pid)
+    patient = voice.speak("a very long sentence " * 200, "eng", urgent=False)
+    await anext(patient)
+    [child] = descendants(voice._process.pid)
+    assert os.getpriority(os.PRIO_PROCESS, child) > own
+    await patient.aclose()
+    spoken = [chunk async for chunk in voice.speak(SENTENCES["eng"], "eng", urgent=False)]
+    assert np.array_equal(np.concatenate(spoken), await voice.synthesize(SENTENCES["eng"], "eng"))
+
+
 async def test_a_cancelled_task_ends_its_child(voice: Voice) -> None:
     assert voice._process is not None
     worker = voice._process.pid
