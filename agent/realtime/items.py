@@ -136,14 +136,14 @@ class Items:
         """Instructions given as items."""
         return (item for item in self._kept.values() if item.role == "system")
 
-    def named(self, name: str) -> Item:
+    def named(self, name: str, code: str) -> Item:
         """The item that a client means.
 
         Raises:
-            ProtocolError: there is none.
+            ProtocolError: there is none; `code` tells what it was wanted for, and clients know each by heart.
         """
         item = self._kept.get(name)
         if item is None:
             reason = f"no item {name!r} in the conversation: deleted, unknown, or older than the last {self._limit}"
-            raise ProtocolError("item_not_found", reason, "item_id")
+            raise ProtocolError(code, reason, "item_id")
         return item

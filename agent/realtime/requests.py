@@ -122,7 +122,7 @@ def _clear_output(wire: Wire, event: OutputAudioBufferClear, at_sample: int) -> 
 
 
 def _play(wire: Wire, event: NoemaPlayback, at_sample: int) -> Answers:
-    item = _spoken(wire, event.item_id)
+    item = _spoken(wire, event.item_id, "item_not_found")
     yield PlaybackPosition(at_sample, item.start_sample + min(event.audio_ms * SAMPLES_PER_MS, item.samples))
 
 
@@ -187,11 +187,11 @@ def _text(item: ItemPatch, limit: int) -> str:
 
 
 def _retrieve_item(wire: Wire, event: ConversationItemRetrieve, at_sample: int) -> Answers:
-    yield ItemRetrieved(item=wire.items.named(event.item_id).shown())
+    yield ItemRetrieved(item=wire.items.named(event.item_id, "item_retrieve_invalid_item_id").shown())
 
 
 def _delete_item(wire: Wire, event: ConversationItemDelete, at_sample: int) -> Answers:
-    item = wire.items.named(event.item_id)
+    item = wire.items.named(event.item_id, "item_delete_invalid_item_id")
     if item.turn is not None:
         yield ContextForgotten(at_sample, item.turn, "user" if item.role == "user" else "agent")
     wire.items.remove(item)
@@ -200,8 +200,8 @@ def _delete_item(wire: Wire, event: ConversationItemDelete, at_sample: int) -> A
     yield ItemDeleted(item_id=item.id)
 
 
-def _spoken(wire: Wire, name: str) -> Item:
-    item = wire.items.named(name)
+def _spoken(wire: Wire, name: str, code: str) -> Item:
+    item = wire.items.named(name, code)
     if item.role != "assistant" or item.kind != "audio":
         reason = "Only model output audio messages can be truncated or played"
         raise ProtocolError("unsupported_content_type", reason, "item_id")
@@ -209,7 +209,7 @@ def _spoken(wire: Wire, name: str) -> Item:
 
 
 def _truncate_item(wire: Wire, event: ConversationItemTruncate, at_sample: int) -> Answers:
-    item = _spoken(wire, event.item_id)
+    item = _spoken(wire, event.item_id, "item_truncate_invalid_item_id")
     if event.content_index != 0:
         raise ProtocolError("invalid_value", "there is one content part, 0", "content_index")
     if not 0 <= event.audio_end_ms <= item.sent_ms + TRUNCATION_SLACK_MS:

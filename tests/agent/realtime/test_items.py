@@ -104,7 +104,7 @@ def test_an_item_is_shown_until_it_is_deleted() -> None:
     ]
     for kind in ("retrieve", "delete"):
         answers = client.send(f"conversation.item.{kind}", item_id=item["id"], event_id="mine")
-        assert refused(answers) == ("item_not_found", "item_id")
+        assert refused(answers) == (f"item_{kind}_invalid_item_id", "item_id")
         assert answers[0]["error"]["event_id"] == "mine"
     assert len(client.core.machine.conversation.view()) == 0
 
@@ -124,7 +124,7 @@ def test_deleting_a_reply_under_way_cancels_it() -> None:
 def test_the_oldest_items_leave() -> None:
     client = Client(limits=Limits(items=3))
     ids = [client.write(f"Number {n}.")[0]["item"]["id"] for n in range(5)]
-    assert refused(client.send("conversation.item.retrieve", item_id=ids[1]))[0] == "item_not_found"
+    assert refused(client.send("conversation.item.retrieve", item_id=ids[1]))[0] == "item_retrieve_invalid_item_id"
     assert "last 3" in client.last("error")["error"]["message"]
     assert client.send("conversation.item.retrieve", item_id=ids[2])[0]["type"] == "conversation.item.retrieved"
 
