@@ -133,6 +133,7 @@ class Uplink:
         """What is less than a frame is filled up with silence: it belongs to what was said before."""
         if self._format is None:
             return
+        self._half = 0
         for frame in self._framer.push(self._decoder.flush()):
             await self._give(frame)
         for frame in self._framer.flush():

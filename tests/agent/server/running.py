@@ -62,9 +62,13 @@ class RunningServer:
 
 
 @contextmanager
-def running(bundle: str, *, store: Path | None = None, limits: dict[str, Any] | None = None) -> Iterator[RunningServer]:
+def running(
+    bundle: str, *, store: Path | None = None, limits: dict[str, Any] | None = None, record: bool = False
+) -> Iterator[RunningServer]:
     """A server with the models of a bundle."""
-    config = AgentConfig(bundle=bundle, device="cpu", server=ServerConfig(**{"port": 0, **(limits or {})}))
+    config = AgentConfig(
+        bundle=bundle, device="cpu", record=record, server=ServerConfig(**{"port": 0, **(limits or {})})
+    )
     ready = threading.Event()
     found: list[tuple[RunningServer, asyncio.Event]] = []
     failed: list[object] = []
