@@ -7,12 +7,9 @@ a reply stays, what was cut off is forgotten. Knows nothing of how concepts are 
 from collections import OrderedDict, deque
 from copy import copy
 from itertools import takewhile
-from typing import Any
-
-import numpy as np
 
 from agent.events import FloatArray
-from agent.inputs import ContextEntry, Restored, Role
+from agent.inputs import ContextEntry, Role
 
 ROLE_USER = 0
 ROLE_AGENT = 1
@@ -55,9 +52,6 @@ class Conversation:
         """Adds one sentence of the reply."""
         entry = ContextEntry(turn, ROLE_AGENT, concept, text, language)
         self._entries.append(entry)
-        self._remember(entry)
-
-    def _remember(self, entry: ContextEntry) -> None:
         self._replies[entry.turn] = (*self._replies.pop(entry.turn, ()), entry)
         while len(self._replies) > _REPLIES_KEPT:
             self._replies.popitem(last=False)
@@ -89,29 +83,6 @@ class Conversation:
         """What the user has said since the agent last spoke."""
         entries = takewhile(lambda entry: entry.role == ROLE_USER, reversed(self._entries))
         return tuple(entries)[::-1]
-
-    def restored(self, **rest: Any) -> Restored:
-        """The conversation as an input that brings it back, with the rest of that input's fields."""
-        entries = self.view()
-        concepts = [entry.concept for entry in entries if entry.concept is not None]
-        return Restored(
-            turns=tuple(entry.turn for entry in entries),
-            roles=tuple(entry.role for entry in entries),
-            texts=tuple(entry.text for entry in entries),
-            languages=tuple(entry.language for entry in entries),
-            with_concept=tuple(entry.concept is not None for entry in entries),
-            concepts=np.stack(concepts) if concepts else np.zeros((0, 0), np.float32),
-            **rest,
-        )
-
-    def restore(self, item: Restored) -> None:
-        """The conversation that `restored` kept."""
-        concepts = iter(item.concepts)
-        rows = zip(item.turns, item.roles, item.with_concept, item.texts, item.languages, strict=True)
-        for turn, role, known, text, language in rows:
-            self._entries.append(ContextEntry(turn, role, next(concepts) if known else None, text, language))
-            if role == ROLE_AGENT:
-                self._remember(self._entries[-1])
 
     def view(self) -> tuple[ContextEntry, ...]:
         """The context as it stands, oldest first."""

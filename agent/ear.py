@@ -57,16 +57,6 @@ class Ear:
         """Whether the client says when an utterance is over."""
         return self._manual
 
-    @property
-    def pauses_ms(self) -> tuple[int, ...]:
-        """The speaker's pauses, as far as they are remembered."""
-        return self._hangover.pauses_ms
-
-    def remember(self, pauses_ms: tuple[int, ...]) -> None:
-        """Takes over what is known of the speaker."""
-        self._hangover.pauses_ms = pauses_ms
-        self._adapt()
-
     def hear(self, item: AudioInput, *, deaf: bool, sounding: bool) -> list[SegmentEvent]:
         """The next frame.
 

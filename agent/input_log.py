@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from agent.events import ConceptsKnown, DomainEvent, FloatArray, ReplyAudio
-from agent.inputs import AudioInput, Encoded, Input, Restored, Thought, Voiced
+from agent.inputs import AudioInput, Encoded, Input, Thought, Voiced
 from audio.frames import to_pcm16
 
 if TYPE_CHECKING:
@@ -176,10 +176,6 @@ def _check_shapes(item: Input) -> None:
             raise LogFormatError("a damaged Encoded line (probability is none)")
     if isinstance(item, Thought) and item.concept is not None and item.concept.ndim != 1:
         raise LogFormatError("a damaged Thought line (not one concept)")
-    if isinstance(item, Restored):
-        lengths = {len(item.turns), len(item.roles), len(item.texts), len(item.languages), len(item.with_concept)}
-        if len(lengths) > 1 or item.concepts.ndim != 2 or len(item.concepts) != sum(item.with_concept):
-            raise LogFormatError("a damaged Restored line (its sentences do not have as much of everything)")
 
 
 def _value(value: Any) -> Any:

@@ -222,28 +222,6 @@ class WorkFailed:
     """False: not to nothing, but not to what it should have; the rest of its results follows"""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Restored:
-    """A session goes on where it was left: the first input of one that was resumed."""
-
-    at_sample: int
-    turns: tuple[int, ...]
-    """Of each sentence of the conversation, the oldest first; as are the next four"""
-    roles: tuple[int, ...]
-    texts: tuple[str | None, ...]
-    languages: tuple[str, ...]
-    with_concept: tuple[bool, ...]
-    concepts: FloatArray
-    """[N, D], of those that have one"""
-    last_turn: int
-    last_request: int
-    given_sample: int
-    """End of the reply timeline, 24 kHz"""
-    heard_sample: int
-    pauses_ms: tuple[int, ...]
-    """The speaker's own, as far as they are remembered"""
-
-
 Result = Encoded | Thought | Decoded | Voiced | WorkFailed
 Command = (
     TypedText
@@ -256,7 +234,6 @@ Command = (
     | ReplyHeard
     | SettingsChanged
     | PlaybackPosition
-    | Restored
 )
 Input = AudioInput | InputEnded | Command | Result
 

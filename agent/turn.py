@@ -33,7 +33,6 @@ from agent.inputs import (
     Input,
     InputEnded,
     PlaybackPosition,
-    Restored,
     Result,
     SettingsChanged,
 )
@@ -74,11 +73,6 @@ class TurnMachine:
     def sample(self) -> int:
         """The clock."""
         return self._sample
-
-    @property
-    def quiet(self) -> bool:
-        """Whether nothing is under way: no turn, no speech."""
-        return self._answering.idle and self._speculation is None and not self._ear.speaking
 
     @property
     def conversation(self) -> Conversation:
@@ -217,8 +211,6 @@ class TurnMachine:
             case PlaybackPosition():
                 self._told_playback = True
                 self._answering.timeline.move(item.heard_sample)
-            case Restored():
-                self._restore(item)
             case _:
                 self._answering.obey(item, step)
 
@@ -272,26 +264,3 @@ class TurnMachine:
             answering.end(turn, "interrupted", step)
         timeline.cut()
         self._deaf_until = min(self._deaf_until, self._sample)
-
-    # Going on elsewhere
-
-    def snapshot(self) -> Restored:
-        """What another machine with the same options needs to go on from here, settings apart. Only while `quiet`."""
-        assert self.quiet, "what is under way stands in the inputs, not in the snapshot"
-        answering = self._answering
-        return answering.conversation.restored(
-            at_sample=self._sample,
-            last_turn=answering.last_turn,
-            last_request=answering.last_request,
-            given_sample=answering.timeline.given,
-            heard_sample=answering.timeline.heard,
-            pauses_ms=self._ear.pauses_ms,
-        )
-
-    def _restore(self, item: Restored) -> None:
-        answering = self._answering
-        answering.conversation.restore(item)
-        answering.last_turn = item.last_turn
-        answering.skip_to(item.last_request)
-        answering.timeline.given, answering.timeline.heard = item.given_sample, item.heard_sample
-        self._ear.remember(item.pauses_ms)

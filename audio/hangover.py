@@ -25,15 +25,6 @@ class AdaptiveHangover:
         self._paused = False
 
     @property
-    def pauses_ms(self) -> tuple[int, ...]:
-        """What was observed, the oldest first; 0 for an utterance without a pause."""
-        return tuple(self._pauses)
-
-    @pauses_ms.setter
-    def pauses_ms(self, pauses: tuple[int, ...]) -> None:
-        self._pauses = deque(pauses, maxlen=_REMEMBERED)
-
-    @property
     def milliseconds(self) -> int:
         """The hangover now."""
         longest = sorted(self._pauses)[-2:]

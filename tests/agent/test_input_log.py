@@ -22,7 +22,7 @@ from agent.input_log import (
     probability_from_byte,
     quantized_probability,
 )
-from agent.inputs import AudioInput, Encoded, Input, Restored, SettingsChanged, Thought, TypedText, Voiced
+from agent.inputs import AudioInput, Encoded, Input, SettingsChanged, Thought, TypedText, Voiced
 from audio.frames import from_pcm16
 
 _TEXT = st.text(st.characters(codec="utf-8") | st.just("\ud800"))
@@ -58,10 +58,8 @@ def values(hint: Any, dimensions: int = 1) -> st.SearchStrategy[Any]:
 
 
 def any_of(kind: type[Input]) -> st.SearchStrategy[Input]:
-    dimensions = 2 if kind in {Encoded, Restored} else 1
+    dimensions = 2 if kind is Encoded else 1
     given_fields = {name: values(hint, dimensions) for name, hint in get_type_hints(kind).items()}
-    if kind is Restored:
-        given_fields["with_concept"] = st.just((True, True, True))
     if kind is Voiced:
         given_fields["samples"] = st.binary(max_size=40).map(
             lambda raw: from_pcm16(np.frombuffer(raw[: len(raw) // 2 * 2], "<i2"))
@@ -85,29 +83,6 @@ def test_every_input_comes_back_as_it_was(kind: type[Input], data: st.DataObject
             assert (was.tobytes(), was.shape) == (now.tobytes(), now.shape)
         else:
             assert was == now
-
-
-def restored() -> Restored:
-    concepts = np.ones((1, 2), np.float32)
-    return Restored(9, (1, 1), (0, 1), (None, "b"), ("eng", "fra"), (True, False), concepts, 1, 4, 24_000, 12_000, ())
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"turns": [1]},
-        {"turns": [1, -1]},
-        {"texts": ["a", 2]},
-        {"with_concept": [True, True]},
-        {"concepts": {"shape": [2], "float32": "AAAAAAAAAAA="}},
-    ],
-    ids=str,
-)
-def test_a_conversation_that_does_not_fit_together_says_so(changed: dict[str, object]) -> None:
-    content = parse_line(input_line(restored()))
-    assert isinstance(input_from(content), Restored)
-    with pytest.raises(LogFormatError, match="damaged Restored"):
-        input_from(content | changed)
 
 
 def test_concepts_are_known_by_their_shape_because_their_last_digits_differ() -> None:
