@@ -198,6 +198,11 @@ class Stages:
                 await self._deliver(_encoded(request, answer.value))
 
     async def _think(self, request: Think) -> None:
+        if self._came.get(request.request) and self._worker.models.remote(request.task):
+            # Asked again, it would say something else: what was said of the reply is the reply.
+            del self._came[request.request]
+            await self._deliver(Thought(0, request.request, request.turn, None, None, last=True))
+            return
         told, self._setback = self._setback, None
         with self._job(request) as job:
             async for answer in job.answers():

@@ -13,13 +13,15 @@ import pytest
 from agent.config import AgentConfig, OpenAiConfig, ThinkerConfig
 from agent.errors import ThinkerError
 from agent.events import ConceptsKnown, DomainEvent, ReplySentence, TurnEnded, Warned
-from agent.inputs import EncodeText, Input, Think, Thought, TypedText
+from agent.inputs import EncodeText, Input, Result, Think, Thought, TypedText
+from agent.metrics import Metrics
 from agent.model_worker import ModelWorker
 from agent.models import EncodedText, Models
 from agent.opening import opened
 from agent.order import ArrivalOrder
 from agent.replay import Recomputer
 from agent.session import run_session
+from agent.stages import Stages
 from agent.thinkers import Setback, ThoughtPart
 from agent.turn import TurnMachine
 from lcm.bundle import Bundle
@@ -130,6 +132,21 @@ async def test_nobody_listens_on_once_nobody_waits(small_bundle: Path, leave: st
                 await chat.left.wait()
                 assert [answer async for answer in job.answers()] == []
         await chat.left.wait()
+
+
+async def test_a_reply_half_given_when_the_server_died_is_not_asked_for_again(small_bundle: Path) -> None:
+    results: list[Result] = []
+
+    async def deliver(item: Result) -> None:
+        results.append(item)
+
+    async with working(small_bundle, says("It is late.")) as (worker, chat):
+        stages = Stages(0, worker, None, Metrics(), deliver)
+        stages.ask_again(await question(worker), answered=1)
+        stages.work.close()
+        await stages.think()
+    assert [result.last for result in results] == [True]
+    assert chat.asked == []
 
 
 async def test_what_somebody_else_said_is_not_computed_again(small_bundle: Path) -> None:
