@@ -42,6 +42,7 @@ class RealtimeClient:
         self._told = told
         self._queue = ResumeQueue()
         self._more = asyncio.Event()
+        self._has_begun = False
         self._token: str | None = None
         self._after: str | None = None
         """The last event that was taken"""
@@ -100,6 +101,9 @@ class RealtimeClient:
     async def _begin(self, connection: Connection) -> None:
         """A session, new or taken up again."""
         if self._token is None:
+            if self._has_begun:
+                self._told("the server keeps no conversations; a new one begins")
+            self._has_begun = True
             self._queue.begin(self._opening)
             return
         resume = {"token": self._token, "after_event": self._after}

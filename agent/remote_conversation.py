@@ -7,7 +7,7 @@ the order they were committed. Knows no socket and no device.
 
 import base64
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -27,7 +27,6 @@ from agent.events import (
     UtteranceTaken,
     Warned,
 )
-from agent.metrics import Metrics
 from audio.frames import SAMPLE_RATE, VOICE_RATE, from_pcm16
 
 Message = dict[str, Any]
@@ -77,10 +76,10 @@ class _Named:
 
 
 class RemoteConversation:
-    """One client's view of its session. Measured latencies go to `metrics`."""
+    """One client's view of its session. `measured` takes what the server measured: turn, stage, milliseconds."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self, measured: Callable[[int, str, float], None] = lambda turn, stage, milliseconds: None) -> None:
+        self._measured = measured
         self._turns = 0
         self._sample = 0
         self._given = 0
@@ -213,7 +212,7 @@ class RemoteConversation:
                 turn = self._named.replies.get(message["response_id"])
                 if turn is not None:
                     for stage, milliseconds in message["ms"].items():
-                        self._metrics.add(turn.number, stage, milliseconds)
+                        self._measured(turn.number, stage, milliseconds)
                     turn.latency = True
                     yield from self._end(turn)
             case "noema.warning":

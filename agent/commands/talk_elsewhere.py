@@ -68,7 +68,7 @@ async def _run(args: argparse.Namespace, input_device: int | str | None, output_
         metrics = Metrics()
         screen = stack.enter_context(Screen(metrics))
         loudspeaker = Loudspeaker(playback) if playback is not None else None
-        talk = Talk(RemoteConversation(metrics), screen, loudspeaker)
+        talk = Talk(RemoteConversation(metrics.add), screen, loudspeaker)
         client = RealtimeClient(place, opening(args, spoken=spoken), talk.hear, warn)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(client.run(), name="talk to the server")

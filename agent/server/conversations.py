@@ -128,7 +128,9 @@ class Conversations:
 
     def _begin(self, connection: Connection) -> LiveSession:
         token, session_id = new_token(), f"sess_{secrets.token_hex(12)}"
-        listeners = listeners_offer(session_id, listener_token(token), base_of(connection, self._house.config))
+        config, listeners = self._house.config, None
+        if config.max_listeners:
+            listeners = listeners_offer(session_id, listener_token(token), base_of(connection, config))
         defaults = session_defaults(self._house.there, token if self._house.store is not None else None, listeners)
         session = LiveSession.begin(self._house, self.number(), defaults, session_id, token)
         self._house.telemetry.sessions.inc()

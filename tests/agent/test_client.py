@@ -228,7 +228,7 @@ async def test_a_certificate_of_ones_own_has_to_be_given(tmp_path: Path) -> None
 
 async def test_what_is_told_becomes_the_events_of_a_local_session(live: RunningServer, recording: Path) -> None:
     metrics = Metrics()
-    conversation = RemoteConversation(metrics)
+    conversation = RemoteConversation(metrics.add)
     talk = Talk(f"ws://127.0.0.1:{live.port}")
     async with talk.running():
         talk.client.send_audio(to_pcm16(wire_sound(recording)).astype("<i2").tobytes())
@@ -255,8 +255,30 @@ async def test_what_is_told_becomes_the_events_of_a_local_session(live: RunningS
 
 
 def test_speech_silences_what_still_sounds_at_once() -> None:
-    conversation = RemoteConversation(Metrics())
+    conversation = RemoteConversation()
     events = conversation.take(
         {"type": "input_audio_buffer.speech_started", "audio_start_ms": 100, "item_id": "item_1"}
     )
     assert [type(event) for event in events] == [UserStarted, ReplyTruncated]
+
+
+async def test_a_client_of_a_server_that_keeps_nothing_is_told_that_a_new_session_begins(small_bundle: Path) -> None:
+    told: list[str] = []
+    begun: list[str] = []
+
+    async def heard(message: dict[str, Any]) -> None:
+        if message["type"] == "session.updated":
+            begun.append(message["session"]["id"])
+
+    with running(str(small_bundle)) as forgetful:
+        place = ServerAddress(f"ws://127.0.0.1:{forgetful.port}")
+        opening = {"type": "session.update", "session": {"type": "realtime", "noema": {"resume": True}}}
+        task = asyncio.create_task(RealtimeClient(place, opening, heard, told.append).run())
+        await eventually(lambda: begun)
+        [connection] = forgetful.server.gate.open
+        forgetful.loop.call_soon_threadsafe(connection.transport.abort)
+        await eventually(lambda: len(begun) == 2)
+        task.cancel()
+        await asyncio.wait([task])
+    assert begun[0] != begun[1]
+    assert told[-1] == "the server keeps no conversations; a new one begins"

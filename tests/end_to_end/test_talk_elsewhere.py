@@ -77,7 +77,7 @@ async def test_speech_silences_the_loudspeaker_before_anything_else_happens(soun
     metrics = Metrics()
     async with Playback() as playback:
         with Screen(metrics) as screen:
-            talk = Talk(RemoteConversation(metrics), screen, Loudspeaker(playback))
+            talk = Talk(RemoteConversation(metrics.add), screen, Loudspeaker(playback))
             await talk.hear({"type": "response.created", "response": {"id": "resp_1"}})
             for _ in range(10):
                 delta = {"response_id": "resp_1", "item_id": "item_1", "delta": second}

@@ -306,3 +306,22 @@ async def test_an_interpreter_whose_client_vanishes_is_gone(live: RunningServer,
         await speak(client, wire_sound(recording))
         client.socket.transport.abort()
     await eventually(lambda: live.tasks() <= before)
+
+
+async def test_a_server_that_ends_lets_interpreters_finish_and_clears_away_who_says_nothing(
+    small_bundle: Path, recording: Path
+) -> None:
+    with running(str(small_bundle), limits={"idle_s": 1.0, "max_listeners": 0}) as ending:
+        async with interpreted(ending) as silent:
+            assert await closed(silent) == 1008
+        async with dialled(ending) as owner:
+            updated = await owner.update(noema={"listeners": True})
+            assert updated["session"]["noema"]["listeners"] is None
+        async with interpreted(ending) as client:
+            await client.until("session.created")
+            await speak(client, wire_sound(recording))
+            await client.until(WORDS)
+            await ending.call(ending.server.drain())
+            assert await closed(client) == 1012
+            assert client.kinds().count(WORDS) == 2
+            assert "session.closed" in client.kinds()
