@@ -93,13 +93,16 @@ class Items:
         return f"{self._prefix}{self._made}"
 
     def checked_id(self, name: str) -> str:
-        """A client's own id for an item.
+        """A client's own id for an item; it may be that of one that was deleted.
 
         Raises:
-            ProtocolError: it is taken.
+            ProtocolError: it is taken, or ours to give.
         """
-        if name in self._kept or name.startswith(self._prefix):
-            raise ProtocolError("invalid_value", f"there is an item {name!r} already: choose another id", "item.id")
+        if name in self._kept:
+            raise ProtocolError("item_create_duplicate_item_id", f"there is an item {name!r} already", "item.id")
+        number = name.removeprefix(self._prefix)
+        if number != name and not (number.isdecimal() and int(number) <= self._made):
+            raise ProtocolError("invalid_value", f"ids that begin with {self._prefix} are given here", "item.id")
         self._made += 1
         return name
 

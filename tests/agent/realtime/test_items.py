@@ -46,8 +46,18 @@ def test_a_client_may_name_its_items() -> None:
     client = Client()
     added = client.write("Hello.", id="mine")[0]
     assert added["item"]["id"] == "mine"
-    assert refused(client.write("Again.", id="mine")) == ("invalid_value", "item.id")
-    assert refused(client.write("Again.", id="item_test_99")) == ("invalid_value", "item.id")
+    assert refused(client.write("Again.", id="mine")) == ("item_create_duplicate_item_id", "item.id")
+    for name in ("item_test_99", "item_test_", "item_test_x"):
+        assert refused(client.write("Again.", id=name)) == ("invalid_value", "item.id")
+
+
+def test_a_deleted_item_may_be_put_back_under_its_name() -> None:
+    client = Client()
+    name = client.write("Hello.")[0]["item"]["id"]
+    assert refused(client.write("Again.", id=name)) == ("item_create_duplicate_item_id", "item.id")
+    client.send("conversation.item.delete", item_id=name)
+    assert client.write("Hello there.", id=name)[0]["item"]["id"] == name
+    assert client.write("And again.")[0]["item"]["id"] != name
 
 
 def test_items_are_appended() -> None:
