@@ -58,6 +58,11 @@ class Outbox:
         """Why it is closed; None while it is not."""
         return self._farewell
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether it was closed though something waited, or might have."""
+        return self._broken.is_set()
+
     def put(self, text: str, *, is_sound: bool = False) -> None:
         """Adds a message. One too many closes it, at once and for good: what waits is forgotten."""
         if self._farewell is not None:

@@ -65,28 +65,23 @@ class Visit:
 
     async def run(self) -> None:
         """Until it is over. Cancelling is safe."""
-        label = "client"
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._listen(), name="listen to the client")
                 tasks.create_task(self._speak(), name="speak to the client")
                 tasks.create_task(self.outbox.broken(), name="watch the outbox")
                 tasks.create_task(self._watch_clock(), name="watch the clock")
-        except* ConnectionClosed:
-            pass
-        except* OutboxClosed:
+        except* (ConnectionClosed, OutboxClosed):
             pass
         farewell = self.outbox.farewell
-        if farewell is not None:
-            label = farewell.label
-            if farewell.label in ("slow", "taken-over"):
-                self._connection.close_timeout = _SLOW_CLOSE_S
-        self._telemetry.closed.labels(label).inc()
+        self._telemetry.closed.labels("client" if farewell is None else farewell.label).inc()
 
     async def part(self) -> None:
         """Closes the connection as it is to be told."""
         farewell = self.outbox.farewell
         if farewell is not None:
+            if self.outbox.is_broken:
+                self._connection.close_timeout = _SLOW_CLOSE_S
             await self._connection.close(farewell.code, farewell.reason)
 
     async def _listen(self) -> None:
