@@ -14,11 +14,11 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from types import TracebackType
-from typing import Literal, Protocol, Self, cast
+from typing import Any, Literal, Protocol, Self, cast
 
 from websockets.asyncio.server import Server as WebsocketServer
 from websockets.asyncio.server import ServerConnection, serve
@@ -96,7 +96,7 @@ class Server:
             config.port,
             ssl=self._tls,
             create_connection=cast(type[ServerConnection], partial(Connection, self.gate)),
-            process_request=self._answer,
+            process_request=self._answer_in_time,
             select_subprotocol=_subprotocol,
             compression=None,
             logger=_wire_log,
@@ -155,6 +155,16 @@ class Server:
         except TimeoutError:
             for connection in list(self.gate.waiting | self.gate.open):
                 connection.transport.abort()
+
+    def _answer_in_time(
+        self, connection: ServerConnection, request: Request
+    ) -> Response | Coroutine[Any, Any, None] | None:
+        """As `_answer`, if there is still somebody to hear it.
+
+        Who sends frames before he has an answer, and wrong ones, has been parted with: websockets would stumble
+        over its answer, with a trace in the log.
+        """
+        return _gone(connection) if connection.protocol.eof_sent else self._answer(connection, request)
 
     def _answer(self, connection: ServerConnection, request: Request) -> Response | None:
         """What answers a request; None: a websocket is opened."""
@@ -222,6 +232,11 @@ class Server:
             seconds, still = time.monotonic() - began, len(self.gate.open - {connection})
             code = connection.close_code or "cut"
             _log.info("%s gone (%s) after %.1f s: %s; %d open", name, code, seconds, account, still)
+
+
+async def _gone(connection: ServerConnection) -> None:
+    connection.transport.abort()
+    await connection.wait_closed()
 
 
 def busy(reason: str, message: str) -> Refusal:
