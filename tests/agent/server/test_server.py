@@ -204,14 +204,15 @@ async def test_what_is_no_http_does_no_harm(sent: bytes) -> None:
 
 
 @pytest.mark.parametrize("frame", [b"\xff\xff\xff", b"\x83\x80\0\0\0\0", b"\x81\x01x", b"\x88\x80\0\0\0\0"])
-async def test_frames_that_do_not_wait_for_the_handshake_do_no_harm(
-    frame: bytes, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("path", ["/v1/realtime", "/healthz"])
+async def test_frames_that_do_not_wait_for_an_answer_do_no_harm(
+    path: str, frame: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     key = {"Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
     async with echoing() as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         headers = {"Host": f"127.0.0.1:{server.port}", **UPGRADE, **key}
-        lines = ["GET /v1/realtime HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+        lines = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
         writer.write("\r\n".join(lines).encode() + frame)
         with contextlib.suppress(ConnectionError):
             await reader.read()
