@@ -1,7 +1,7 @@
 """Core state: a session's core as bytes, and back: all of it, whatever is under way.
 
 Receives an object made of plain data and of classes of ours, as the pure core is; gives bytes that the same code
-turns into the same object, shared parts included. They are a pickle that may name nothing but our own classes
+turns into the same object, shared parts included. They are a pickle that may name nothing but the classes of a core
 and a few containers, so that whoever writes to the file gains no more than a broken session. A change of any
 module that these classes stand in makes them another version's, which is refused.
 """
@@ -21,7 +21,12 @@ import numpy as np
 
 from agent.errors import StoreError
 
-_OURS = ("agent.", "audio.")
+_CORE = frozenset(
+    {"agent.answering", "agent.context", "agent.ear", "agent.events", "agent.inputs", "agent.kept_core"}
+    | {"agent.reply_timeline", "agent.speculation", "agent.turn", "agent.turn_options", "agent.turn_state"}
+    | {"audio.frames", "audio.hangover", "audio.polyphase", "audio.segmenter", "audio.telephony"}
+)
+"""What a core is made of, and the wire's modules: none of them does any I/O, whatever is called in it"""
 _CONTAINERS: dict[tuple[str, str], type] = {
     (cls.__module__, cls.__name__): cls for cls in (OrderedDict, deque, set, frozenset, bytearray)
 }
@@ -51,8 +56,8 @@ def thaw(state: bytes) -> Any:
     try:
         made_by = json.loads(header)
         modules = set(made_by["modules"])
-        if not all(name.startswith(_OURS) for name in modules):
-            raise ValueError("names modules that are not ours")
+        if not all(_is_core(name) for name in modules):
+            raise ValueError("names modules that no core is made of")
         if made_by["python"] != _python() or any(_digest(name) != made_by["modules"][name] for name in modules):
             raise StoreError("the session was kept by another version")
         return _Unpickler(io.BytesIO(content), modules).load()
@@ -72,7 +77,7 @@ class _Pickler(pickle.Pickler):
         if type(obj) is np.ndarray:
             return _array, (obj.dtype.str, obj.shape, obj.tobytes())
         cls = obj if isinstance(obj, type) else type(obj)
-        if cls.__module__.startswith(_OURS):
+        if _is_core(cls.__module__):
             self.modules.add(cls.__module__)
         elif (cls.__module__, cls.__name__) not in _CONTAINERS and obj is not _array:
             raise TypeError(f"a core is made of plain data, not of {cls.__module__}.{cls.__qualname__}")
@@ -94,6 +99,10 @@ class _Unpickler(pickle.Unpickler):
         if not isinstance(found, type) or found.__module__ != module:
             raise pickle.UnpicklingError(f"names {module}.{name}")
         return found
+
+
+def _is_core(module: str) -> bool:
+    return module in _CORE or module.startswith("agent.realtime.")
 
 
 def _array(dtype: str, shape: tuple[int, ...], content: bytes) -> np.ndarray[Any, Any]:

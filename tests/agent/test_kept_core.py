@@ -64,7 +64,7 @@ SCRIPTS = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 9)), min_s
 
 @pytest.fixture(autouse=True)
 def _core_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core_state, "_OURS", ("agent.", "audio.", "tests."))
+    monkeypatch.setattr(core_state, "_CORE", core_state._CORE | {__name__, "tests.agent.cut_talk"})
 
 
 @pytest.fixture(scope="module")
