@@ -9,14 +9,10 @@ measured by the callers, on their own clock.
 import argparse
 import asyncio
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +22,7 @@ from agent.metrics import percentile
 from audio.files import write_audio
 from audio.frames import VOICE_RATE
 from audio.voice import Voice
+from scripts.server_process import ServerProcess, serving
 
 UTTERANCES = (
     ("Can you tell me", "where the station is?"),
@@ -41,7 +38,6 @@ UTTERANCES = (
 PAUSE_MS = 260
 """Silence within a sentence: longer than the soft pause, shorter than any hangover"""
 CALLERS_A_PROCESS = 8
-READY_S = 60.0
 EVERY_S = 8.0
 """From turn to turn where two calls have to be the same samples: no reply is as long"""
 _SILENCE = 0.01
@@ -61,14 +57,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         folder = Path(scratch)
         asyncio.run(_speak(folder))
         loads = {}
-        with _server(folder, args.bundle, speculation=True) as server:
+        with serving(folder, _settings(args.bundle, speculation=True)) as server:
             _load(server, folder, 1, "--turns", "2")  # warms up
             for number in numbers:
                 told = _load(server, folder, number, "--turns", str(args.turns), "--interrupt-every", "3")
                 loads[str(number)] = _figures(told)
         speculation = {}
         for name, on in (("off", False), ("on", True)):
-            with _server(folder, args.bundle, speculation=on) as server:
+            with serving(folder, _settings(args.bundle, speculation=on)) as server:
                 _load(server, folder, 1, "--turns", "2")
                 manner = ("--turns", str(2 * args.turns), "--every-s", str(EVERY_S))
                 speculation[name] = _load(server, folder, 1, *manner)
@@ -92,80 +88,19 @@ def _trimmed(sound: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return sound[loud[0] : loud[-1] + 1]
 
 
-class _Server:
-    """`noema serve` in a process of its own."""
-
-    def __init__(self, process: "subprocess.Popen[bytes]", url: str) -> None:
-        self.process = process
-        self.url = url
-
-    def cpu_s(self) -> float:
-        """What it and its children have computed so far."""
-        ticks = 0
-        for stat in (Path(f"/proc/{pid}/stat") for pid in self._family()):
-            fields = stat.read_text().rpartition(")")[2].split()
-            ticks += sum(int(field) for field in fields[11:15])
-        return float(ticks / os.sysconf("SC_CLK_TCK"))
-
-    def rss_mb(self) -> float:
-        """Memory of the process."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return round(int(status.partition("VmRSS:")[2].split()[0]) / 1024, 1)
-
-    def lag_buckets(self) -> dict[float, float]:
-        """How often the loop was late by at most so many seconds, since the start."""
-        with urllib.request.urlopen(f"http://{self.url}/metrics", timeout=10) as answer:
-            lines = answer.read().decode().splitlines()
-        found = [line for line in lines if line.startswith("noema_loop_lag_seconds_bucket")]
-        return {float(line.split('"')[1]): float(line.rpartition(" ")[2]) for line in found}
-
-    def _family(self) -> list[int]:
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [self.process.pid, *map(int, children)]
+def _settings(bundle: str, *, speculation: bool) -> dict[str, Any]:
+    return {"bundle": bundle, "server": {"max_sessions": 64}, "conversation": {"speculation": speculation}}
 
 
-@contextmanager
-def _server(folder: Path, bundle: str, *, speculation: bool) -> Iterator[_Server]:
-    config = folder / "agent.yaml"
-    config.write_text(
-        f"bundle: {json.dumps(bundle)}\n"
-        "server:\n  max_sessions: 64\n"
-        f"conversation:\n  speculation: {json.dumps(speculation)}\n"
-    )
-    port = _free_port()
-    command = [sys.executable, "-m", "agent", "serve", "--config", str(config), "--port", str(port)]
-    log = folder / "server.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=os.environ | {"NOEMA_TOKEN": ""})
-        try:
-            _await_ready(process, f"http://127.0.0.1:{port}/readyz", log)
-            yield _Server(process, f"127.0.0.1:{port}")
-        finally:
-            process.terminate()
-            process.wait(30)
+def _lag_buckets(server: ServerProcess) -> dict[float, float]:
+    """How often the loop was late by at most so many seconds, since the start."""
+    name = "noema_loop_lag_seconds_bucket"
+    return {float(key.split('"')[1]): value for key, value in server.metrics().items() if key.startswith(name)}
 
 
-def _free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
-
-
-def _await_ready(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
-    deadline = time.monotonic() + READY_S
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise SystemExit(f"bench: the server did not become ready: {log.read_text(errors='replace')[-2000:]}")
-
-
-def _load(server: _Server, folder: Path, callers: int, *manner: str) -> dict[str, Any]:
+def _load(server: ServerProcess, folder: Path, callers: int, *manner: str) -> dict[str, Any]:
     """So many callers at once, and what they and the machine say about it."""
-    cpu, lag, began = server.cpu_s(), server.lag_buckets(), time.monotonic()
+    cpu, lag, began = server.cpu_s(), _lag_buckets(server), time.monotonic()
     processes = [
         subprocess.Popen(
             [
@@ -173,7 +108,7 @@ def _load(server: _Server, folder: Path, callers: int, *manner: str) -> dict[str
                     sys.executable,
                     "-m",
                     "scripts.live_caller",
-                    f"ws://{server.url}/v1/realtime?model=noema",
+                    f"{server.realtime}?model=noema",
                     str(folder),
                 ),
                 *("--callers", str(min(CALLERS_A_PROCESS, callers - first)), "--first", str(first)),
@@ -185,7 +120,7 @@ def _load(server: _Server, folder: Path, callers: int, *manner: str) -> dict[str
     ]
     told = [json.loads(process.communicate()[0]) for process in processes]
     wall = time.monotonic() - began
-    now = server.lag_buckets()
+    now = _lag_buckets(server)
     return {
         "told": [caller for process in told for caller in process["callers"]],
         "callers_cpu": sum(process["cpu_s"] for process in told) / wall,
