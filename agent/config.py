@@ -134,7 +134,7 @@ class ServerConfig(Settings):
     tls: str | None = None
     """self-signed, or CERT:KEY; None: plain HTTP"""
     token_variable: str = "NOEMA_TOKEN"
-    hosts: tuple[str, ...] = ()
+    hosts: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")], ...] = ()
     origins: tuple[Annotated[str, Field(pattern=r"^https?://[^/\s]+$")], ...] = ()
     max_sessions: PositiveInt = 32
     max_detached: NonNegativeInt = 32

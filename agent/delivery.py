@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from agent.errors import StoreError, one_line
 from agent.events import DomainEvent, ReplyEnded, ReplyTruncated
-from agent.inputs import AudioInput, Input
+from agent.inputs import AudioInput, ContextGiven, Input, TypedText
 from agent.live_core import LiveCore
 from agent.outbox import Outbox
 from agent.realtime.messages import to_json
@@ -88,9 +88,9 @@ class Delivery:
     # What is said
 
     async def on_input(self, item: Input) -> None:
-        """Once there is sound, a session is stored from its beginning, or never."""
+        """Once there is sound or text, a session is stored from its beginning, or never."""
         self._at_ms = item.at_sample * 1000 // SAMPLE_RATE
-        if isinstance(item, AudioInput) and not self._has_begun:
+        if isinstance(item, AudioInput | TypedText | ContextGiven) and not self._has_begun:
             self._has_begun = True
             self._first.clear()
 

@@ -28,10 +28,12 @@ noema serve --host 0.0.0.0 --tls self-signed         for a phone on the same net
 noema serve --host 0.0.0.0 --tls cert.pem:key.pem
 NOEMA_TOKEN=… noema serve --config server.yaml       who connects must show the token
 """
+_LAST_PORT = 65_535
 _TOKEN_BYTES = 18
 _GIVING_UP_S = 2.0
 """For the news that the model hangs to reach the clients"""
 Result = TypeVar("Result")
+_log = logging.getLogger(__name__)
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -164,6 +166,7 @@ async def _until_stopped(there: "Opened", server: "Server", talks: "Conversation
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(watch(there.worker, server.config.worker_timeout_s), name="watchdog")
             await stop.asked.wait()
+            _log.info("stopping; replies under way have %g s, a second signal ends at once", server.config.drain_s)
             await _unless(stop.at_once, server.drain())
             watching.cancel()
     except BaseExceptionGroup as group:
@@ -207,7 +210,6 @@ def _greet(limits: "ServerConfig", port: int, tls: "Tls | None", token: str | No
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65_535:
-        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
-    return port
+    if not text.isdecimal() or int(text) > _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"a port is a number from 0 to {_LAST_PORT}, not {text}")
+    return int(text)

@@ -22,8 +22,10 @@ def addresses(host: str, port: int, scheme: str) -> list[str]:
     """URLs under which a server is reached that listens at `host`; the one for this machine first."""
     if host not in ("", "0.0.0.0", "::"):
         return [f"{scheme}://{_bracketed(host)}:{port}"]
-    others = [address for address in lan_addresses() if host != "0.0.0.0" or ":" not in address]
-    return [f"{scheme}://{_bracketed(name)}:{port}" for name in ("127.0.0.1", *others)]
+    # "::" takes IPv6 alone: asyncio opens one socket for each family.
+    this = ["::1"] if host == "::" else ["127.0.0.1"]
+    others = [address for address in lan_addresses() if host == "" or (":" in address) == (host == "::")]
+    return [f"{scheme}://{_bracketed(name)}:{port}" for name in (*this, *others)]
 
 
 def refused_to_listen(host: str, port: int, error: OSError) -> AgentError:
