@@ -116,9 +116,8 @@ class LiveSession:
     def begin(cls, house: House, number: int, defaults: SessionDefaults, session_id: str, token: str) -> "LiveSession":
         """A new session."""
         there = house.there
-        options = there.turn_options(
-            there.worker.models.check_languages(defaults.language, speech=False), defaults.reply_language, live=True
-        )
+        languages = spoken_languages(defaults.language, defaults)
+        options = there.turn_options(languages, defaults.reply_language, live=True)
         options = replace(options, half_duplex=False, interruptible=True, assume_playback=True)
         wire = RealtimeMachine(session_id, defaults)
         kept = KeptCore(RealtimeCore(TurnMachine(options), wire), text_of, token)

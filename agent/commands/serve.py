@@ -16,6 +16,7 @@ from agent.errors import INTERRUPTED, OK, UsageError
 
 if TYPE_CHECKING:
     from agent.config import AgentConfig, ServerConfig
+    from agent.models import Models
     from agent.opening import Opened
     from agent.server.conversations import Conversations
     from agent.server.server import Server
@@ -133,7 +134,12 @@ async def _open(
     from agent.server.conversations import Conversations
     from agent.server.translations import Translations
 
-    there = await stack.enter_async_context(opened(config, get_args(Task), spoken=spoken, typed=True, live=True))
+    def check(models: "Models") -> None:
+        models.check_languages(config.language, speech=bool(models.space.languages["speech"]))
+
+    there = await stack.enter_async_context(
+        opened(config, get_args(Task), spoken=spoken, typed=True, live=True, check=check)
+    )
     await asyncio.to_thread(finalise_unfinished, sessions_folder())
     house = House(there, config.server, server.telemetry, await _store(config, stack))
     conversations = await stack.enter_async_context(Conversations(house, server.access, server.gate))

@@ -56,7 +56,7 @@ class Process:
 
 
 @contextmanager
-def serving(bundle: Path, folder: Path, *args: object, before: str = "") -> Iterator[Process]:
+def serving(bundle: Path | str, folder: Path, *args: object, before: str = "") -> Iterator[Process]:
     """A server on a free port; `before` is run in its process first."""
     words = ["serve", "--port", "0", "--bundle", bundle, "--device", "cpu", *args]
     program = f"{before}\nfrom agent.cli import main\nimport sys\nsys.exit(main(sys.argv[1:]))"
@@ -145,7 +145,7 @@ def test_ctrl_c_ends_it_while_it_loads(small_bundle: Path, tmp_path: Path) -> No
 
 async def test_a_model_that_hangs_ends_the_process_for_a_supervisor(small_bundle: Path, tmp_path: Path) -> None:
     config = tmp_path / "mine.yaml"
-    config.write_text("server:\n  worker_timeout_s: 0.5\n")
+    config.write_text("server:\n  worker_timeout_s: 2\n")
     before = (
         "import agent.models as m, time\ndecode = m.Models.encode_text\n"
         "m.Models.encode_text = lambda self, r: time.sleep(99) if 'hang' in r.text else decode(self, r)"
@@ -160,7 +160,7 @@ async def test_a_model_that_hangs_ends_the_process_for_a_supervisor(small_bundle
             assert socket_.close_code == 1011
         code, told = await asyncio.to_thread(server.ended)
         assert code == 1
-        assert told.startswith("noema: the model has not moved for 0.5 s and is taken to hang")
+        assert told.startswith("noema: the model has not moved for 2 s and is taken to hang")
 
 
 async def test_beyond_this_machine_a_token_is_asked_for(small_bundle: Path, tmp_path: Path) -> None:
@@ -189,6 +189,23 @@ async def test_the_token_of_the_environment_opens_it(
         async with connect(server.url, proxy=None, additional_headers={"Authorization": "Bearer s3cret"}) as socket_:
             assert json.loads(await socket_.recv())["type"] == "session.created"
         assert "s3cret" not in "".join(server.greeting)
+
+
+async def test_any_language_may_be_spoken(tmp_path: Path) -> None:
+    with serving("mini", tmp_path, "--language", "auto") as server:
+        async with connect(server.url, proxy=None, max_queue=None) as socket_:
+            client = Client(socket_)
+            updated = await client.update(noema={}, output_modalities=["text"])
+            assert updated["session"]["noema"]["language"] == "auto"
+            assert (await client.ask("Hello."))["status"] == "completed"
+
+
+def test_a_language_that_the_bundle_lacks_is_told(small_bundle: Path) -> None:
+    words = [sys.executable, "-m", "agent", "serve", "--port", "0", "--bundle", str(small_bundle), "--language", "xyz"]
+    ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert "xyz" in ended.stderr
+    assert ended.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
