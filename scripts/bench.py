@@ -12,8 +12,10 @@ import sys
 import time
 
 BENCHMARKS = {
+    "echo": "scripts.bench_echo",
     "live": "scripts.bench_live",
     "replay": "scripts.bench_replay",
+    "soak": "scripts.bench_soak",
     "space": "scripts.bench_space",
     "vad": "scripts.bench_vad",
 }
