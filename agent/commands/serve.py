@@ -137,15 +137,21 @@ async def _open(
     def check(models: "Models") -> None:
         models.check_languages(config.language, speech=bool(models.space.languages["speech"]))
 
-    there = await stack.enter_async_context(
-        opened(config, get_args(Task), spoken=spoken, typed=True, live=True, check=check)
-    )
+    tasks = get_args(Task) if config.task == "converse" or _converses(config) else ("translate", "transcribe")
+    there = await stack.enter_async_context(opened(config, tasks, spoken=spoken, typed=True, live=True, check=check))
     await asyncio.to_thread(finalise_unfinished, sessions_folder())
     house = House(there, config.server, server.telemetry, await _store(config, stack))
     conversations = await stack.enter_async_context(Conversations(house, server.access, server.gate))
     translations = Translations(house, server.access, server.gate, conversations.session, conversations.number)
     server.open({"/v1/realtime": conversations, "/v1/realtime/translations": translations})
     return there, conversations
+
+
+def _converses(config: "AgentConfig") -> bool:
+    """Whether a conversation can be had, rather than only interpreted."""
+    from lcm.bundle import Bundle
+
+    return config.thinker.name == "openai" or "base" in Bundle.open(config.bundle).parts
 
 
 async def _store(config: "AgentConfig", stack: AsyncExitStack) -> Any:

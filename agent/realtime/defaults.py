@@ -5,6 +5,7 @@ Made by the server from its settings and its bundle, once for a session. Plain v
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import get_args
 
 from agent.events import Task
 from agent.realtime.session_object import ListenersOffer, ResumeOffer
@@ -68,6 +69,8 @@ class SessionDefaults:
     languages: KnownLanguages
     model: str = "noema"
     task: Task = "converse"
+    tasks: tuple[Task, ...] = get_args(Task)
+    """What a client may choose from: a bundle without a model that converses interprets"""
     language: str = "eng"
     """One, several (`eng,fra`), or `auto`"""
     reply_language: str | None = None

@@ -223,6 +223,8 @@ class NoemaObject(ServerModel):
     """The extension, as it holds."""
 
     task: Task
+    tasks: list[Task]
+    """To choose from"""
     language: str
     """As `language` was given: one, several, or `auto`"""
     reply_language: str | None

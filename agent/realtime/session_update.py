@@ -7,6 +7,7 @@ warning for clients that take those. A patch that is wrong changes nothing.
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from agent.events import Task
 from agent.realtime.defaults import SessionDefaults
 from agent.realtime.problems import ProtocolError
 from agent.realtime.session_object import (
@@ -174,6 +175,7 @@ class SessionUpdating:
         if "reply_language" in patch.model_fields_set:
             self._set(reply_language=self._reply_language(patch.reply_language))
         if patch.task is not None:
+            self._check_task(patch.task)
             self._set(task=patch.task)
         now = self.settings.noema or NoemaSettings()
         flags = {name: getattr(patch, name) for name in ("concepts", "latency", "meter")}
@@ -186,6 +188,11 @@ class SessionUpdating:
                 listeners=self._listened(patch, asked=now.listeners),
             )
         )
+
+    def _check_task(self, task: Task) -> None:
+        if task not in self._defaults.tasks:
+            advice = f"the model here does not {task}; choose from {', '.join(self._defaults.tasks)}"
+            raise ProtocolError("invalid_value", advice, "session.noema.task")
 
     def _reply_language(self, name: str | None) -> str | None:
         if name is None:

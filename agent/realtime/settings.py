@@ -199,6 +199,7 @@ def _shown_noema(settings: SessionSettings, defaults: SessionDefaults) -> NoemaO
         return None
     return NoemaObject(
         task=settings.task,
+        tasks=list(defaults.tasks),
         language=settings.language,
         reply_language=settings.reply_language,
         languages={"text": list(defaults.languages.text), "speech": list(defaults.languages.speech)},

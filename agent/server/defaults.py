@@ -1,7 +1,9 @@
 """Defaults of a session: what the settings and the loaded bundle say, in the wire's terms."""
 
 import time
+from typing import get_args
 
+from agent.events import Task
 from agent.opening import Opened
 from agent.realtime.defaults import Bounds, KnownLanguages, Limits, SessionDefaults
 from agent.realtime.session_object import ListenersOffer, ResumeOffer
@@ -28,9 +30,10 @@ def session_defaults(there: Opened, token: str | None, listeners: ListenersOffer
             {known.two_letters: known.tag.partition("_")[0] for known in known_languages() if known.two_letters},
         ),
         task=config.task,
+        tasks=tuple(task for task in get_args(Task) if models.remote(task) or models.thinks(task)),
         language=config.language,
         can_speak=there.voice is not None,
-        reads_words=models.thinker("converse").words_first,
+        reads_words=(remote := models.remote("converse")) is not None and remote.words_first,
         voices=tuple(VARIANTS),
         voice=config.voice.variant,
         threshold=segmenter.threshold,

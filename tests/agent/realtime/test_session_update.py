@@ -283,3 +283,9 @@ def test_recording_is_shown() -> None:
     answers = late.update(noema={"record": True})
     assert shown(answers)["noema"]["recording"] is False
     assert "before" in warnings(answers)
+
+
+def test_a_bundle_that_only_interprets_says_so() -> None:
+    client = Client(task="translate", tasks=("translate", "transcribe"))
+    assert shown(client.update(noema={}))["noema"]["tasks"] == ["translate", "transcribe"]
+    assert refused(client.update(noema={"task": "converse"})) == ("invalid_value", "session.noema.task")
