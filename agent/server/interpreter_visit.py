@@ -22,6 +22,7 @@ from agent.realtime.defaults import SessionDefaults
 from agent.realtime.interpreter import Interpreter, interpreting
 from agent.realtime.messages import error_event, to_json
 from agent.realtime.problems import ProtocolError
+from agent.realtime.settings import spoken_languages
 from agent.realtime.translation import (
     TranslationAppend,
     TranslationClientEvent,
@@ -59,10 +60,8 @@ class InterpreterVisit:
     def __init__(
         self, connection: Connection, house: House, number: int, defaults: SessionDefaults, session_id: str
     ) -> None:
-        there = house.there
-        options = there.turn_options(
-            there.worker.models.check_languages(defaults.language, speech=False), None, "translate", live=True
-        )
+        languages = spoken_languages(defaults.language, defaults)
+        options = house.there.turn_options(languages, None, "translate", live=True)
         self.outbox = Outbox(house.config.outbox_bytes)
         self.over = asyncio.Event()
         self._connection = connection

@@ -63,7 +63,7 @@ def test_of_where_playback_stands_only_the_newest_waits() -> None:
 
 def test_it_is_bounded_and_the_oldest_gives_way() -> None:
     queue = begun()
-    for number in range(40):
+    for _ in range(40):
         queue.add_audio(bytes(2 * KEPT_SAMPLES // 30))
     assert len(taken(queue)) == 30
     for number in range(KEPT_EVENTS + 10):
