@@ -55,6 +55,7 @@ live.addEventListener("state", ({ detail }) => {
   if (detail.reason === "refused") notices.show("connection", ...refusal());
   if (detail.state === "open") notices.clear("connection");
   else strip.judge(null);
+  if (detail.state === "elsewhere") closeMicrophone();
   show();
 });
 live.addEventListener("session", ({ detail }) => {
@@ -80,12 +81,15 @@ live.addEventListener("lines", () => {
 live.addEventListener("concepts", draw);
 live.addEventListener("meter", ({ detail }) => strip.judge(microphone.open ? detail.probability : null));
 live.addEventListener("listeners", ({ detail }) => listeners.showCounts(detail));
-live.addEventListener("warning", ({ detail }) => notices.show("warning", detail));
+live.addEventListener("warning", ({ detail }) => {
+  if (listeners.dialog.open) listeners.tell(detail); // what is beneath a dialog is not seen
+  else notices.show("warning", detail);
+});
 live.addEventListener("tooShort", () => notices.show("short", "Hold it for as long as you speak."));
 live.addEventListener("floor", show);
 
 function draw() {
-  path.show(live.concepts.points, live.concepts.explained);
+  path.show(live.concepts.points);
   at("explained").textContent = live.concepts.points.length ? `${Math.round(live.concepts.explained * 100)} %` : "—";
   changed = true;
 }

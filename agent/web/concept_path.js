@@ -27,15 +27,16 @@ export class ConceptPath {
     this.still = matchMedia("(prefers-reduced-motion: reduce)");
     this.layers = ["trail", "labels", "agent", "user"].map((name) => this.picture.appendChild(svg("g", { class: name })));
     new ResizeObserver(() => this.#move(true)).observe(picture);
+    list.closest("details").addEventListener("toggle", () => this.#listed());
     picture.addEventListener("keydown", (event) => this.#walk(event));
     picture.addEventListener("pointerleave", () => this.#look(this.#focused));
   }
 
-  /** @param {import("./concepts.js").Point[]} points the oldest first @param {number} explained share of the variance */
-  show(points, explained) {
+  /** @param {import("./concepts.js").Point[]} points the oldest first */
+  show(points) {
     this.#points = points;
     this.#mark();
-    this.#describe(explained);
+    this.#describe();
     this.#move(this.still.matches);
   }
 
@@ -174,19 +175,18 @@ export class ConceptPath {
     this.layers[1].replaceChildren(...labels);
   }
 
-  #describe(explained) {
+  #describe() {
     const count = this.#points.length;
-    const share = Math.round(explained * 100);
     this.picture.setAttribute(
       "aria-label",
       count ? `Path of ${count} concepts; arrow keys walk along it. The list below says the same in words.` : "No concepts yet",
     );
     this.picture.closest("section").classList.toggle("empty", !count);
-    this.list.dataset.explained = share;
     this.refresh();
   }
 
   #listed() {
+    if (!this.list.closest("details").open) return;
     this.list.replaceChildren(
       ...this.#points.map((point) => {
         const row = document.createElement("li");

@@ -28,6 +28,12 @@ export class Concepts {
 
   /** @param {object} event noema.concepts */
   add(event) {
+    this.#take(event);
+    this.#bound();
+    this.#arrange();
+  }
+
+  #take(event) {
     const values = float16ToFloat(fromBase64(event.concepts));
     for (let n = 0; n < event.count; n++) {
       const key = `${event.item_id}:${event.index + n}`;
@@ -39,8 +45,6 @@ export class Concepts {
       this.points.push({ key, item, role, index: event.index + n, language, vector, x: 0, y: 0, placed: false, nearness });
     }
     this.#events.push(event);
-    this.#bound();
-    this.#arrange();
   }
 
   /** The items that are no more part of the conversation. */
@@ -51,12 +55,15 @@ export class Concepts {
   }
 
   toJSON() {
-    return this.#events;
+    return { events: this.#events, places: this.points.map(({ key, x, y }) => [key, x, y]) };
   }
 
-  static fromJSON(events) {
+  static fromJSON({ events, places }) {
     const concepts = new Concepts();
-    for (const event of events) concepts.add(event);
+    for (const event of events) concepts.#take(event);
+    const known = new Map(places.map(([key, x, y]) => [key, { x, y, placed: true }]));
+    for (const point of concepts.points) Object.assign(point, known.get(point.key));
+    concepts.#arrange();
     return concepts;
   }
 

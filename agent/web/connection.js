@@ -6,8 +6,8 @@ import { SteadySocket } from "./steady_socket.js";
 const BUFFERED = 256 * 1024; // more than this in the socket: sound waits in the queue, which is bounded
 
 /**
- * Events: `message` (detail: what the server said), `state` (as SteadySocket's; open: the session goes on), `lost` (the
- * server no longer has the session; a new one begins).
+ * Events: `message` (detail: what the server said), `state` (as SteadySocket's; open: the session goes on), `fresh` (a
+ * new session begins: the first, or the server no longer has the one before).
  */
 export class Connection extends EventTarget {
   #socket;
@@ -67,6 +67,7 @@ export class Connection extends EventTarget {
       const resume = { token: this.resume.token, after_event: this.resume.after };
       this.#socket.send({ type: "session.update", session: { type: "realtime", noema: { resume } } });
     } else {
+      this.dispatchEvent(new Event("fresh"));
       this.queue.begin(this.opening());
       this.#goLive();
     }
@@ -100,13 +101,8 @@ export class Connection extends EventTarget {
     }
     if (message.type === "error" && message.error.code === "noema_resume_unknown") {
       const { token, after, seen = after } = this.resume;
-      if (seen !== after) {
-        this.resume = { token, after: seen };
-        this.connect();
-      } else {
-        this.dispatchEvent(new Event("lost"));
-        this.startAnew();
-      }
+      this.resume = seen === after ? null : { token, after: seen };
+      this.connect();
     }
     return false;
   }

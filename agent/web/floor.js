@@ -23,6 +23,7 @@ export class Floor {
         break;
       case "response.created":
         this.response = event.response.id;
+        this.item = null;
         this.thinking = true;
         break;
       case "response.output_item.added":

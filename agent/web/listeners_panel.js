@@ -14,16 +14,13 @@ export class ListenersPanel {
     Object.assign(this, { dialog, opener });
     const find = (name) => dialog.querySelector(`[data-part="${name}"]`);
     this.parts = Object.fromEntries(
-      ["start", "open", "code", "link", "copy", "stop", "counts", "close"].map((name) => [name, find(name)]),
+      ["start", "trouble", "open", "code", "link", "copy", "stop", "counts", "close"].map((name) => [name, find(name)]),
     );
     this.count = opener.querySelector("[data-part=count]");
     opener.addEventListener("click", () => dialog.showModal());
     this.parts.close.addEventListener("click", () => dialog.close());
     dialog.addEventListener("click", (event) => event.target === dialog && dialog.close()); // beside it
-    this.parts.start.querySelector("button").addEventListener("click", () => {
-      this.asked = true;
-      choose(true);
-    });
+    this.parts.start.querySelector("button").addEventListener("click", () => choose(true));
     this.parts.stop.addEventListener("click", () => choose(false));
     this.parts.copy.addEventListener("click", () => this.#copy());
     this.showCounts({});
@@ -31,8 +28,6 @@ export class ListenersPanel {
 
   /** @param {{url: string, qr_svg: string}|null} listeners as the session has it */
   show(listeners) {
-    if (this.asked && !listeners) this.dialog.close(); // the server says why not, beneath
-    this.asked = false;
     this.parts.start.hidden = listeners !== null;
     this.parts.open.hidden = listeners === null;
     if (!listeners) {
@@ -41,6 +36,11 @@ export class ListenersPanel {
     }
     this.parts.link.href = this.parts.link.textContent = listeners.url;
     this.parts.code.replaceChildren(qrCode(listeners.qr_svg));
+  }
+
+  /** Why there is no link. @param {string} message */
+  tell(message) {
+    this.parts.trouble.textContent = message;
   }
 
   /** @param {Record<string, number>} counts listeners by language */

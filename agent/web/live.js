@@ -14,11 +14,13 @@ const PLAIN = /^event_\d+$/; // ids of what is kept; what is said in passing rep
 const FORGIVEN = ["response_cancel_not_active", "input_audio_buffer_commit_empty", "conversation_already_has_active_response"];
 
 /**
- * Events: `state` (of the connection), `session` (as it holds), `line` (a changed line), `heard` (more of a
- * line's sound), `lines` (all are others now), `concepts`, `floor`, `meter`, `listeners`, `warning` (a sentence), `lost`, `tooShort`.
+ * Events: `state` (of the connection), `session` (as it holds), `line` (a changed line), `heard` (more of a line's sound),
+ * `lines` (all are others now), `concepts`, `floor`, `meter`, `listeners`, `warning` (a sentence), `lost` (what was said
+ * is not part of the session any more), `tooShort`.
  */
 export class Live extends EventTarget {
   #playbackAt = 0;
+  #cancelled = null; // id of the last response that was not wanted any more
   #session = null; // as it holds; null until the server has said so
   #drawn = 0; // number of the last event that an earlier page has dealt with
 
@@ -35,7 +37,7 @@ export class Live extends EventTarget {
     this.settings = settings;
     this.speaker = speaker;
     this.conversation = Conversation.fromJSON(kept?.lines ?? []);
-    this.concepts = Concepts.fromJSON(kept?.concepts ?? []);
+    this.concepts = kept ? Concepts.fromJSON(kept.concepts) : new Concepts();
     this.hearing = Hearing.goingOn(kept?.unheard ?? null);
     this.floor = Object.assign(new Floor(), kept?.floor);
     this.#drawn = numberOf(kept?.resume?.seen);
@@ -54,7 +56,7 @@ export class Live extends EventTarget {
     this.talk.mode = settings.values.mode;
     this.connection.addEventListener("message", ({ detail }) => this.#receive(detail));
     this.connection.addEventListener("state", ({ detail }) => this.#tell("state", detail));
-    this.connection.addEventListener("lost", () => this.#lose());
+    this.connection.addEventListener("fresh", () => this.#begin());
     speaker.addEventListener("position", ({ detail }) => this.#heard(detail));
     settings.addEventListener("change", () => this.#settle());
   }
@@ -72,6 +74,7 @@ export class Live extends EventTarget {
     const { response, item } = this.floor;
     if (response) {
       this.#send({ type: "response.cancel" });
+      this.#cancelled = response; // more of it may be on its way
       if (item) this.hearing.silence(item);
     }
     await this.#hush();
@@ -175,6 +178,7 @@ export class Live extends EventTarget {
   }
 
   #sound(event) {
+    if (event.response_id === this.#cancelled) this.hearing.silence(event.item_id);
     const samples = this.hearing.take(event, this.connection.resume?.after ?? null);
     if (samples) this.speaker.play(event.item_id, samples);
   }
@@ -222,9 +226,10 @@ export class Live extends EventTarget {
     }
   }
 
-  #lose() {
+  /** Nothing holds any more of a session that was before. */
+  #begin() {
     this.#forget();
-    this.#tell("lost");
+    if (this.conversation.lines.length) this.#tell("lost");
   }
 
   #forget() {

@@ -6,6 +6,7 @@ import { openSound } from "./sound.js";
 const RATE = 24_000;
 
 const PATIENCE_MS = 500;
+const ANSWER_MS = 300;
 
 /**
  * Events: `position` {item, ms: of this item heard, playing: whether more waits}; `locked`: there is something to hear,
@@ -52,11 +53,11 @@ export class Speaker extends EventTarget {
     const number = ++this.#clears;
     const playing = this.#queued > 0;
     this.#queued = 0;
+    const about = { ...this.#last, playing };
     // While the audio thread sleeps nobody answers; it finds the message when it wakes up.
-    const answer = this.sounding
-      ? new Promise((resolve) => this.#cleared.set(number, resolve))
-      : { ...this.#last, playing };
+    const answer = this.sounding ? new Promise((resolve) => this.#cleared.set(number, resolve)) : about;
     this.#node?.port.postMessage({ clear: number });
+    setTimeout(() => this.#answer(number, about), ANSWER_MS); // some browsers' worklets have been seen to stand still
     return answer;
   }
 
@@ -81,14 +82,18 @@ export class Speaker extends EventTarget {
     return this.#opening;
   }
 
+  #answer(number, position) {
+    this.#cleared.get(number)?.(position);
+    this.#cleared.delete(number);
+  }
+
   #report({ item, heard, queued, cleared }) {
     // What was given to the device sounds a little later; what has ended has been heard, or will be in a moment.
     const late = queued ? RATE * ((this.#context.outputLatency || 0) + (this.#context.baseLatency || 0)) : 0;
     const position = { item, ms: Math.max(0, Math.round(((heard - late) / RATE) * 1000)), playing: queued > 0 };
     this.#last = { item, ms: position.ms };
     if (cleared) {
-      this.#cleared.get(cleared)?.(position);
-      this.#cleared.delete(cleared);
+      this.#answer(cleared, position);
       return;
     }
     if (!this.#cleared.size) this.#queued = queued; // else it was said before what waits was thrown away

@@ -1,6 +1,6 @@
 // Talk keys: the microphone's button, the space bar and Escape. Knows which key means what, not what comes of it.
 
-const OPERABLE = "a, button, input, select, textarea, summary, dialog, [tabindex]:not([tabindex='-1'])";
+const OPERABLE = "a, button, input, select, textarea, summary, dialog";
 
 /**
  * @param {HTMLButtonElement} button

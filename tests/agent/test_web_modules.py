@@ -219,6 +219,27 @@ def test_a_picture_that_was_turned_and_mirrored_is_put_back(page: "Page") -> Non
     np.testing.assert_allclose(np.array(back)[:12], before, atol=1e-9)
 
 
+def test_the_path_lies_as_it_lay_when_the_page_is_loaded_again(page: "Page") -> None:
+    random = np.random.default_rng(2)
+    concepts = [packed(random.normal(size=16).astype("<f2")) for _ in range(12)]
+    seen = run(
+        page,
+        """
+        const { Concepts } = await import('/concepts.js');
+        const event = (concepts, n) => ({ item_id: `i${n}`, role: 'user', index: 0, language: 'eng', dim: 16, count: 1,
+                                          concepts });
+        const live = new Concepts();
+        given.forEach((each, n) => live.add(event(each, n)));
+        live.add(event(given[0], 0)); // told twice
+        const again = Concepts.fromJSON(JSON.parse(JSON.stringify(live)));
+        return [live, again].map(({ points }) => points.map(({ x, y, nearness }) => [x, y, nearness ?? 0]));
+        """,
+        concepts,
+    )
+    assert len(seen[0]) == 12
+    np.testing.assert_allclose(seen[1], seen[0], atol=1e-9)
+
+
 # The audio thread
 
 
