@@ -211,8 +211,9 @@ class Conversations:
                     return False
                 await self._make_room(session)
                 try:
-                    await session.reconnect(visit.outbox, request.after_event)
+                    await self._reconnect(session, visit.outbox, request.after_event)
                 except BaseException:
+                    session.disconnect()
                     self._let_wait(session)
                     raise
             except (StoreError, LogFormatError) as error:
@@ -230,6 +231,9 @@ class Conversations:
         session_id = await store.find(token)
         if session_id is None:
             return None
+        task = self._running.get(session_id)
+        if task is not None and task.cancelling():
+            await asyncio.wait([task])  # it is leaving for the store, and is found there
         running = self._sessions.get(session_id)
         if running is not None and running.is_kept:
             return running
@@ -241,6 +245,24 @@ class Conversations:
         session = LiveSession.bring_back(self._house, self.number(), stored, token)
         self._start(session)
         return session
+
+    async def _reconnect(self, session: LiveSession, outbox: Outbox, after_event: str | None) -> None:
+        """As the session's own. One that ends meanwhile would never answer, and everyone who comes back would wait.
+
+        Raises:
+            StoreError: it has ended, or cannot go on from there.
+        """
+        running = self._running.get(session.session_id)
+        if running is None:
+            raise StoreError("the session has just ended")
+        coming = asyncio.create_task(session.reconnect(outbox, after_event), name=f"reconnect {session.session_id}")
+        try:
+            await asyncio.wait([coming, running], return_when=asyncio.FIRST_COMPLETED)
+            if not coming.done():
+                raise StoreError("the session has just ended")
+            coming.result()
+        finally:
+            coming.cancel()
 
     async def _make_room(self, session: LiveSession) -> None:
         """Whoever talked with it before, perhaps over a connection that nobody has noticed to be dead, is parted."""

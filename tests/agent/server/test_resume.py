@@ -217,3 +217,48 @@ async def test_it_goes_on_after_the_server_began_anew(small_bundle: Path, tmp_pa
             await client.until("response.done")
             assert numbers(client)[0] == int(last.split("_")[1]) + 1
             assert "input_audio_buffer.speech_stopped" in client.kinds()
+
+
+async def test_who_comes_back_while_the_session_leaves_for_the_store_finds_it_there(live: RunningServer) -> None:
+    async with dialled(live) as client:
+        token = await begin(client)
+        await client.ask("Remember this.")
+        session_id, last = client.told[0]["session"]["id"], client.told[-1]["event_id"]
+    await eventually(lambda: live.count("noema_detached_sessions"))
+    gone = asyncio.Event()
+
+    async def leave() -> None:
+        session = live.talks.session(session_id)
+        assert session is not None
+        session._recording.close = gone.wait  # type: ignore[method-assign, assignment]  # a long recording
+        live.talks._end(session)
+
+    await live.call(leave())
+    async with dialled(live) as client:
+        coming_back = asyncio.create_task(take_up(client, token, last))
+        await eventually(live.talks._coming_back.locked)
+        live.loop.call_soon_threadsafe(gone.set)
+        assert (await coming_back)["type"] == "noema.resumed"
+        assert (await client.ask("And this."))["status"] == "completed"
+
+
+async def test_a_session_that_ends_while_its_client_comes_back_keeps_nobody_waiting(live: RunningServer) -> None:
+    async with dialled(live) as client:
+        token = await begin(client)
+        await client.ask("Remember this.")
+        session_id, last = client.told[0]["session"]["id"], client.told[-1]["event_id"]
+    await eventually(lambda: live.count("noema_detached_sessions"))
+
+    async def stick() -> None:
+        session = live.talks.session(session_id)
+        assert session is not None
+        session._uplink._given += 1  # something that was given is never taken
+
+    await live.call(stick())
+    async with dialled(live) as client:
+        coming_back = asyncio.create_task(take_up(client, token, last))
+        await eventually(live.talks._coming_back.locked)
+        live.loop.call_soon_threadsafe(live.talks._running[session_id].cancel)
+        assert (await coming_back)["error"]["code"] == "noema_resume_unknown"
+    async with dialled(live) as client:
+        assert (await take_up(client, token, last))["type"] == "noema.resumed"
