@@ -140,5 +140,6 @@ class Uplink:
             await self._give(frame)
 
     async def _give(self, item: AudioFrame | Said) -> None:
-        await self._items.send(item)
-        self._given += 1
+        if self._open:  # else it came in the same message as what was taken last
+            await self._items.send(item)
+            self._given += 1

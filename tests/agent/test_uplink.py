@@ -216,6 +216,24 @@ async def test_once_stopped_it_takes_nothing() -> None:
         assert line.items == []
 
 
+async def test_once_stopped_it_takes_nothing_of_a_message_that_is_half_taken() -> None:
+    async with open_line() as line:
+        line.paused.clear()
+        await line.append(pcm(FRAME + 1))
+        sending = asyncio.create_task(line.append(pcm(200 * FRAME)))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        line.uplink.stop()
+        settling = asyncio.create_task(line.uplink.settle())
+        line.paused.set()
+        await settling
+        await sending
+        await line.uplink.settle()
+        starts = [item.start_sample for item in line.items if isinstance(item, AudioFrame)]
+        assert starts == [n * FRAME_SAMPLES for n in range(len(starts))]
+        assert 0 < len(starts) < 50
+
+
 async def test_whoever_sends_faster_waits() -> None:
     async with open_line() as line:
         line.paused.clear()
