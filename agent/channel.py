@@ -9,7 +9,7 @@ One event loop; several senders, one receiver. Knows nothing of what travels thr
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Generic, Literal, TypeVar
 
 T = TypeVar("T")
@@ -74,6 +74,11 @@ class Channel(Generic[T]):
         item = self._items.popleft()
         self._wake()
         return item
+
+    def take_back(self, unwanted: Callable[[T], bool]) -> None:
+        """Forgets what was sent and not received yet, where nobody wants it any more."""
+        self._items = deque(item for item in self._items if not unwanted(item))
+        self._wake()
 
     def close(self) -> None:
         """No more items; safe to call twice."""

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -104,6 +105,10 @@ class Work:
             self._cancelled.popitem(last=False)
         for job in [job for job in self._jobs.values() if job.request.turn == request.turn]:
             job.cancel()
+        # The machine bounds what is wanted: what is not any more must not fill the lines.
+        lines: tuple[Channel[Any], ...] = (self.understand, self.hear, self.think, self.decode, self.speak)
+        for line in lines:
+            line.take_back(lambda waiting: not self.wanted(waiting))
 
     def started(self, job: Job) -> None:
         """A job entered the model's line."""

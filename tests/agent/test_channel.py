@@ -75,3 +75,14 @@ async def test_a_blocking_channel_refuses_to_overflow_without_waiting() -> None:
     channel.send_nowait(1)
     with pytest.raises(asyncio.QueueFull):
         channel.send_nowait(2)
+
+
+async def test_what_nobody_wants_any_more_makes_room() -> None:
+    channel: Channel[int] = Channel(2, "block")
+    channel.send_nowait(1)
+    channel.send_nowait(2)
+    sender = asyncio.create_task(channel.send(3))
+    await asyncio.sleep(0)
+    channel.take_back(lambda item: item == 1)
+    await sender
+    assert [await channel.receive(), await channel.receive()] == [2, 3]

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from agent.answering import MAX_SILENT_TURNS
 from agent.events import (
     ContextAdded,
     Heard,
@@ -31,7 +32,9 @@ from agent.inputs import (
     Think,
     TypedText,
 )
-from agent.turn import MANUAL_PIECES
+from agent.stages import Work
+from agent.turn import MANUAL_PIECES, TurnMachine
+from agent.turn_options import TurnOptions
 from audio.segmenter import SegmenterOptions
 from tests.agent.talk import FRAME, Conversation
 
@@ -92,6 +95,14 @@ def test_a_reply_to_nothing_new_goes_on_with_the_conversation() -> None:
     assert [(event.turn, event.source) for event in talk.of(TurnCommitted)] == [(1, "text"), (2, "none")]
     talk.push(ReplyRequested(0))
     assert [event.turn for event in talk.of(ReplyEnded)] == [2, 3]
+
+
+def test_a_long_history_fills_no_line_while_the_model_is_busy_with_a_reply() -> None:
+    machine, work = TurnMachine(TurnOptions()), Work()
+    for number in range(3000):
+        for request in machine.push(TypedText(0, f"Sentence {number}.", wants_reply=number == 0)).requests:
+            work.give(request)
+    assert len(work.understand) == MAX_SILENT_TURNS + 1
 
 
 def test_an_interpreter_asked_afterwards_says_what_was_not_said_yet() -> None:
