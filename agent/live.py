@@ -222,8 +222,8 @@ class LiveSession:
         await self._uplink.push(event)
 
     def complain(self, problem: ProtocolError) -> None:
-        """Tells the client of something that is not for the core to tell."""
-        self._delivery.own(error_event(problem))
+        """Tells the client at once of something that concerns this connection, and is not for the core to tell."""
+        self._delivery.passing(error_event(problem))
 
     def keep_alive(self) -> None:
         """Tells a client that knows the extension that the connection lives."""

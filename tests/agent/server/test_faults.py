@@ -174,9 +174,12 @@ async def test_a_client_that_says_nothing_for_long_is_parted_with(small_bundle: 
         )
 
 
-async def test_a_session_ends_when_its_time_is_up(small_bundle: Path) -> None:
-    with running(str(small_bundle), limits={**LIMITS, "session_s": 1.0}) as server:
+@pytest.mark.parametrize("kept", [False, True])
+async def test_a_session_ends_when_its_time_is_up(small_bundle: Path, tmp_path: Path, kept: bool) -> None:
+    store = tmp_path / "resume.db" if kept else None
+    with running(str(small_bundle), store=store, limits={**LIMITS, "session_s": 1.0}) as server:
         async with dialled(server) as client:
+            await client.update(noema={"resume": kept})
             error = await client.until("error")
             assert error["error"]["code"] == "session_expired"
             with pytest.raises(ConnectionClosed):
