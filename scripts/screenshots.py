@@ -7,20 +7,18 @@ Needs Chromium and playwright (the dev extra). Prints where the pictures are, as
 
 import argparse
 import asyncio
+import itertools
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from audio.files import write_audio
 from audio.frames import VOICE_RATE
 from audio.resample import resample
 from audio.voice import Voice
+from scripts.server_process import serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, ViewportSize
@@ -34,6 +32,7 @@ SIZES: "dict[str, tuple[ViewportSize, float]]" = {
     "phone": ({"width": 360, "height": 740}, 1.5),
 }
 """And pixels of the picture for one of the page"""
+SCHEMES: "tuple[Literal['light', 'dark'], ...]" = ("light", "dark")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
          "--autoplay-policy=no-user-gesture-required", "--disable-background-networking")  # fmt: skip
 IDLE = "() => noema.speaker.queued === 0 && noema.live.floor.response === null && !noema.live.floor.thinking"
@@ -48,31 +47,25 @@ def main() -> None:
     args = parser.parse_args()
     from playwright.sync_api import sync_playwright
 
-    with tempfile.TemporaryDirectory() as folder:
-        speech = asyncio.run(_write_speech(Path(folder) / "speech.wav"))
-        environment = {**os.environ, "NOEMA_STORE": str(Path(folder) / "resume.db"), "PYTHONUNBUFFERED": "1"}
-        command = [sys.executable, "-m", "agent", "serve", "--port", "0"]
-        with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as server:
-            assert server.stdout is not None
-            url = next(line for line in server.stdout if "http" in line).split()[-1]
-            with sync_playwright() as playwright:
-                browser = playwright.chromium.launch(
-                    executable_path=shutil.which("chromium") or shutil.which("google-chrome"),
-                    args=[*FLAGS, f"--use-file-for-fake-audio-capture={speech}%noloop"],
+    files = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        speech = asyncio.run(_write_speech(folder / "speech.wav"))
+        with serving(folder, {}) as server, sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=shutil.which("chromium") or shutil.which("google-chrome"),
+                args=[*FLAGS, f"--use-file-for-fake-audio-capture={speech}%noloop"],
+            )
+            for (size, (view, scale)), scheme in itertools.product(SIZES.items(), SCHEMES):
+                page = browser.new_page(
+                    viewport=view, color_scheme=scheme, device_scale_factor=scale, has_touch=size == "phone"
                 )
-                files = []
-                for name, (size, scale) in SIZES.items():
-                    for scheme in ("light", "dark"):
-                        page = browser.new_page(
-                            viewport=size, color_scheme=scheme, device_scale_factor=scale, has_touch=name == "phone"
-                        )
-                        page.goto(url)
-                        _converse(page)
-                        files.append(args.out / f"live-{name}-{scheme}.png")
-                        page.screenshot(path=files[-1])
-                        page.close()
-                browser.close()
-            server.send_signal(signal.SIGTERM)
+                page.goto(f"http://{server.address}/")
+                _converse(page)
+                files.append(args.out / f"live-{size}-{scheme}.png")
+                page.screenshot(path=files[-1])
+                page.close()
+            browser.close()
     print(json.dumps({"files": [str(file) for file in files]}))
 
 

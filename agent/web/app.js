@@ -161,7 +161,10 @@ microphone.addEventListener("silent", () => complain("silent"));
 bindTalkKeys(at("microphone"), {
   holding: () => settings.values.mode === "hold" && microphone.open,
   toggle: () => (microphone.open ? closeMicrophone() : openMicrophone()),
-  hold: () => live.hold(),
+  hold: () => {
+    notices.clear("short");
+    live.hold();
+  },
   release: () => live.release(),
   interrupt: () => live.interrupt(),
   byHand: () => settings.values.mode === "hold",
