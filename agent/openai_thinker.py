@@ -29,6 +29,8 @@ _MAX_ANSWER_BYTES = 1_000_000
 _MAX_ANSWER_SENTENCES = 32
 _MAX_REASON_CHARS = 200
 _REDIRECTS = range(300, 400)
+_WRONG_QUESTIONS = frozenset({400, 413, 422})
+"""Codes that speak of what was asked, not of who was asked"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,10 @@ class ChatEndpoint:
     """For all of it"""
     rest_s: float = 10.0
     """How long it is left alone after a failure"""
+
+
+class _QuestionRefused(ThinkerError):
+    """This conversation is not answered; others may be."""
 
 
 class _Words(BaseModel):
@@ -101,9 +107,10 @@ class OpenAiThinker:
                     yield sentence
         except ThinkerError as error:
             key = self._endpoint.key  # what a server answers may repeat what it was sent
-            self._trouble = str(error).replace(key, "[the key]") if key else str(error)
-            self._rests_until = self._clock() + self._endpoint.rest_s
-            raise ThinkerError(self._trouble) from error
+            trouble = str(error).replace(key, "[the key]") if key else str(error)
+            if not isinstance(error, _QuestionRefused):
+                self._trouble, self._rests_until = trouble, self._clock() + self._endpoint.rest_s
+            raise ThinkerError(trouble) from error
 
     async def _sentences(self, request: Think) -> AsyncGenerator[str, None]:
         from lcm.space.sentences import SentenceStream
@@ -194,7 +201,8 @@ class OpenAiThinker:
             reason = _reason(_Answer.model_validate_json(content))
         except ValidationError:
             reason = ""
-        return ThinkerError(f"{self._name} answered {code}{reason and f' ({reason})'}; check model and key")
+        kind = _QuestionRefused if answer.status_code in _WRONG_QUESTIONS else ThinkerError
+        return kind(f"{self._name} answered {code}{reason and f' ({reason})'}; check model and key")
 
 
 async def _streamed(answer: "Response") -> AsyncGenerator[str, None]:

@@ -346,6 +346,16 @@ async def test_after_a_failure_it_is_left_alone_for_a_while() -> None:
             assert [sentence async for sentence in thinker.think(QUESTION)] == ["It is late."]
 
 
+@pytest.mark.parametrize("status", ["400 Bad Request", "413 Content Too Large", "422 Unprocessable Content"])
+async def test_a_question_that_is_refused_keeps_nobody_else_from_asking(status: str) -> None:
+    async with chat_server(sends(b'{"error": {"message": "too long"}}', status)) as chat:
+        thinker = OpenAiThinker(replace(IN_TIME, base_url=chat.base_url, rest_s=1000))
+        with pytest.raises(ThinkerError, match="too long"):
+            await anext(thinker.think(QUESTION))
+        chat.answer = says("It is late.")
+        assert [sentence async for sentence in thinker.think(QUESTION)] == ["It is late."]
+
+
 # Whoever asked goes away
 
 
