@@ -141,7 +141,9 @@ class StoreDatabase:
         key, last_dropped = self._session(session_id, "key", "last_dropped")
         if number < last_dropped:
             raise StoreError(f"session {session_id}: what followed event {number} is not kept any more")
-        return list(self._run("SELECT number, text FROM messages WHERE session = ? AND number > ?", key, number))
+        return list(
+            self._run("SELECT number, text FROM messages WHERE session = ? AND number > ? ORDER BY number", key, number)
+        )
 
     def touch(self, session_ids: Sequence[str]) -> None:
         """These are in use."""
