@@ -115,6 +115,7 @@ class EchoGuard:
             if not moved or correlations[lag] <= self._options.moved:
                 return
             self._lag = lag
+            self._evidence = -self._options.most_against  # that explains what seemed to be somebody
         self._level.place(self._arriving(TAIL_HOPS, ago=HOPS))
 
     def _arriving(self, hops: int, ago: int = 0) -> FloatArray:  # [hops, BANDS]
