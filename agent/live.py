@@ -15,6 +15,7 @@ from agent.commentary import Commentary
 from agent.config import ServerConfig
 from agent.delivery import Delivery
 from agent.errors import StoreError
+from agent.guarded_detector import GuardedDetector
 from agent.kept_core import KeptCore, Outstanding, Restoration, restored
 from agent.listeners import ListenerHub, ListenerLimits, listener_token
 from agent.live_core import LiveCore, event_of, text_of
@@ -177,10 +178,10 @@ class LiveSession:
 
     async def run(self) -> None:
         """Converses until cancelled."""
-        vad = await asyncio.to_thread(load_vad, self._house.there.config.vad.name)
+        vad = GuardedDetector(await asyncio.to_thread(load_vad, self._house.there.config.vad.name))
         there = self._house.there
         parts = Parts(there.worker, vad, there.voice, self._metrics, self._number)
-        listeners: list[Listener] = [self._recording, self._delivery, self._commentary, self.hub]
+        listeners: list[Listener] = [vad, self._recording, self._delivery, self._commentary, self.hub]
         for message in self._first:
             await self._delivery.on_message(message)
         order = ArrivalOrder(lambda: self._core.sample)
