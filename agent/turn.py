@@ -44,6 +44,9 @@ from audio.segmenter import SegmentEvent, SoftPause, SpeechResumed, SpeechStarte
 
 MANUAL_PIECES = 32
 """Utterances that one commit by hand may hold"""
+PLAYBACK_PATIENCE = SAMPLE_RATE
+"""Samples of a sounding reply without a position, after which a client that told positions counts as one that does not
+"""
 
 
 class TurnMachine:
@@ -58,7 +61,8 @@ class TurnMachine:
         """The turn of speech that is not committed yet"""
         self._sample = 0
         self._deaf_until = 0
-        self._told_playback = False
+        self._playback_patience = 0
+        """Samples for which a position is still waited for before playback is assumed"""
         self._idle_since: int | None = None
         """Since when nobody speaks; None where no reply has come since somebody did"""
         self._input_ended = False
@@ -109,12 +113,19 @@ class TurnMachine:
 
     def _hear_frame(self, item: AudioInput, step: Step) -> None:
         timeline = self._answering.timeline
-        if self.options.assume_playback and not self._told_playback:
-            timeline.assume(len(item.samples) * VOICE_RATE // SAMPLE_RATE)
+        if self.options.assume_playback and timeline.sounding:
+            self._assume_playback(len(item.samples))
         deaf = self.options.half_duplex and self._sample < self._deaf_until
         for event in self._ear.hear(item, deaf=deaf, sounding=self._interruptible and timeline.sounding > 0):
             self._segment(event, step)
         self._watch_idleness(step)
+
+    def _assume_playback(self, samples: int) -> None:
+        """Where nobody tells what is heard, or not any more, time does, from the last position on."""
+        if self._playback_patience > 0:
+            self._playback_patience -= samples
+        else:
+            self._answering.timeline.assume(samples * VOICE_RATE // SAMPLE_RATE)
 
     @property
     def _interruptible(self) -> bool:
@@ -209,7 +220,7 @@ class TurnMachine:
                 self._answering.settings = item
                 self._ear.change(item)
             case PlaybackPosition():
-                self._told_playback = True
+                self._playback_patience = PLAYBACK_PATIENCE
                 self._answering.timeline.move(item.heard_sample)
             case _:
                 self._answering.obey(item, step)

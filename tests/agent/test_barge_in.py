@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agent.events import ReplyEnded, ReplyTruncated, TurnCommitted, UserStarted
+from agent.events import IdleTimedOut, ReplyEnded, ReplyTruncated, TurnCommitted, UserStarted
 from agent.inputs import PlaybackPosition, ReplyCancelled, ReplyHeard, Request, SettingsChanged, Speak, Think, Voiced
 from tests.agent.talk import Conversation
 
@@ -76,11 +76,40 @@ def test_a_short_answer_across_the_end_of_the_reply_counts() -> None:
 def test_a_told_position_counts_for_more_than_an_assumed_one() -> None:
     talk = talker()
     talk.say()
+    for _ in range(4):
+        talk.push(PlaybackPosition(talk.sample, SECOND // 2))
+        talk.sound(0.9, speech=False)
     talk.push(PlaybackPosition(talk.sample, SECOND // 2))
-    talk.sound(3.0, speech=False)
     talk.sound(0.5, speech=True)
     [cut] = talk.of(ReplyTruncated)
     assert cut.heard_sample == SECOND // 2
+
+
+def test_a_client_that_stops_telling_its_playback_is_taken_to_play_on_from_there() -> None:
+    talk = talker()
+    talk.say()
+    talk.push(PlaybackPosition(talk.sample, SECOND // 2))
+    talk.sound(1.5, speech=False)
+    talk.sound(0.5, speech=True)
+    [cut] = talk.of(ReplyTruncated)
+    assert SECOND < cut.heard_sample <= 1.5 * SECOND
+
+
+def test_a_reply_whose_end_nobody_told_of_is_over_all_the_same() -> None:
+    talk = talker()
+    talk.push(SettingsChanged(0, "eng", None, "converse", idle_timeout_ms=1000))
+    talk.say()
+    talk.push(PlaybackPosition(talk.sample, SECOND // 2))
+    talk.sound(2.2, speech=False)
+    assert not talk.of(IdleTimedOut)
+    talk.sound(0.1, speech=True)
+    assert not talk.of(ReplyTruncated)
+    assert len(talk.of(UserStarted)) == 1, "the reply sounds: so little interrupts nothing"
+    talk.sound(0.6, speech=False)
+    talk.sound(0.1, speech=True)
+    assert len(talk.of(UserStarted)) == 2
+    talk.sound(4.0, speech=False)
+    assert talk.of(IdleTimedOut)
 
 
 def test_speech_does_not_stop_a_reply_when_the_client_says_so() -> None:
