@@ -67,7 +67,7 @@ class Outbox:
         """Adds a message. One too many closes it, at once and for good: what waits is forgotten."""
         if self._farewell is not None:
             return
-        size = len(text)  # of JSON in ASCII, nearly all of it sound: bytes
+        size = _size(text)
         if self.bytes + size > self._limit:
             self.break_off(TOO_SLOW)
             return
@@ -75,7 +75,7 @@ class Outbox:
 
     def catch_up(self, texts: list[str]) -> None:
         """Adds what a client missed while it was away. It is already in memory: the limit rises by as much."""
-        self._limit += sum(map(len, texts))
+        self._limit += sum(map(_size, texts))
         for text in texts:
             self.put(text)
 
@@ -128,3 +128,8 @@ class Outbox:
         self._waiting.append(waiting)
         self.bytes += waiting.size
         self._changed.set()
+
+
+def _size(text: str) -> int:
+    """In bytes, as it goes out. Sound is ASCII, which is known without looking at it."""
+    return len(text) if text.isascii() else len(text.encode())

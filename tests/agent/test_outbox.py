@@ -40,6 +40,19 @@ async def test_a_reader_that_is_too_slow_is_told_so_and_nothing_more_is_kept() -
     assert await taken(outbox) == []
 
 
+async def test_what_waits_counts_in_bytes_in_whatever_script_it_is() -> None:
+    outbox = Outbox(10)
+    outbox.put("日本語")
+    assert outbox.bytes == 9
+    outbox.put("é")
+    assert outbox.farewell == TOO_SLOW
+    missed = Outbox(1)
+    missed.catch_up(["日本語"])
+    missed.put("x")
+    missed.close(BYE)
+    assert await taken(missed) == ["日本語", "x"]
+
+
 async def test_it_breaks_off_though_nobody_takes() -> None:
     outbox = Outbox(10)
     watching = asyncio.create_task(outbox.broken())
