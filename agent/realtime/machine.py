@@ -59,11 +59,6 @@ class RealtimeMachine:
         """As they hold now."""
         return self._wire.settings
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether anything has been heard or typed."""
-        return self._wire.begun
-
     def opening(self) -> list[ServerEvent]:
         """What a client is told first."""
         return [

@@ -50,11 +50,6 @@ class Replying:
         self._truncation: tuple[int, ItemTruncated | None] | None = None
         """Of the response under way, once it is closed: how many sentences were heard, and how that is told"""
 
-    @property
-    def response(self) -> Response | None:
-        """The one under way."""
-        return self._response
-
     def of(self, turn: int) -> Response | None:
         """The one under way, if it answers this turn."""
         return self._response if self._response is not None and self._response.state.turn == turn else None

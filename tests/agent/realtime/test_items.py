@@ -92,7 +92,7 @@ def test_items_are_appended() -> None:
 def test_what_cannot_be_taken_is_refused(item: dict[str, Any], expected: str) -> None:
     client = Client(limits=Limits(text_characters=100))
     assert refused(create(client, **item))[0] == expected
-    assert client.core.wire.has_begun is False
+    assert client.update(noema={"resume": True})[0]["type"] == "session.updated"  # it is not too late: nothing began
 
 
 def test_a_system_item_is_kept_and_warned_of_where_nobody_reads_it() -> None:
