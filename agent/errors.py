@@ -8,6 +8,7 @@
     ├── OutputError      a file cannot be written (1)
     ├── FetchError       a file cannot be fetched, or what came is not it (1)
     ├── ThinkerError     the thinker cannot work: its server, its bundle (1)
+    │   └── ThinkerResting   it failed a moment ago, and is not asked again yet (1)
     ├── RemoteError          a server elsewhere does not answer, or does not let us in (1)
     ├── Overloaded       the model has no room for more work (1)
     ├── StoreError       a session cannot be kept, so nobody can resume it (1)
@@ -67,6 +68,10 @@ class FetchError(AgentError):
 
 class ThinkerError(AgentError):
     """The thinker cannot work: its server does not answer, or its bundle lacks a part."""
+
+
+class ThinkerResting(ThinkerError):
+    """The thinker failed a moment ago, and is not asked again yet."""
 
 
 class RemoteError(AgentError):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.batching import Waiting, next_batch, to_shed
 from agent.channel import Channel, ChannelClosed
-from agent.errors import AgentError, Overloaded, exit_code, one_line
+from agent.errors import AgentError, Overloaded, ThinkerResting, exit_code, one_line
 from agent.inputs import Decode, EncodeSpeech, EncodeText, ModelRequest, Think
 from agent.thinkers import RemoteThinker, Setback, ThoughtPart
 
@@ -298,7 +298,8 @@ class ModelWorker:
             job.deliver(Answer(Setback(f"{one_line(error)}; the reply ends here"), 0.0))
             job.deliver(None)
         elif self.models.thinks(request.task):
-            job.deliver(Answer(Setback(f"{one_line(error)}; retrieve answers meanwhile"), 0.0))
+            message, again = f"{one_line(error)}; retrieve answers meanwhile", isinstance(error, ThinkerResting)
+            job.deliver(Answer(Setback(message, again), 0.0))
             try:
                 self._line_up(job)
             except Overloaded as overloaded:

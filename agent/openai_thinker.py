@@ -3,11 +3,13 @@
 The answer is streamed, and each sentence is given on as soon as it is complete. Runs on the event loop, and whoever
 closes the generator closes the connection. The endpoint is trusted with nothing: its time, the bytes it sends and
 the sentences taken of it are bounded, and the key goes where the settings say, not where a redirect points. One that
-failed is left alone for a while, so that not every turn waits for it. Knows nothing of concepts and of who answers
-in its place.
+failed is left alone for a while, so that not every turn waits for it. Its address is told to the log alone: errors
+may go to clients elsewhere. Knows nothing of concepts and of who answers in its place.
 """
 
 import asyncio
+import logging
+import re
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from agent.context import ROLE_AGENT
-from agent.errors import ThinkerError
+from agent.errors import ThinkerError, ThinkerResting
 from agent.inputs import Think
 from agent.server_sent_events import ServerSentEvents
 
@@ -29,6 +31,9 @@ _MAX_ANSWER_BYTES = 1_000_000
 _MAX_ANSWER_SENTENCES = 32
 _MAX_REASON_CHARS = 200
 _REDIRECTS = range(300, 400)
+_ADDRESS = re.compile(r"[a-z]+://\S+", re.IGNORECASE)
+_NO_ANSWER = "gave no answer ({}); check thinker.openai in the settings"
+_log = logging.getLogger(__name__)
 _WRONG_QUESTIONS = frozenset({400, 413, 422})
 """Codes that speak of what was asked, not of who was asked"""
 
@@ -51,8 +56,19 @@ class ChatEndpoint:
     """How long it is left alone after a failure"""
 
 
-class _QuestionRefused(ThinkerError):
-    """This conversation is not answered; others may be."""
+class _Failure(ThinkerError):
+    """The endpoint failed.
+
+    Args:
+        message: for whoever asked.
+        logged: in the message's place.
+        others: whether others need not ask for a while, either; else only this question was refused.
+    """
+
+    def __init__(self, message: str, logged: str | None = None, *, others: bool = True) -> None:
+        super().__init__(f"the chat endpoint {message}")
+        self.logged = logged or message
+        self.others = others
 
 
 class _Words(BaseModel):
@@ -90,7 +106,6 @@ class OpenAiThinker:
         self._url = httpx2.URL(endpoint.base_url.rstrip("/") + "/chat/completions")
         self._name = str(self._url.copy_with(userinfo=b""))
         self._tls = httpx2.create_ssl_context()  # reads every certificate that the machine trusts: once
-        self._trouble = ""
         self._rests_until = clock()
 
     async def think(self, request: Think) -> AsyncGenerator[str, None]:
@@ -100,17 +115,21 @@ class OpenAiThinker:
             ThinkerError: at once, if it failed a moment ago; or it fails now, perhaps in the middle of the answer.
         """
         if self._clock() < self._rests_until:
-            raise ThinkerError(self._trouble)
+            raise ThinkerResting("the chat endpoint failed a moment ago")  # why may quote another's conversation
         try:
             async with aclosing(self._sentences(request)) as sentences:
                 async for sentence in sentences:
                     yield sentence
-        except ThinkerError as error:
-            key = self._endpoint.key  # what a server answers may repeat what it was sent
-            trouble = str(error).replace(key, "[the key]") if key else str(error)
-            if not isinstance(error, _QuestionRefused):
-                self._trouble, self._rests_until = trouble, self._clock() + self._endpoint.rest_s
-            raise ThinkerError(trouble) from error
+        except _Failure as error:
+            _log.warning("%s %s", self._name, self._without_key(error.logged))
+            if error.others:
+                self._rests_until = self._clock() + self._endpoint.rest_s
+            raise ThinkerError(self._without_key(str(error))) from error
+
+    def _without_key(self, text: str) -> str:
+        """What a server answers may repeat what it was sent."""
+        key = self._endpoint.key
+        return text.replace(key, "[the key]") if key else text
 
     async def _sentences(self, request: Think) -> AsyncGenerator[str, None]:
         from lcm.space.sentences import SentenceStream
@@ -127,7 +146,7 @@ class OpenAiThinker:
             yield sentence
             said += 1
         if not said:
-            raise ThinkerError(f"{self._name} answered without a word; check thinker.openai.model")
+            raise _Failure("answered without a word; check thinker.openai.model")
 
     async def _in_time(self, request: Think) -> AsyncGenerator[str, None]:
         """The words as they come, as long as they come in time; whatever else goes wrong becomes one error."""
@@ -148,9 +167,9 @@ class OpenAiThinker:
             slow = isinstance(error, TimeoutError) and limit.expired()
             waited = f"after {now() - begun:.0f} s it had not gone on"
             reason = waited if slow else str(error) or type(error).__name__
-            raise ThinkerError(
-                f"{self._name} gave no answer ({reason}); check thinker.openai in the settings"
-            ) from error
+            ours = slow or isinstance(error, ValueError)  # what the network says names addresses
+            told = reason if ours else type(error).__name__
+            raise _Failure(_NO_ANSWER.format(told), _NO_ANSWER.format(reason)) from error
 
     async def _ask(self, request: Think) -> AsyncGenerator[str, None]:
         import httpx2
@@ -189,20 +208,21 @@ class OpenAiThinker:
             question["temperature"] = request.temperature
         return question
 
-    async def _refusal(self, answer: "Response") -> ThinkerError:
+    async def _refusal(self, answer: "Response") -> _Failure:
         code = f"{answer.status_code} {answer.reason_phrase}"
         if answer.status_code in _REDIRECTS:
             elsewhere = answer.headers.get("location", "nowhere")[:_MAX_REASON_CHARS]
-            return ThinkerError(
-                f"{self._name} answered {code}; it points to {elsewhere}: check thinker.openai.base_url"
-            )
+            message = f"answered {code}: it points elsewhere; check thinker.openai.base_url"
+            return _Failure(message, f"{message} ({elsewhere})")
         content = b"".join([piece async for piece in _bounded(answer)])
         try:
             reason = _reason(_Answer.model_validate_json(content))
         except ValidationError:
             reason = ""
-        kind = _QuestionRefused if answer.status_code in _WRONG_QUESTIONS else ThinkerError
-        return kind(f"{self._name} answered {code}{reason and f' ({reason})'}; check model and key")
+        message = f"answered {code}{reason and f' ({reason})'}; check model and key"
+        if answer.status_code in _WRONG_QUESTIONS:
+            return _Failure(message, f"answered {code}", others=False)  # the reason may quote the question
+        return _Failure(message)
 
 
 async def _streamed(answer: "Response") -> AsyncGenerator[str, None]:
@@ -251,4 +271,4 @@ def _checked(content: str | bytes) -> _Answer:
 
 def _reason(answer: _Answer) -> str:
     reason = answer.error.message if isinstance(answer.error, _Error) else answer.error
-    return " ".join((reason or "").split())[:_MAX_REASON_CHARS]
+    return _ADDRESS.sub("…", " ".join((reason or "").split()))[:_MAX_REASON_CHARS]

@@ -213,6 +213,7 @@ class Stages:
             async for answer in job.answers():
                 part = answer.value
                 if isinstance(part, Setback):
+                    part = told if part.again and told else part
                     self._setback = part
                     if part != told:  # once, not in every turn for as long as it lasts
                         failed = WorkFailed(0, request.request, request.turn, "think", part.message, last=False)

@@ -43,6 +43,8 @@ class Setback:
     """Something went wrong, and the reply goes on, or ends with what was said."""
 
     message: str
+    again: bool = False
+    """What went wrong a moment ago still stands in the way"""
 
 
 class Thinker(Protocol):

@@ -13,7 +13,7 @@ import pytest
 
 from agent.config import OpenAiConfig
 from agent.context import ROLE_AGENT, ROLE_USER
-from agent.errors import ConfigError, ThinkerError
+from agent.errors import ConfigError, ThinkerError, ThinkerResting
 from agent.inputs import ContextEntry, Think
 from agent.openai_thinker import ChatEndpoint, OpenAiThinker
 from agent.server.tls import self_signed
@@ -207,34 +207,48 @@ async def test_a_refusal_names_the_reason_and_never_the_key(status: str, body: o
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
-async def test_the_key_does_not_follow_a_redirect(code: int) -> None:
+async def test_the_key_does_not_follow_a_redirect(code: int, caplog: pytest.LogCaptureFixture) -> None:
     async with chat_server(says("Mine."), host="127.0.0.2") as other:
         elsewhere = sends(b"", f"{code} Moved", Location=other.base_url)
         said, message = await told(elsewhere, key="secret")
     assert said == []
     assert other.asked == []
-    assert f"points to {other.base_url}: check thinker.openai.base_url" in message
+    assert "points elsewhere; check thinker.openai.base_url" in message
+    assert other.base_url not in message
+    assert f"({other.base_url})" in caplog.text
 
 
 async def test_the_key_is_shown_only_to_a_server_that_can_prove_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     certificate, key, _ = self_signed(tmp_path, ["127.0.0.1"])
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certificate, key)
     async with chat_server(says("It is late."), tls=tls) as chat:
         endpoint = replace(IN_TIME, base_url=chat.base_url, key="secret")
-        with pytest.raises(ThinkerError, match="certificate"):
+        with pytest.raises(ThinkerError, match="ConnectError"):
             await anext(OpenAiThinker(endpoint).think(QUESTION))
+        assert "certificate" in caplog.text
         assert chat.asked == []
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         assert [sentence async for sentence in OpenAiThinker(endpoint).think(QUESTION)] == ["It is late."]
 
 
-async def test_a_password_in_the_address_is_not_told() -> None:
+async def test_the_address_is_told_to_the_log_alone_and_a_password_in_it_to_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     endpoint = replace(IN_TIME, base_url="http://me:secret@127.0.0.1:9/v1")
-    with pytest.raises(ThinkerError, match=r"^http://127.0.0.1:9/v1/chat/completions gave no answer"):
+    with pytest.raises(ThinkerError) as failure:
         await anext(OpenAiThinker(endpoint).think(QUESTION))
+    assert str(failure.value).startswith("the chat endpoint gave no answer (ConnectError)")
+    assert "http://127.0.0.1:9/v1/chat/completions gave no answer" in caplog.text
+    assert "secret" not in caplog.text
+
+
+async def test_an_address_that_the_endpoint_tells_stays_untold() -> None:
+    body = b'{"error": {"message": "no connection to http://10.0.0.7:8000/v1 now"}}'
+    _, message = await told(sends(body, "502 Bad Gateway"))
+    assert "(no connection to … now)" in message
 
 
 async def chunked_and_cut(exchange: Exchange) -> None:
@@ -269,7 +283,7 @@ async def stalls_between(exchange: Exchange) -> None:
 @pytest.mark.parametrize(
     ("answer", "limits", "reason"),
     [
-        (chunked_and_cut, {}, "closed"),
+        (chunked_and_cut, {}, "RemoteProtocolError"),
         (ended_too_early, {}, "it was cut off"),
         (error_between, {}, "out of memory"),
         (nonsense_between, {}, "no chat completion"),
@@ -330,28 +344,37 @@ async def test_an_endpoint_that_is_not_there_says_what_to_do() -> None:
         await anext(OpenAiThinker(replace(IN_TIME, base_url="http://127.0.0.1:9/v1")).think(QUESTION))
 
 
-async def test_after_a_failure_it_is_left_alone_for_a_while() -> None:
+async def test_after_a_failure_it_is_left_alone_for_a_while_and_others_are_not_told_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     times = iter([0.0, *(0.0, 0.0), 9.0, *(10.0, 10.0), 19.0, 20.0, 21.0])
-    async with chat_server(sends(b"", "500 No")) as chat:
+    async with chat_server(sends(b'{"error": {"message": "no room"}}', "500 No")) as chat:
         thinker = OpenAiThinker(replace(IN_TIME, base_url=chat.base_url, rest_s=10), lambda: next(times))
-        messages = set()
-        for asked in (1, 1, 2, 2):
+        why, later = "the chat endpoint answered 500 No (no room); check model and key", "failed a moment ago"
+        for asked, expected in ((1, why), (1, later), (2, why), (2, later)):
             with pytest.raises(ThinkerError) as failure:
                 await anext(thinker.think(QUESTION))
-            messages.add(str(failure.value))
+            assert str(failure.value).endswith(expected)
+            assert isinstance(failure.value, ThinkerResting) == (expected == later)
             assert len(chat.asked) == asked
-        assert len(messages) == 1
+        assert [record.message.endswith(why.removeprefix("the chat endpoint")) for record in caplog.records] == [
+            True
+        ] * 2
         chat.answer = says("It is late.")
         for _ in range(2):
             assert [sentence async for sentence in thinker.think(QUESTION)] == ["It is late."]
 
 
 @pytest.mark.parametrize("status", ["400 Bad Request", "413 Content Too Large", "422 Unprocessable Content"])
-async def test_a_question_that_is_refused_keeps_nobody_else_from_asking(status: str) -> None:
+async def test_a_question_that_is_refused_keeps_nobody_else_from_asking(
+    status: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async with chat_server(sends(b'{"error": {"message": "too long"}}', status)) as chat:
         thinker = OpenAiThinker(replace(IN_TIME, base_url=chat.base_url, rest_s=1000))
         with pytest.raises(ThinkerError, match="too long"):
             await anext(thinker.think(QUESTION))
+        assert f"answered {status}" in caplog.text
+        assert "too long" not in caplog.text  # it may quote what was said
         chat.answer = says("It is late.")
         assert [sentence async for sentence in thinker.think(QUESTION)] == ["It is late."]
 

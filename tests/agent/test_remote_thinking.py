@@ -28,9 +28,9 @@ from lcm.bundle import Bundle
 from tests.agent.chat_server import Answer, ChatServer, Exchange, chat_server, event, never, says, sends
 
 
-def thinker(chat: ChatServer) -> ThinkerConfig:
+def thinker(chat: ChatServer, rest_s: float = 0) -> ThinkerConfig:
     patient = OpenAiConfig(
-        base_url=chat.base_url, connect_timeout_s=20, first_word_timeout_s=20, word_timeout_s=20, rest_s=0
+        base_url=chat.base_url, connect_timeout_s=20, first_word_timeout_s=20, word_timeout_s=20, rest_s=rest_s
     )
     return ThinkerConfig(name="openai", openai=patient)
 
@@ -177,11 +177,11 @@ class Told:
         return [event for event in self.events if isinstance(event, kind)]
 
 
-async def session(bundle: Path, *answers: Answer) -> Told:
+async def session(bundle: Path, *answers: Answer, rest_s: float = 0) -> Told:
     """One turn for each answer of the endpoint."""
     told = Told()
     async with chat_server(answers[0]) as chat:
-        config = AgentConfig(bundle=str(bundle), device="cpu", thinker=thinker(chat))
+        config = AgentConfig(bundle=str(bundle), device="cpu", thinker=thinker(chat, rest_s))
 
         async def typed() -> AsyncGenerator[TypedText, None]:
             for answer in answers:
@@ -208,6 +208,13 @@ async def test_an_endpoint_that_is_down_is_told_once_and_the_conversation_goes_o
     assert places == sorted(places)
     marks = [event for event in told.events if isinstance(event, Warned | TurnEnded)]
     assert [type(mark) for mark in marks] == [Warned, TurnEnded, TurnEnded, TurnEnded, Warned, TurnEnded]
+
+
+async def test_an_endpoint_that_rests_is_no_news_to_whoever_was_told_that_it_failed(small_bundle: Path) -> None:
+    down = sends(b"", "503 Busy")
+    told = await session(small_bundle, down, down, down, rest_s=1000)
+    assert [ended.status for ended in told.of(TurnEnded)] == ["done"] * 3
+    assert ["503 Busy" in warned.message for warned in told.of(Warned)] == [True]
 
 
 async def test_a_reply_that_breaks_off_ends_with_what_was_said_and_why(small_bundle: Path) -> None:
