@@ -5,7 +5,6 @@ Nothing of it reaches the core.
 """
 
 import math
-from typing import TYPE_CHECKING
 
 from agent.delivery import Delivery
 from agent.events import DomainEvent, ReplyEnded, Speculated, TurnEnded
@@ -14,10 +13,8 @@ from agent.metrics import Metrics
 from agent.realtime.machine import RealtimeMachine
 from agent.realtime.noema_events import LatencyMs, NoemaLatency, NoemaMeter
 from agent.realtime.server_events import ResponseDone, ServerEvent
+from agent.telemetry import Telemetry
 from audio.frames import SAMPLE_RATE
-
-if TYPE_CHECKING:
-    from agent.server.telemetry import Telemetry
 
 _METER_FRAMES = 5
 
@@ -25,7 +22,7 @@ _METER_FRAMES = 5
 class Commentary:
     """Follows one session."""
 
-    def __init__(self, wire: RealtimeMachine, delivery: Delivery, metrics: Metrics, telemetry: "Telemetry") -> None:
+    def __init__(self, wire: RealtimeMachine, delivery: Delivery, metrics: Metrics, telemetry: Telemetry) -> None:
         self._wire = wire
         self._delivery = delivery
         self._metrics = metrics

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from agent.commentary import Commentary
 from agent.config import ServerConfig
@@ -35,13 +35,11 @@ from agent.realtime.settings import SessionSettings, shown_session, spoken_langu
 from agent.session import Listener, Parts, run_session
 from agent.store import SessionStore, token_hash
 from agent.stored_session import StoredSession
+from agent.telemetry import Telemetry
 from agent.turn import TurnMachine
 from agent.uplink import Uplink
 from audio.telephony import RATES
 from audio.vad import load_vad
-
-if TYPE_CHECKING:
-    from agent.server.telemetry import Telemetry
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,7 @@ class House:
 
     there: Opened
     config: ServerConfig
-    telemetry: "Telemetry"
+    telemetry: Telemetry
     store: SessionStore | None
     """None: no session outlives its connection"""
 

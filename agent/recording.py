@@ -25,6 +25,7 @@ from typing import IO, Any
 import numpy as np
 
 from agent.config import AgentConfig, Backend, Precision, ThinkerConfig
+from agent.data_folder import kept_at
 from agent.errors import RecordingError, one_line
 from agent.events import DomainEvent
 from agent.input_log import (
@@ -47,11 +48,7 @@ _log = logging.getLogger(__name__)
 
 def sessions_folder() -> Path:
     """Where sessions are kept: NOEMA_SESSIONS, or the user's data folder."""
-    chosen = os.environ.get("NOEMA_SESSIONS")
-    if chosen:
-        return Path(chosen)
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(data) / "noema" / "sessions"
+    return kept_at("NOEMA_SESSIONS", "sessions")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ Tokens are random; the store knows their hashes only.
 
 import asyncio
 import hashlib
-import os
 import secrets
 import threading
 import time
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from agent.data_folder import kept_at
 from agent.errors import StoreError
 from agent.store_database import StoreDatabase, StoreLimits, open_database
 from agent.stored_session import Batch, StoredSession
@@ -33,11 +33,7 @@ Result = TypeVar("Result")
 
 def store_path() -> Path:
     """Where sessions that can be resumed are kept: NOEMA_STORE, or the user's data folder."""
-    chosen = os.environ.get("NOEMA_STORE")
-    if chosen:
-        return Path(chosen)
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(data) / "noema" / "resume.db"
+    return kept_at("NOEMA_STORE", "resume.db")
 
 
 def new_token() -> str:

@@ -5,7 +5,7 @@ that sends faster than its session listens is read no faster. What was sent and 
 is forgotten: the client sends it again. Knows nothing of sockets.
 """
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 
 from agent.channel import Channel
 from agent.live_core import LiveCore, Said
@@ -24,7 +24,7 @@ from audio.telephony import RATES, SAMPLE_BYTES, AudioDecoder, AudioFormat
 
 _WAITING = 8
 _PIECE_BYTES = 48_000
-"""A second of audio/pcm: decoded at once, then the loop has its turn"""
+"""A second of audio/pcm"""
 
 
 def read_message(message: str | bytes) -> ClientEvent | ProtocolError:
@@ -37,6 +37,11 @@ def read_message(message: str | bytes) -> ClientEvent | ProtocolError:
         return parse_client_event(message)
     except ProtocolError as problem:
         return problem
+
+
+def pieces(content: bytes) -> Iterator[bytes]:
+    """Sound of one message, in pieces that are decoded at once; then the loop has its turn."""
+    return (content[start : start + _PIECE_BYTES] for start in range(0, len(content), _PIECE_BYTES))
 
 
 class Uplink:
@@ -114,8 +119,8 @@ class Uplink:
             self._uncommitted -= count
             await self._say(self._full(event), all_samples=True)
             return
-        for start in range(0, len(content), _PIECE_BYTES):
-            for frame in self._framer.push(self._decoder.push(content[start : start + _PIECE_BYTES])):
+        for piece in pieces(content):
+            for frame in self._framer.push(self._decoder.push(piece)):
                 await self._give(frame)
 
     def _full(self, event: InputAudioBufferAppend) -> ProtocolError:

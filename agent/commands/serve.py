@@ -91,8 +91,8 @@ class _Stop:
 async def _serve(config: "AgentConfig", *, spoken: bool) -> int:
     from agent.server.access import Access
     from agent.server.server import Server
-    from agent.server.telemetry import Telemetry
     from agent.server.tls import load_tls, machine_names
+    from agent.telemetry import Telemetry
 
     stop, limits = _Stop(), config.server
     tls = load_tls(limits.tls, machine_names()) if limits.tls else None
@@ -171,7 +171,7 @@ async def _store(config: "AgentConfig", stack: AsyncExitStack) -> Any:
 async def _until_stopped(there: "Opened", server: "Server", talks: "Conversations", stop: _Stop) -> None:
     """Serves; when asked to stop, lets replies finish, unless asked again."""
     from agent.errors import WorkerHung, first_known
-    from agent.server.conversations import FAILED
+    from agent.server.parting import FAILED
     from agent.server.watchdog import watch
 
     try:

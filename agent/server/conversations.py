@@ -21,14 +21,12 @@ from agent.realtime.session_object import ResumeRequest
 from agent.server.access import Access, Refusal
 from agent.server.defaults import session_defaults
 from agent.server.gate import Connection, Gate
-from agent.server.server import RESTART, busy
+from agent.server.parting import FAILED, RESTARTS, TAKEN_OVER
+from agent.server.server import busy
 from agent.server.sharing import base_of, listeners_offer
 from agent.server.visit import Visit
 from agent.store import SessionStore, new_token
 
-TAKEN_OVER = Farewell(4001, "the session goes on in another connection", "taken-over")
-FAILED = Farewell(1011, "a fault in the server ended the session", "failed")
-RESTARTS = Farewell(RESTART, "the server restarts; connect again", "drain")
 _PRUNE_EVERY_S = 600.0
 _log = logging.getLogger(__name__)
 

@@ -32,16 +32,14 @@ from agent.realtime.translation import (
     parse_translation_event,
 )
 from agent.server.gate import Connection
-from agent.server.visit import EXPIRED, SILENT
+from agent.server.parting import EXPIRED, Clock, part, session_expired
 from agent.session import Parts, run_session
 from agent.turn import TurnMachine
+from agent.uplink import pieces
 from audio.frames import AudioFrame, Framer
 from audio.telephony import AudioDecoder
 from audio.vad import load_vad
 
-_PIECE_BYTES = 48_000
-"""A second of sound: decoded at once, then the loop has its turn"""
-_SLOW_CLOSE_S = 1.0
 _WAITING = 4
 """Messages read ahead of the session: a few, for each may be as long as a message may be"""
 
@@ -73,7 +71,7 @@ class InterpreterVisit:
         self._said: Channel[TranslationUpdate | TranslationAppend | ProtocolError] = Channel(_WAITING, "block")
         self._farewell = NORMAL
         self._heard = self._told = 0
-        self._last_heard = asyncio.get_running_loop().time()
+        self._clock = Clock(house.config)
 
     @property
     def account(self) -> str:
@@ -105,10 +103,7 @@ class InterpreterVisit:
 
     async def part(self) -> None:
         """Closes the connection as it is to be told."""
-        farewell = self.outbox.farewell or self._farewell
-        if farewell.label == "slow":
-            self._connection.close_timeout = _SLOW_CLOSE_S
-        await self._connection.close(farewell.code, farewell.reason)
+        await part(self._connection, self.outbox, self._farewell)
 
     # The session
 
@@ -132,8 +127,8 @@ class InterpreterVisit:
             except ProtocolError as problem:
                 yield problem
                 continue
-            for start in range(0, len(content), _PIECE_BYTES):
-                for frame in framer.push(decoder.push(content[start : start + _PIECE_BYTES])):
+            for piece in pieces(content):
+                for frame in framer.push(decoder.push(piece)):
                     yield frame
         for frame in (*framer.push(decoder.flush()), *framer.flush()):
             yield frame
@@ -150,7 +145,7 @@ class InterpreterVisit:
 
     def _read(self, message: str | bytes) -> TranslationClientEvent | ProtocolError:
         self._heard += 1
-        self._last_heard = asyncio.get_running_loop().time()
+        self._clock.heard()
         self._house.telemetry.messages.inc()
         problem = ProtocolError("invalid_value", "messages are JSON in text frames, sound too")
         if isinstance(message, str):
@@ -180,17 +175,11 @@ class InterpreterVisit:
 
     async def _watch_clock(self) -> None:
         """Ends what has lasted too long, and whoever says nothing."""
-        loop, config = asyncio.get_running_loop(), self._house.config
-        expires_at = self._defaults.expires_at
-        while True:
-            silent_in_s = self._last_heard + config.idle_s - loop.time()
-            expires_in_s = float("inf") if expires_at is None else expires_at - time.time()
-            if silent_in_s <= 0:
-                self.finish(SILENT)
-                return
-            if expires_in_s <= 0:
-                minutes = f"{config.session_s / 60:g} minutes"
-                await self.on_message(error_event(ProtocolError("session_expired", f"a session lasts {minutes}")))
-                self.finish(EXPIRED)
-                return
-            await asyncio.sleep(min(silent_in_s, expires_in_s))
+        farewell = await self._clock.run_out(self._expires_in_s, lambda: None)
+        if farewell is EXPIRED:
+            await self.on_message(error_event(session_expired(self._house.config)))
+        self.finish(farewell)
+
+    def _expires_in_s(self) -> float:
+        at = self._defaults.expires_at
+        return float("inf") if at is None else at - time.time()

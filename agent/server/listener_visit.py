@@ -17,9 +17,7 @@ from agent.realtime.messages import to_json
 from agent.realtime.noema_events import NoemaKeepalive
 from agent.realtime.translation import TranslationCreated
 from agent.server.gate import Connection
-
-_SLOW_CLOSE_S = 1.0
-"""For one that does not read, there is no use in waiting until it reads that it is to go"""
+from agent.server.parting import part
 
 
 class ListenerVisit:
@@ -54,10 +52,7 @@ class ListenerVisit:
 
     async def part(self) -> None:
         """Closes the connection as it is to be told."""
-        farewell = self._listening.outbox.farewell or NORMAL
-        if farewell.label == "slow":
-            self._connection.close_timeout = _SLOW_CLOSE_S
-        await self._connection.close(farewell.code, farewell.reason)
+        await part(self._connection, self._listening.outbox, NORMAL)
 
     def _greeting(self) -> str:
         listening, session = self._listening, self._session

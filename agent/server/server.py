@@ -32,11 +32,10 @@ from agent.server.access import SUBPROTOCOL, Access, Refusal
 from agent.server.gate import RETRY_AFTER_S, Connection, Gate
 from agent.server.listening import refused_to_listen
 from agent.server.pages import SAFE, Answer, Pages
-from agent.server.telemetry import Telemetry
+from agent.server.parting import RESTARTS
+from agent.telemetry import Telemetry
 
 State = Literal["loading", "ready", "draining", "hung"]
-RESTART = 1012
-"""Close code: the service restarts (RFC 6455's registry)"""
 _BACKLOG = 512
 _FRAMES_WAITING = 4
 """Frames read ahead of the session: a few, for each may be as long as a message"""
@@ -145,7 +144,7 @@ class Server:
         """Stops listening and closes every connection: those that talk with 1012, the rest at once."""
         for connection in self.gate.open:
             connection.close_timeout = limit_s
-        self._listening.close(code=RESTART, reason="the server restarts; connect again")
+        self._listening.close(code=RESTARTS.code, reason=RESTARTS.reason)
         for connection in list(self.gate.waiting):
             if connection.response is None:
                 connection.transport.abort()

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.data_folder import data_folder
 from agent.errors import ConfigError, one_line
 
 if TYPE_CHECKING:
@@ -36,11 +37,6 @@ class Tls:
     context: ssl.SSLContext
     fingerprint: str | None
     """SHA-256 of a certificate that nobody vouches for, for people to compare"""
-
-
-def data_folder() -> Path:
-    """Where Noema keeps what belongs to this user."""
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "noema"
 
 
 def load_tls(choice: str, names: Sequence[str]) -> Tls:

@@ -15,7 +15,6 @@ from websockets.http11 import Request
 
 from agent.errors import Overloaded, one_line
 from agent.live import House, LiveSession
-from agent.outbox import Farewell
 from agent.realtime.settings import unknown_language
 from agent.realtime.translation import Source
 from agent.server.access import TOKEN_NEEDED, Access, Refusal, shows
@@ -23,9 +22,9 @@ from agent.server.defaults import session_defaults
 from agent.server.gate import Connection, Gate
 from agent.server.interpreter_visit import InterpreterVisit
 from agent.server.listener_visit import ListenerVisit
-from agent.server.server import RESTART, busy
+from agent.server.parting import RESTARTS
+from agent.server.server import busy
 
-RESTARTS = Farewell(RESTART, "the server restarts; connect again", "drain")
 FULL = 1013
 """Close code: try again later (RFC 6455's registry)"""
 _SOURCES: tuple[Source, ...] = ("speaker", "agent", "both")

@@ -11,18 +11,14 @@ from websockets.exceptions import ConnectionClosed
 
 from agent.config import ServerConfig
 from agent.live import LiveSession
-from agent.outbox import Farewell, Outbox, OutboxClosed
+from agent.outbox import Outbox, OutboxClosed
 from agent.realtime.client_events import SessionUpdate
 from agent.realtime.problems import ProtocolError
 from agent.realtime.session_object import ResumeRequest
 from agent.server.gate import Connection
-from agent.server.telemetry import Telemetry
+from agent.server.parting import EXPIRED, Clock, part, session_expired
+from agent.telemetry import Telemetry
 from agent.uplink import read_message
-
-SILENT = Farewell(1008, "nothing was heard of the client for too long", "idle")
-EXPIRED = Farewell(1008, "the session has lasted as long as it may", "expired")
-_SLOW_CLOSE_S = 1.0
-"""For one that does not read, there is no use in waiting until it reads that it is to go"""
 
 
 class Visit:
@@ -56,7 +52,7 @@ class Visit:
         self._take_up = take_up
         self._heard = 0
         self._said = 0
-        self._last_heard = asyncio.get_running_loop().time()
+        self._clock = Clock(config)
 
     @property
     def account(self) -> str:
@@ -78,18 +74,14 @@ class Visit:
 
     async def part(self) -> None:
         """Closes the connection as it is to be told."""
-        farewell = self.outbox.farewell
-        if farewell is not None:
-            if self.outbox.is_broken:
-                self._connection.close_timeout = _SLOW_CLOSE_S
-            await self._connection.close(farewell.code, farewell.reason)
+        await part(self._connection, self.outbox)
 
     async def _listen(self) -> None:
         """What the client sends, in order, as fast as the session takes it."""
         while True:
             message = await self._connection.recv()
             self._heard += 1
-            self._last_heard = asyncio.get_running_loop().time()
+            self._clock.heard()
             self._telemetry.messages.inc()
             event = read_message(message)
             if isinstance(event, ProtocolError):
@@ -116,17 +108,10 @@ class Visit:
 
     async def _watch_clock(self) -> None:
         """Keeps the connection alive, and ends what has lasted too long."""
-        loop, config = asyncio.get_running_loop(), self._config
-        while True:
-            silent_in_s = self._last_heard + config.idle_s - loop.time()
-            expires_in_s = self.session.expires_in_s
-            if silent_in_s <= 0:
-                self.outbox.close(SILENT)
-                return
-            if expires_in_s <= 0:
-                minutes = f"{config.session_s / 60:g} minutes"
-                self.session.complain(ProtocolError("session_expired", f"a session lasts {minutes} at most"))
-                self.outbox.close(EXPIRED)
-                return
-            await asyncio.sleep(min(silent_in_s, expires_in_s, config.keepalive_s))
-            self.session.keep_alive()
+        farewell = await self._clock.run_out(lambda: self.session.expires_in_s, self._still_there)
+        if farewell is EXPIRED:
+            self.session.complain(session_expired(self._config))
+        self.outbox.close(farewell)
+
+    def _still_there(self) -> None:
+        self.session.keep_alive()  # whichever it is by now

@@ -13,7 +13,7 @@ from agent.config import ServerConfig
 from agent.server.access import Access, Refusal
 from agent.server.gate import Connection
 from agent.server.server import Endpoint, Server, busy
-from agent.server.telemetry import Telemetry
+from agent.telemetry import Telemetry
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,9 @@ from agent.opening import Opened, opened
 from agent.server.access import Access
 from agent.server.conversations import Conversations
 from agent.server.server import Server
-from agent.server.telemetry import Telemetry
 from agent.server.translations import Translations
 from agent.store import SessionStore
+from agent.telemetry import Telemetry
 from audio.files import read_audio
 from audio.frames import FloatArray, to_pcm16
 
