@@ -9,6 +9,7 @@ import logging
 import secrets
 from types import TracebackType
 from typing import Self
+from weakref import WeakValueDictionary
 
 from websockets.http11 import Request
 
@@ -46,7 +47,8 @@ class Conversations:
         """By session"""
         self._away: dict[str, asyncio.TimerHandle] = {}
         """Sessions without a visit, the longest left first, and what will end them"""
-        self._coming_back = asyncio.Lock()
+        self._coming_back: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """By session; there while somebody holds it or waits for it"""
         self._draining: Farewell | None = None
         watch = house.telemetry.watch
         watch("noema_open_sessions", "Sessions in memory", lambda: len(self._sessions))
@@ -202,33 +204,42 @@ class Conversations:
         """
         if self._house.store is None or self._draining is not None:
             return False
-        async with self._coming_back:
-            try:
-                session = await self._find(self._house.store, request.token)
+        try:
+            session_id = await self._house.store.find(request.token)
+            if session_id is None:
+                return False
+            async with self._coming_back.setdefault(session_id, asyncio.Lock()):
+                session = await self._find(self._house.store, session_id, request.token)
                 if session is None or session is visit.session:
                     return False
-                await self._make_room(session)
-                try:
-                    await self._reconnect(session, visit.outbox, request.after_event)
-                except BaseException:
-                    session.disconnect()
-                    self._let_wait(session)
-                    raise
-            except (StoreError, LogFormatError) as error:
-                _log.info("a session is not taken up: %s", one_line(error))
-                return False
-            fresh, visit.session = visit.session, session
-            del self._visits[fresh.session_id]
-            fresh.disconnect()
-            self._end(fresh)
-            self._visits[session.session_id] = visit
-            self._house.telemetry.resumed.inc()
-            return True
+                await self._connect(session, visit, request.after_event)
+        except (StoreError, LogFormatError) as error:
+            _log.info("a session is not taken up: %s", one_line(error))
+            return False
+        self._house.telemetry.resumed.inc()
+        return True
 
-    async def _find(self, store: SessionStore, token: str) -> LiveSession | None:
-        session_id = await store.find(token)
-        if session_id is None:
-            return None
+    async def _connect(self, session: LiveSession, visit: Visit, after_event: str | None) -> None:
+        """A visit goes on with a session; that which was made for it ends.
+
+        Raises:
+            StoreError: the session has ended, or cannot go on from there.
+        """
+        await self._make_room(session)
+        try:
+            await self._reconnect(session, visit.outbox, after_event)
+        except BaseException:
+            session.disconnect()
+            self._let_wait(session)
+            raise
+        fresh, visit.session = visit.session, session
+        del self._visits[fresh.session_id]
+        fresh.disconnect()
+        self._end(fresh)
+        self._visits[session.session_id] = visit
+
+    async def _find(self, store: SessionStore, session_id: str, token: str) -> LiveSession | None:
+        """A session that is kept, brought back where it is only in the store."""
         task = self._running.get(session_id)
         if task is not None and task.cancelling():
             await asyncio.wait([task])  # it is leaving for the store, and is found there

@@ -236,7 +236,7 @@ async def test_who_comes_back_while_the_session_leaves_for_the_store_finds_it_th
     await live.call(leave())
     async with dialled(live) as client:
         coming_back = asyncio.create_task(take_up(client, token, last))
-        await eventually(live.talks._coming_back.locked)
+        await eventually(lambda: session_id in live.talks._coming_back)
         live.loop.call_soon_threadsafe(gone.set)
         assert (await coming_back)["type"] == "noema.resumed"
         assert (await client.ask("And this."))["status"] == "completed"
@@ -257,8 +257,32 @@ async def test_a_session_that_ends_while_its_client_comes_back_keeps_nobody_wait
     await live.call(stick())
     async with dialled(live) as client:
         coming_back = asyncio.create_task(take_up(client, token, last))
-        await eventually(live.talks._coming_back.locked)
+        await eventually(lambda: session_id in live.talks._coming_back)
         live.loop.call_soon_threadsafe(live.talks._running[session_id].cancel)
         assert (await coming_back)["error"]["code"] == "noema_resume_unknown"
     async with dialled(live) as client:
         assert (await take_up(client, token, last))["type"] == "noema.resumed"
+
+
+async def test_whoever_comes_back_waits_for_nobody_elses_session(live: RunningServer) -> None:
+    async with dialled(live) as client:
+        stuck = await begin(client)
+        session_id = client.told[0]["session"]["id"]
+    async with dialled(live) as client:
+        other = await begin(client)
+    await eventually(lambda: live.count("noema_detached_sessions") >= 2)
+
+    async def stick() -> None:
+        session = live.talks.session(session_id)
+        assert session is not None
+        session._uplink._given += 1  # something that was given is never taken
+
+    await live.call(stick())
+    async with dialled(live) as one, dialled(live) as two:
+        waiting = asyncio.create_task(take_up(one, stuck, None))
+        await eventually(lambda: session_id in live.talks._coming_back)
+        assert (await take_up(two, other, None))["type"] == "noema.resumed"
+        assert not waiting.done()
+        live.loop.call_soon_threadsafe(live.talks._running[session_id].cancel)
+        assert (await waiting)["type"] == "error"
+    await eventually(lambda: not live.talks._coming_back)
