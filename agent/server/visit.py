@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from agent.config import ServerConfig
 from agent.live import LiveSession
 from agent.outbox import Outbox, OutboxClosed
-from agent.realtime.client_events import SessionUpdate
+from agent.realtime.client_events import ClientEvent, SessionUpdate
 from agent.realtime.problems import ProtocolError
 from agent.realtime.session_object import ResumeRequest
 from agent.server.gate import Connection
@@ -86,19 +86,20 @@ class Visit:
             event = read_message(message)
             if isinstance(event, ProtocolError):
                 self._telemetry.mistakes.inc()
-            if isinstance(event, SessionUpdate) and self._heard == 1 and await self._resumes(event):
-                continue
-            await self.session.hear(event)
+            request = _resume_request(event) if self._heard == 1 else None
+            if request is None:
+                await self.session.hear(event)
+            elif not await self._take_up(self, request):
+                await self._begin_instead(event)
 
-    async def _resumes(self, event: SessionUpdate) -> bool:
-        """Whether a first message asks for an earlier session; then it is answered here and counts for none."""
-        noema = event.session.noema
-        if noema is None or not isinstance(noema.resume, ResumeRequest):
-            return False
-        if not await self._take_up(self, noema.resume):
-            advice = "no such session is kept here, or not from there on: begin a new one"
-            self.session.complain(ProtocolError("noema_resume_unknown", advice, "session.noema.resume", event.event_id))
-        return True
+    async def _begin_instead(self, event: ClientEvent | ProtocolError) -> None:
+        """The session that was asked for is not to be had; what else the message says holds for the fresh one."""
+        assert isinstance(event, SessionUpdate), "it asked for a session"
+        advice = "no such session is kept here, or not from there on: begin a new one"
+        self.session.complain(ProtocolError("noema_resume_unknown", advice, "session.noema.resume", event.event_id))
+        rest = _without_resume(event)
+        if rest is not None:
+            await self.session.hear(rest)
 
     async def _speak(self) -> None:
         """What is said to the client."""
@@ -115,3 +116,18 @@ class Visit:
 
     def _still_there(self) -> None:
         self.session.keep_alive()  # whichever it is by now
+
+
+def _resume_request(event: ClientEvent | ProtocolError) -> ResumeRequest | None:
+    """The earlier session that a first message asks for."""
+    noema = event.session.noema if isinstance(event, SessionUpdate) else None
+    return noema.resume if noema is not None and isinstance(noema.resume, ResumeRequest) else None
+
+
+def _without_resume(event: SessionUpdate) -> SessionUpdate | None:
+    """What a message asks for beside an earlier session; None: nothing."""
+    content = event.model_dump(exclude_unset=True, exclude={"session": {"noema": {"resume"}}})
+    session = content["session"]
+    if not session["noema"]:
+        del session["noema"]
+    return SessionUpdate.model_validate(content) if session.keys() - {"type"} else None

@@ -154,6 +154,19 @@ async def test_a_token_that_opens_nothing_leaves_the_fresh_session(live: Running
         assert token
 
 
+async def test_what_else_was_asked_for_holds_for_the_fresh_session(live: RunningServer) -> None:
+    async with dialled(live) as client:
+        lost = {"resume": {"token": "no such token"}, "reply_language": "fra", "meter": True}
+        told = await client.update(output_modalities=["text"], noema=lost)
+        assert [event["type"] for event in client.told[-2:]] == ["error", "session.updated"]
+        assert told["session"]["output_modalities"] == ["text"]
+        assert told["session"]["noema"]["reply_language"] == "fra"
+        assert told["session"]["noema"]["resume"] is None
+        token = await begin(client)
+    async with dialled(live) as client:
+        assert (await take_up(client, token, None))["client_events"] == 2
+
+
 async def test_the_token_of_a_session_that_is_not_kept_opens_nothing(live: RunningServer) -> None:
     async with dialled(live) as one, dialled(live) as two:
         await one.update(noema={})
