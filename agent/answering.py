@@ -117,7 +117,7 @@ class Answering:
             case ContextForgotten():
                 self._forget(item, step)
             case ReplyRequested():
-                self.ask_reply(step, spoken=item.spoken)
+                self.ask_reply(step, item)
             case ReplyCancelled():
                 for turn in self.turns:
                     if turn.reply == "started":
@@ -160,7 +160,7 @@ class Answering:
         self._ask_concepts(turn, item.text, step)
         step.events.append(ContextAdded(self.sample, turn.number, item.role))
 
-    def ask_reply(self, step: Step, *, spoken: bool | None) -> TurnState:
+    def ask_reply(self, step: Step, wanted: ReplyRequested) -> TurnState:
         """A reply is wanted: to the last turn that waits for one, or in a turn in which nothing was said."""
         waiting = [t for t in self._turns.values() if t.committed and t.source != "context" and not t.wants_reply]
         if waiting:
@@ -171,8 +171,9 @@ class Answering:
             turn.language = self.conversation.last_language() or turn.language
             turn.heard, turn.joined, turn.wants_reply = "yes", True, True
             self.commit(turn, step)
-        if spoken is not None:
-            turn.spoken = spoken and self.options.spoken_reply
+        if wanted.spoken is not None:
+            turn.spoken = wanted.spoken and self.options.spoken_reply
+        turn.instructions, turn.temperature = wanted.instructions, wanted.temperature
         return turn
 
     def begin(self, source: Source, step: Step, language: str | None = None) -> TurnState:
@@ -316,8 +317,8 @@ class Answering:
                 self._context(turn),
                 turn.task,
                 turn.reply_language,
-                instructions=settings.instructions,
-                temperature=settings.temperature,
+                instructions=settings.instructions if turn.instructions is None else turn.instructions,
+                temperature=settings.temperature if turn.temperature is None else turn.temperature,
             )
         )
 

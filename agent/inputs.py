@@ -85,7 +85,10 @@ class ReplyRequested:
 
     at_sample: int
     spoken: bool | None = None
-    """None: as the settings say"""
+    """None: as the settings say. So it is with the next two"""
+    instructions: str | None = None
+    """For a thinker that reads words, in the place of those of the settings"""
+    temperature: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from agent.inputs import (
     Input,
     InputEnded,
     PlaybackPosition,
+    ReplyRequested,
     Result,
     SettingsChanged,
 )
@@ -203,7 +204,7 @@ class TurnMachine:
             self._idle_since = self._sample
         elif self._sample - self._idle_since >= timeout_ms * SAMPLE_RATE // 1000:
             start, self._idle_since = self._idle_since, None
-            turn = answering.ask_reply(step, spoken=None)
+            turn = answering.ask_reply(step, ReplyRequested(self._sample))
             step.events.append(IdleTimedOut(self._sample, turn.number, start))
 
     # What a client asks for

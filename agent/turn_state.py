@@ -46,6 +46,9 @@ class TurnState:
     """Languages that it may be in; empty once that is known"""
     spoken: bool = True
     wants_reply: bool = True
+    instructions: str | None = None
+    """For its reply alone; None: as the settings say when it is thought of. So it is with the next"""
+    temperature: float | None = None
     role: Role = "user"
     """Who said it"""
     pieces: int = 0

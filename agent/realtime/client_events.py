@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from agent.realtime.item_object import ItemPatch
 from agent.realtime.models import ClientModel, Modality, Name, OpaqueId
 from agent.realtime.problems import ProtocolError
-from agent.realtime.session_object import SessionPatch
+from agent.realtime.session_object import Instructions, SessionPatch, Temperature, from_flat
 
 Metadata: TypeAlias = Annotated[
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
@@ -98,20 +98,18 @@ class ResponsePatch(ClientModel):
     conversation: Name | None = None
     input: list[Any] | None = None
     metadata: Metadata | None = None
-    instructions: Any = None
+    instructions: Instructions | None = None
+    temperature: Temperature | None = None
     audio: Any = None
     tools: Any = None
     tool_choice: Any = None
     max_output_tokens: Any = None
-    temperature: Any = None
     prompt: Any = None
 
     @model_validator(mode="before")
     @classmethod
-    def _renamed(cls, value: object) -> object:
-        if isinstance(value, dict) and "modalities" in value:
-            return {"output_modalities": value["modalities"]} | value
-        return value
+    def _nested(cls, value: object) -> object:
+        return from_flat(value) if isinstance(value, dict) else value
 
 
 class ResponseCreate(ClientMessage):

@@ -1,6 +1,6 @@
 """Items, their content and responses: as the server shows them, and the items that a client may send. Shapes only."""
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -13,6 +13,7 @@ from agent.realtime.models import (
     Name,
     ResponseStatus,
     ServerModel,
+    SparseModel,
 )
 
 # What a client sends
@@ -171,8 +172,10 @@ class ResponseAudio(ServerModel):
     output: ResponseOutput
 
 
-class ResponseObject(ServerModel):
-    """A response."""
+class ResponseObject(SparseModel):
+    """A response. The last four are shown, as they hold, to a client that asked for them in this response."""
+
+    omitted: ClassVar[frozenset[str]] = frozenset({"instructions", "temperature", "tools", "tool_choice"})
 
     id: str
     object: Literal["realtime.response"] = "realtime.response"
@@ -185,3 +188,7 @@ class ResponseObject(ServerModel):
     audio: ResponseAudio
     usage: Usage | None = None
     metadata: dict[str, Any] | None = None
+    instructions: str | None = None
+    temperature: float | None = None
+    tools: list[Any] | None = None
+    tool_choice: Literal["none"] | None = None

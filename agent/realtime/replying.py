@@ -5,16 +5,15 @@ nothing of what was said.
 """
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 from agent.events import ConceptsKnown, ReplyTruncated, TurnCommitted, TurnEnd
 from agent.realtime.items import Items
 from agent.realtime.problems import ProtocolError
-from agent.realtime.response import Response, ResponseState
+from agent.realtime.response import Asked, Response, ResponseState
 from agent.realtime.server_events import ItemTruncated, ServerEvent
 from audio.frames import VOICE_RATE
 
-Metadata = dict[str, Any]
 SAMPLES_PER_MS = VOICE_RATE // 1000
 _ENDINGS_KEPT = 64
 """Turns that ended unanswered while another was being answered; more are not told of"""
@@ -36,11 +35,11 @@ class Replying:
         self._maker = maker
         self.reason = ""
         """The last warning: why something failed"""
-        self._due: dict[int, Metadata | None] = {}
-        """Turns that will be answered, and what the client attached to the response it asked for"""
+        self._due: dict[int, Asked] = {}
+        """Turns that will be answered, and what the client asked for in this response alone"""
         self._waiting: list[int] = []
         """Turns that are answered if the client asks, as they were committed"""
-        self._asked: Metadata | None = None
+        self._asked = Asked()
         """For the turn that a request makes"""
         self._response: Response | None = None
         self._understood = {"audio": 0, "text": 0}
@@ -56,7 +55,7 @@ class Replying:
 
     # What the client asks for
 
-    def ask(self, metadata: Metadata | None) -> None:
+    def ask(self, asked: Asked) -> None:
         """A reply is asked for.
 
         Raises:
@@ -67,9 +66,9 @@ class Replying:
             reason = f"Conversation already has an active response: {active}. Wait until it is done, or cancel it."
             raise ProtocolError("conversation_already_has_active_response", reason)
         if self._waiting:
-            self._due[self._waiting.pop()] = metadata
+            self._due[self._waiting.pop()] = asked
         else:
-            self._asked = metadata
+            self._asked = asked
 
     def check_active(self, response_id: str | None) -> None:
         """A response is to be cancelled.
@@ -88,15 +87,15 @@ class Replying:
         if not event.wants_reply:
             self._waiting.append(event.turn)
         elif event.source == "none":
-            self._due[event.turn], self._asked = self._asked, None
+            self._due[event.turn], self._asked = self._asked, Asked()
         else:
-            self._due[event.turn] = None
+            self._due[event.turn] = Asked()
 
     def started(self, turn: int, *, spoken: bool | None) -> Iterator[ServerEvent]:
         """A turn is being answered."""
         assert self._response is None, "replies do not overlap"
         state = self._maker.new_response(turn, spoken)
-        state.metadata = self._due.pop(turn, None)
+        state.asked = self._due.pop(turn, Asked())
         self._response = Response(state, self._items)
         self._count(self._response)
         yield from self._response.created()

@@ -4,7 +4,7 @@ Each function gives inputs and server events. Whoever takes an input lets the tu
 came of that, before asking for the next: so an answer that comes after an input knows its outcome.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
 from agent.inputs import (
@@ -41,6 +41,7 @@ from agent.realtime.items import Item, Sentence
 from agent.realtime.noema_events import NoemaWarning
 from agent.realtime.problems import ProtocolError
 from agent.realtime.replying import SAMPLES_PER_MS
+from agent.realtime.response import Asked
 from agent.realtime.server_events import (
     BufferCleared,
     ItemAdded,
@@ -51,7 +52,7 @@ from agent.realtime.server_events import (
     ServerEvent,
     SessionUpdated,
 )
-from agent.realtime.session_update import SessionUpdating
+from agent.realtime.session_update import NO_READER, NO_SAMPLER, SessionUpdating
 from agent.realtime.wire import Wire
 from audio.frames import SAMPLE_RATE
 
@@ -71,7 +72,7 @@ def answers(wire: Wire, event: ClientEvent, at_sample: int) -> Answers:
     return _ANSWERS[type(event)](wire, event, at_sample)
 
 
-def _warned(wire: Wire, warnings: list[str]) -> Iterator[ServerEvent]:
+def _warned(wire: Wire, warnings: Iterable[str]) -> Iterator[ServerEvent]:
     if wire.settings.noema is not None:
         for message in warnings:
             yield NoemaWarning(code="ignored", message=message)
@@ -143,7 +144,7 @@ def _create_item(wire: Wire, event: ConversationItemCreate, at_sample: int) -> A
         yield from added(wire, item)
         yield wire.changed(at_sample)
         if not wire.defaults.reads_words:
-            yield from _warned(wire, ["item.role: system: this thinker continues concepts and reads no words"])
+            yield from _warned(wire, [f"item.role: system: {NO_READER}"])
         return
     wire.pending = item
     yield TypedText(at_sample, text, wants_reply=False) if role == "user" else ContextGiven(at_sample, "agent", text)
@@ -235,21 +236,34 @@ def _create_response(wire: Wire, event: ResponseCreate, at_sample: int) -> Answe
     if patch.input:
         reason = "a response answers the conversation: add its input as items first"
         raise ProtocolError("invalid_value", reason, "response.input")
-    wire.replying.ask(patch.metadata)
-    warnings: list[str] = []
-    spoken = None
-    if patch.output_modalities is not None:
-        spoken = "audio" in patch.output_modalities and wire.defaults.can_speak
-        if "audio" in patch.output_modalities and not spoken:
-            warnings.append("response.output_modalities: this server has no voice, replies are in words")
-    yield ReplyRequested(at_sample, spoken)
-    ignored = ("instructions", "audio", "tools", "tool_choice", "max_output_tokens", "temperature", "prompt")
-    warnings += [
-        f"response.{name}: what holds for the session holds for each response"
-        for name in ignored
-        if getattr(patch, name) not in (None, [], "auto", "none", "inf")
-    ]
-    yield from _warned(wire, warnings)
+    wanted, asked = _wanted(wire, patch, at_sample)
+    wire.replying.ask(asked)
+    yield wanted
+    yield from _warned(wire, _ignored(wire, patch))
+
+
+def _wanted(wire: Wire, patch: ResponsePatch, at_sample: int) -> tuple[ReplyRequested, Asked]:
+    """What can be had of a response as a client wants it, for the turn machine and for the response object."""
+    spoken = None if patch.output_modalities is None else "audio" in patch.output_modalities and wire.defaults.can_speak
+    tools = patch.tools is not None or patch.tool_choice is not None
+    own = patch.instructions
+    if not wire.defaults.reads_words:
+        return ReplyRequested(at_sample, spoken), Asked(patch.metadata, None if own is None else "", tools=tools)
+    instructions = None if own is None else wire.instructed(own)
+    wanted = ReplyRequested(at_sample, spoken, instructions, patch.temperature)
+    return wanted, Asked(patch.metadata, own, patch.temperature, tools)
+
+
+def _ignored(wire: Wire, patch: ResponsePatch) -> Iterator[str]:
+    if "audio" in (patch.output_modalities or ()) and not wire.defaults.can_speak:
+        yield "response.output_modalities: this server has no voice, replies are in words"
+    if patch.instructions and not wire.defaults.reads_words:
+        yield f"response.instructions: {NO_READER}"
+    if patch.temperature is not None and not wire.defaults.reads_words:
+        yield f"response.temperature: {NO_SAMPLER}"
+    for name in ("audio", "tools", "tool_choice", "max_output_tokens", "prompt"):
+        if getattr(patch, name) not in (None, [], "auto", "none", "inf"):
+            yield f"response.{name}: what holds for the session holds for each response"
 
 
 def _cancel_response(wire: Wire, event: ResponseCancel, at_sample: int) -> Answers:

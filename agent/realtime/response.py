@@ -53,6 +53,18 @@ _ENDS: dict[TurnEnd, StatusDetails] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a client asked for in one response alone, as it holds; None: it did not."""
+
+    metadata: dict[str, Any] | None = None
+    instructions: str | None = None
+    """Empty where nobody reads them"""
+    temperature: float | None = None
+    tools: bool = False
+    """Of which there are none"""
+
+
 @dataclass(slots=True)
 class ResponseState:
     """What a reply is like, and how far it has come."""
@@ -63,7 +75,7 @@ class ResponseState:
     spoken: bool
     audio_format: AudioFormat
     voice: str
-    metadata: dict[str, Any] | None = None
+    asked: Asked = Asked()
     heard: int = 0
     """Concepts that were said to it"""
     read: int = 0
@@ -171,7 +183,11 @@ class Response:
             output_modalities=["audio"] if state.spoken else ["text"],
             audio=ResponseAudio(output=output),
             usage=self._usage() if details else None,
-            metadata=state.metadata,
+            metadata=state.asked.metadata,
+            instructions=state.asked.instructions,
+            temperature=state.asked.temperature,
+            tools=[] if state.asked.tools else None,
+            tool_choice="none" if state.asked.tools else None,
         )
 
     def _usage(self) -> Usage:

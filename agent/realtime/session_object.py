@@ -22,6 +22,7 @@ from agent.realtime.models import (
 
 Milliseconds = Annotated[int, Field(ge=0, le=3_600_000)]
 Instructions = Annotated[str, Field(max_length=20_000)]
+Temperature = Annotated[float, Field(ge=0, le=2)]
 Languages = Annotated[str, Field(max_length=1000)]
 """`eng`, `eng,fra` or `auto`"""
 
@@ -109,7 +110,7 @@ class SessionPatch(ClientModel):
     output_modalities: Annotated[list[Modality], Field(min_length=1, max_length=2)] | None = None
     instructions: Instructions | None = None
     audio: AudioPatch | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    temperature: Temperature | None = None
     model: Any = None
     tools: Any = None
     tool_choice: Any = None
@@ -123,7 +124,7 @@ class SessionPatch(ClientModel):
     @model_validator(mode="before")
     @classmethod
     def _nested(cls, value: object) -> object:
-        return _from_flat(value) if isinstance(value, dict) else value
+        return from_flat(value) if isinstance(value, dict) else value
 
 
 _FLAT = {
@@ -140,8 +141,8 @@ _FLAT = {
 """Where a field of the time before general availability stands now"""
 
 
-def _from_flat(session: dict[str, Any]) -> dict[str, Any]:
-    """The session with its old fields in their new places; what stands there already stays."""
+def from_flat(session: dict[str, Any]) -> dict[str, Any]:
+    """A session, or a wanted response, with old fields in their new places; what stands there already stays."""
     nested = {name: value for name, value in session.items() if name not in _FLAT}
     for name, (*path, last) in _FLAT.items():
         if name not in session:

@@ -30,6 +30,8 @@ from agent.realtime.settings import (
     unknown_language,
 )
 
+NO_READER = "this thinker continues concepts and reads no words"
+NO_SAMPLER = "this thinker does not sample"
 Number = TypeVar("Number", int, float)
 
 
@@ -159,11 +161,11 @@ class SessionUpdating:
         if patch.instructions is not None:
             self._set(instructions=patch.instructions if heeds else "")
             if patch.instructions and not heeds:
-                self._warn("instructions", "this thinker continues concepts and reads no words")
+                self._warn("instructions", NO_READER)
         if "temperature" in patch.model_fields_set:
             self._set(temperature=patch.temperature if heeds else None)
             if patch.temperature is not None and not heeds:
-                self._warn("temperature", "this thinker does not sample")
+                self._warn("temperature", NO_SAMPLER)
 
     def _noema(self, patch: NoemaPatch) -> None:
         if patch.language is not None:
@@ -183,7 +185,8 @@ class SessionUpdating:
             noema=replace(
                 now,
                 **{name: value for name, value in flags.items() if value is not None},
-                resume=self._resumable(patch, asked=now.resume),
+                resume=self._resumable(patch, now),
+                forgotten=now.forgotten or (now.resume and patch.resume is False),
                 record=self._recorded(patch, asked=now.record),
                 listeners=self._listened(patch, asked=now.listeners),
             )
@@ -203,16 +206,16 @@ class SessionUpdating:
             raise ProtocolError("invalid_value", reason, "session.noema.reply_language")
         return found
 
-    def _resumable(self, patch: NoemaPatch, *, asked: bool) -> bool:
+    def _resumable(self, patch: NoemaPatch, now: NoemaSettings) -> bool:
         if patch.resume is None or isinstance(patch.resume, ResumeRequest):
-            return asked  # a session that is to come back: the server's own business
-        if patch.resume and not asked and self._begun:
-            advice = "ask for resume before the first sound or text"
+            return now.resume  # a session that is to come back: the server's own business
+        if patch.resume and not now.resume and (self._begun or now.forgotten):
+            advice = "ask for resume before the first sound or text, in a session that was not to be forgotten"
             raise ProtocolError("noema_resume_too_late", advice, "session.noema.resume")
         if patch.resume and self._defaults.resume is None:
             self._warn("noema.resume", "this server keeps no sessions")
             return False
-        return asked or patch.resume  # what is kept stays kept
+        return patch.resume
 
     def _recorded(self, patch: NoemaPatch, *, asked: bool) -> bool:
         if not patch.record or asked or self._defaults.records:

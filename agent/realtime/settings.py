@@ -53,6 +53,8 @@ class NoemaSettings:
     latency: bool = False
     meter: bool = False
     resume: bool = False
+    forgotten: bool = False
+    """It was to be kept, and then not to be: for good"""
     record: bool = False
     listeners: bool = False
 

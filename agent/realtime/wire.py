@@ -52,9 +52,13 @@ class Wire:
         return self.settings.transcription is not None or self.settings.noema is not None
 
     def changed(self, at_sample: int) -> SettingsChanged:
-        """The settings as the turn machine takes them. Items of the system belong to the instructions."""
-        texts = [self.settings.instructions, *(item.text for item in self.items.of_system())]
-        return self.settings.changed(at_sample, self.defaults, "\n\n".join(text for text in texts if text))
+        """The settings as the turn machine takes them."""
+        return self.settings.changed(at_sample, self.defaults, self.instructed(self.settings.instructions))
+
+    def instructed(self, instructions: str) -> str:
+        """All that a thinker is told: to instructions belong the items of the system."""
+        texts = [instructions, *(item.text for item in self.items.of_system())]
+        return "\n\n".join(text for text in texts if text)
 
     def new_response(self, turn: int, spoken: bool | None) -> ResponseState:
         """What a response to a turn is like: spoken or not, or as the settings say."""

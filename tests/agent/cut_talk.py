@@ -132,7 +132,9 @@ class Talk:
             "forget": lambda: ContextForgotten(at, number % 4, ("user", "agent")[number % 2]),
             "commit": lambda: AudioCommitted(at),
             "clear": lambda: AudioCleared(at),
-            "request": lambda: ReplyRequested(at, (None, True, False)[number % 3]),
+            "request": lambda: ReplyRequested(
+                at, (None, True, False)[number % 3], (None, "Sing.")[number % 2], (None, 0.5)[number % 2]
+            ),
             "cancel": lambda: ReplyCancelled(at),
             "heard": lambda: ReplyHeard(at, number % 4, 1000 * number),
             "playback": lambda: PlaybackPosition(at, 2000 * number),

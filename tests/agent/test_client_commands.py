@@ -87,6 +87,20 @@ def test_asking_for_the_reply_before_the_turn_is_understood_answers_that_turn() 
     assert not talk.of(Speak)
 
 
+def test_a_reply_may_be_asked_for_with_words_of_its_own_whatever_the_settings_say_meanwhile() -> None:
+    talk = by_hand(instructions="Be brief.")
+    talk.answers = False
+    for _ in range(2):
+        talk.push(TypedText(talk.sample, "Hello.", wants_reply=False))
+        talk.push(
+            ReplyRequested(talk.sample, instructions="Sing." if not talk.of(TurnEnded) else None, temperature=1.5)
+        )
+        changed(talk, detection="manual", instructions="Be kind.", temperature=0.5)
+        talk.answers = True
+        talk.catch_up()
+    assert [(t.instructions, t.temperature) for t in talk.of(Think)] == [("Sing.", 1.5), ("Be kind.", 1.5)]
+
+
 def test_a_reply_to_nothing_new_goes_on_with_the_conversation() -> None:
     talk = Conversation()
     talk.push(TypedText(0, "Hello.", wants_reply=False))

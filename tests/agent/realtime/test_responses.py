@@ -214,6 +214,52 @@ def test_wishes_for_one_response_that_do_not_hold_are_warned_of() -> None:
     assert [text.partition(":")[0] for text in told] == ["response.instructions", "response.max_output_tokens"]
 
 
+def test_one_response_may_have_instructions_and_a_temperature_of_its_own() -> None:
+    client = Client(reads_words=True)
+    client.update(instructions="Be brief.", temperature=0.5)
+    client.write("Rhyme.", role="system")
+    client.answers = False
+    for wishes in ({"instructions": "Sing.", "temperature": 1.25}, {"instructions": ""}, {}):
+        client.write("Hello.")
+        client.send("response.create", response=wishes)
+        while not client.of("response.done"):
+            if isinstance(think := client.waiting[0], Think):
+                asked = think
+            client.answer_next()
+        created, done = client.last("response.created")["response"], client.last("response.done")["response"]
+        for name in ("instructions", "temperature"):
+            assert created.get(name) == done.get(name) == wishes.get(name)
+        expected = {"Sing.": "Sing.\n\nRhyme.", "": "Rhyme."}.get(
+            str(wishes.get("instructions")), "Be brief.\n\nRhyme."
+        )
+        assert (asked.instructions, asked.temperature) == (expected, wishes.get("temperature", 0.5))
+        client.forget()
+
+
+def test_what_does_not_hold_for_one_response_is_shown_as_it_holds() -> None:
+    client = Client()
+    client.write("Hello.")
+    wishes = {"instructions": "Sing.", "temperature": 1, "tools": [{"type": "function", "name": "f"}], "metadata": {}}
+    voice = {"voice": "m3", "output_audio_format": "g711_ulaw", "max_response_output_tokens": 5}
+    client.send("response.create", response=wishes | voice)
+    for kind in ("response.created", "response.done"):
+        response = client.last(kind)["response"]
+        assert (response["instructions"], response["tools"], response["tool_choice"]) == ("", [], "none")
+        assert "temperature" not in response
+        assert response["audio"]["output"] == {"format": {"type": "audio/pcm", "rate": 24000}, "voice": "default"}
+        assert (response["max_output_tokens"], response["metadata"]) == ("inf", {})
+    client.write("Again.")
+    client.send("response.create")
+    assert not {"instructions", "tools", "tool_choice"} & client.last("response.done")["response"].keys()
+
+
+@pytest.mark.parametrize(("name", "value"), [("instructions", 5), ("instructions", "x" * 20_001), ("temperature", 2.1)])
+def test_a_wish_of_the_wrong_kind_is_refused(name: str, value: object) -> None:
+    with pytest.raises(ProtocolError) as refusal:
+        Client().send("response.create", response={name: value})
+    assert refusal.value.param == f"response.{name}"
+
+
 def test_too_little_sound_is_no_turn() -> None:
     client = Client()
     client.push_to_talk()
