@@ -61,6 +61,8 @@ class Delivery:
         self._store: SessionStore | None = None
         self._is_there = False
         """Whether the store knows the session"""
+        self._unwanted = False
+        """Whether it is to forget it"""
         self._waiting: list[_Message] = []
         self._first: deque[_Message] = deque(maxlen=_FIRST_KEPT)
         """Before anything was heard: a session that comes to be stored is stored from its beginning"""
@@ -182,6 +184,11 @@ class Delivery:
             self._core.kept.begin(self._said - sum(message.of_core for message in self._waiting))
         self._changed.set()
 
+    def forget(self) -> None:
+        """The store is to hold nothing of the session; what is said waits until that is so."""
+        self._unwanted = True
+        self._changed.set()
+
     async def store_batches(self) -> None:
         """Stores what there is to store, and then sends it, until cancelled."""
         while True:
@@ -190,22 +197,29 @@ class Delivery:
                 async with asyncio.timeout(limit_s):
                     await self._changed.wait()
             self._changed.clear()
-            if self._store is not None and self._unstored:
+            if self._store is not None:
                 async with self._storing:
-                    await self._commit(self._store)
+                    if self._unwanted:
+                        await self._be_forgotten(self._store)
+                    elif self._unstored:
+                        await self._commit(self._store)
             self._stirred.set()
 
     async def flushed(self) -> None:
         """Waits until all that the core has said is on its way, and stored where it is to be. Cancelling is safe."""
-        while self._said < self._core.messages or (self._store is not None and self._unstored):
+        while self._said < self._core.messages or (self._store is not None and self._unsettled):
             self._stirred.clear()
-            if self._store is not None and self._unstored:
+            if self._store is not None and self._unsettled:
                 self._changed.set()
             await self._stirred.wait()
 
     @property
     def _unstored(self) -> bool:
         return bool(self._waiting or self._core.kept.waiting)
+
+    @property
+    def _unsettled(self) -> bool:
+        return self._unwanted or self._unstored
 
     async def _commit(self, store: SessionStore) -> None:
         """Everything so far is stored, then sent. What the store refuses is sent as well: only resuming is lost."""
@@ -220,17 +234,35 @@ class Delivery:
             await store.append(self._session_id, batch)
             self.stored = batch.position
         except StoreError as error:
-            self._stop_keeping(error)
+            _log.warning("session %s cannot be resumed any more: %s", self._session_id, one_line(error))
+            self._warn("noema_resume_lost", "the session can no longer be resumed: it cannot be stored")
+            self._stop_keeping(messages)
+        else:
+            self._send_stored(messages)
+
+    async def _be_forgotten(self, store: SessionStore) -> None:
+        """The store forgets the session; only then is said what has been said since its client wanted that."""
+        try:
+            if self._is_there:
+                await store.delete(self._session_id)
+        except StoreError as error:
+            _log.warning("session %s stays in the store for now: %s", self._session_id, one_line(error))
+            self._warn("noema_not_forgotten", "the session stays stored until its time is up: the disk refuses")
+        self._stop_keeping([])
+
+    def _stop_keeping(self, messages: Sequence[_Message]) -> None:
+        """Sends these, and what has been said meanwhile; from here on, everything is sent as it is said."""
+        waiting, self._waiting = self._waiting, []
+        self._store = None
+        self._core.kept.stop()
+        self._send_stored([*messages, *waiting])
+
+    def _send_stored(self, messages: Sequence[_Message]) -> None:
         # The first batch holds what had been sent before the session was to be kept.
         self._send([message for message in messages if message.number > self._sent])
 
-    def _stop_keeping(self, error: StoreError) -> None:
-        _log.warning("session %s cannot be resumed any more: %s", self._session_id, one_line(error))
-        self._store = None
-        self._core.kept.stop()
-        self.passing(
-            NoemaWarning(code="noema_resume_lost", message="the session can no longer be resumed: it cannot be stored")
-        )
+    def _warn(self, code: str, message: str) -> None:
+        self.passing(NoemaWarning(code=code, message=message))
 
 
 def _number_of(event_id: str | None) -> int:

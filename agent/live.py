@@ -237,11 +237,13 @@ class LiveSession:
         await self._delivery.flushed()
 
     def _updated(self) -> None:
-        """The client changed its session: it may be a kept one from here on."""
+        """The client changed its session: it may be a kept one from here on, or to be kept no more."""
         noema, store = self.settings.noema, self._house.store
         self._delivery.tells_place = noema is not None
         if noema is not None and noema.resume and store is not None and not self.is_kept:
             self._delivery.keep(store)
+        elif noema is not None and noema.forgotten:
+            self._delivery.forget()
         self._share()
 
     def _share(self) -> None:

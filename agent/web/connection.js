@@ -51,8 +51,9 @@ export class Connection extends EventTarget {
     this.#flush();
   }
 
-  /** Begins a new session; the old one is left to itself. */
+  /** Begins a new session; the old one is to be forgotten: nobody comes back to it. */
   startAnew() {
+    if (this.#live) this.#socket.send({ type: "session.update", session: { type: "realtime", noema: { resume: false } } });
     this.resume = null;
     this.connect();
   }

@@ -18,6 +18,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 360, "height": 740}
 SOUNDS = "() => noema.speaker.level() > 0.01"
+COME_BACK = """(token) => new Promise((resolve) => {
+  const socket = new WebSocket(`ws://${location.host}/v1/realtime`);
+  const session = { type: "realtime", noema: { resume: { token } } };
+  socket.onopen = () => socket.send(JSON.stringify({ type: "session.update", session }));
+  socket.onmessage = ({ data }) => {
+    const message = JSON.parse(data);
+    if (["noema.resumed", "error"].includes(message.type)) resolve(message.error?.code ?? message.type);
+  };
+})"""
 SILENT = "() => noema.speaker.level() < 0.001 && noema.speaker.queued === 0"
 ALL_HEARD = "() => document.querySelectorAll('.line.assistant .text span:not(.heard)').length === 0"
 STOP = """() => {
@@ -283,6 +292,7 @@ def test_a_new_conversation_begins_empty(page: "Page") -> None:
     assert lines(page) == []
     assert page.locator(".point").count() == 0
     page.wait_for_function(SILENT)
+    assert page.evaluate(COME_BACK, token) == "noema_resume_unknown"  # the old one is forgotten
 
 
 # Trouble

@@ -263,6 +263,15 @@ def test_resume_asked_for_too_late_is_refused() -> None:
     assert refused(client.update(noema={"resume": True})) == ("noema_resume_too_late", "session.noema.resume")
 
 
+def test_what_was_to_be_forgotten_is_not_kept_again() -> None:
+    client = Client(resume=RESUME)
+    assert shown(client.update(noema={"resume": False}))["noema"]["resume"] is None
+    assert shown(client.update(noema={"resume": True}))["noema"]["resume"] is not None  # it had not been kept
+    client.write("Hello.")
+    assert shown(client.update(noema={"resume": False}))["noema"]["resume"] is None
+    assert refused(client.update(noema={"resume": True})) == ("noema_resume_too_late", "session.noema.resume")
+
+
 def test_a_server_without_these_says_so() -> None:
     client = Client()
     answers = client.update(noema={"resume": True, "listeners": True, "record": True})

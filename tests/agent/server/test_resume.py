@@ -299,3 +299,46 @@ async def test_whoever_comes_back_waits_for_nobody_elses_session(live: RunningSe
         live.loop.call_soon_threadsafe(live.talks._running[session_id].cancel)
         assert (await waiting)["type"] == "error"
     await eventually(lambda: not live.talks._coming_back)
+
+
+async def test_a_session_that_its_client_wants_forgotten_is_nowhere_once_that_is_told(live: RunningServer) -> None:
+    store = live.talks._house.store
+    assert store is not None
+    async with dialled(live) as client:
+        token = await begin(client)
+        await client.ask("Forget this.")
+        session_id = client.told[0]["session"]["id"]
+        assert await live.call(store.load(session_id)) is not None
+        told = await client.update(noema={"resume": False})
+        assert told["session"]["noema"]["resume"] is None
+        assert await live.call(store.find(token)) is None
+        assert (await client.ask("And go on."))["status"] == "completed"
+        assert numbers(client) == list(range(1, len(client.told) + 1))
+        assert await live.call(store.load(session_id)) is None
+    await eventually(lambda: live.talks.session(session_id) is None)  # it ends with its connection, as others do
+    async with dialled(live) as client:
+        assert (await take_up(client, token, None))["error"]["code"] == "noema_resume_unknown"
+
+
+async def test_a_client_may_leave_at_once_when_it_wants_its_session_forgotten(live: RunningServer) -> None:
+    store = live.talks._house.store
+    assert store is not None
+    async with dialled(live) as client:
+        token = await begin(client)
+        await client.ask("Forget this.")
+        await client.say("session.update", session={"type": "realtime", "noema": {"resume": False}})
+
+    async def known() -> bool:
+        return await store.find(token) is not None
+
+    async with asyncio.timeout(30):
+        while await live.call(known()):  # noqa: ASYNC110 - it happens on another thread's loop
+            await asyncio.sleep(0.01)
+
+
+async def test_a_session_whose_client_closes_as_it_should_is_kept_all_the_same(live: RunningServer) -> None:
+    async with dialled(live) as client:
+        token = await begin(client)
+        await client.socket.close(1000)
+    async with dialled(live) as client:
+        assert (await take_up(client, token, None))["type"] == "noema.resumed"
