@@ -29,8 +29,8 @@ class PackedLinear(nn.Module):
         self._packed = _ops()._reorder_linear_weight(weight, _ROWS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[…, in] → […, out]."""
-        rows = x.flatten(0, -2)
+        """[…, in] → […, out], both float32: under autocast, as in training, what comes may be narrower."""
+        rows = x.flatten(0, -2).float()
         count = len(rows)
         if missing := rows_taken(count) - count:
             rows = F.pad(rows, (0, 0, 0, missing))

@@ -63,3 +63,13 @@ def test_float32_is_packed_and_nothing_else(tmp_path: Path, precision: Precision
     kinds = {type(module) for module in decoder.modules()}
     assert (PackedLinear in kinds) == (precision == "float32" and can_pack())
     assert (nn.Linear in kinds) != (PackedLinear in kinds)
+
+
+@pytest.mark.skipif(not can_pack(), reason="this torch has no oneDNN")
+def test_a_packed_map_takes_what_autocast_hands_it() -> None:
+    packed = PackedLinear(torch.randn(5, 8), None)
+    x = torch.randn(3, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = packed(x.bfloat16())
+    assert y.dtype == torch.float32
+    torch.testing.assert_close(y, packed(x), atol=0.1, rtol=0.1)
