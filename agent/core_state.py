@@ -23,7 +23,8 @@ from agent.errors import StoreError
 
 _CORE = frozenset(
     {"agent.answering", "agent.context", "agent.ear", "agent.events", "agent.inputs", "agent.kept_core"}
-    | {"agent.reply_timeline", "agent.speculation", "agent.turn", "agent.turn_options", "agent.turn_state"}
+    | {"agent.open_turns", "agent.reply_timeline", "agent.speculation"}
+    | {"agent.turn", "agent.turn_options", "agent.turn_state"}
     | {"audio.frames", "audio.hangover", "audio.polyphase", "audio.segmenter", "audio.telephony"}
 )
 """What a core is made of, and the wire's modules: none of them does any I/O, whatever is called in it"""
@@ -78,7 +79,7 @@ class _Pickler(pickle.Pickler):
             return _array, (obj.dtype.str, obj.shape, obj.tobytes())
         cls = obj if isinstance(obj, type) else type(obj)
         if _is_core(cls.__module__):
-            self.modules.add(cls.__module__)
+            self.modules.update(base.__module__ for base in cls.__mro__ if _is_core(base.__module__))
         elif (cls.__module__, cls.__name__) not in _CONTAINERS and obj is not _array:
             raise TypeError(f"a core is made of plain data, not of {cls.__module__}.{cls.__qualname__}")
         return NotImplemented

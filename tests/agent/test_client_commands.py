@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from agent.answering import MAX_SILENT_TURNS
 from agent.events import (
     ContextAdded,
     Heard,
@@ -32,6 +31,7 @@ from agent.inputs import (
     Think,
     TypedText,
 )
+from agent.open_turns import MAX_SILENT_TURNS
 from agent.stages import Work
 from agent.turn import MANUAL_PIECES, TurnMachine
 from agent.turn_options import TurnOptions

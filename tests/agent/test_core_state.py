@@ -74,6 +74,11 @@ def state_with(content: bytes, **header: object) -> bytes:
     return json.dumps(made_by | header).encode() + b"\n" + content
 
 
+def test_a_change_of_what_a_class_builds_upon_makes_it_another_versions() -> None:
+    modules = json.loads(freeze(TurnMachine(TurnOptions())).partition(b"\n")[0])["modules"]
+    assert {"agent.answering", "agent.open_turns"} <= modules.keys()
+
+
 class Harmful:
     """Its pickle asks for a call."""
 
@@ -94,10 +99,10 @@ def test_a_state_that_somebody_else_wrote_calls_nothing(harm: Harmful) -> None:
 
 @pytest.mark.parametrize("name", ["copy", "copy.copy", "OrderedDict", "MAX_SILENT_TURNS"])
 def test_what_stands_in_our_modules_and_is_no_class_of_ours_is_refused(name: str) -> None:
-    module = "agent.answering"
+    module = "agent.open_turns"
     asked = b"".join(b"\x8c" + bytes([len(text)]) + text.encode() for text in (module, name))
     content = b"\x80\x04" + asked + b"\x93)R."  # protocol 4: call what has this name in this module
-    with pytest.raises(StoreError, match=r"damaged.*names agent\.answering"):
+    with pytest.raises(StoreError, match=r"damaged.*names agent\.open_turns"):
         thaw(state_with(content, modules={module: _digest(module)}))
 
 
