@@ -65,7 +65,7 @@ def test_float32_is_packed_and_nothing_else(tmp_path: Path, precision: Precision
     assert (nn.Linear in kinds) != (PackedLinear in kinds)
 
 
-@pytest.mark.skipif(not can_pack(), reason="this torch has no oneDNN")
+@needs_packing
 def test_a_packed_map_takes_what_autocast_hands_it() -> None:
     packed = PackedLinear(torch.randn(5, 8), None)
     x = torch.randn(3, 8)
