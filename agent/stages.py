@@ -35,8 +35,9 @@ from agent.inputs import (
     Voiced,
     WorkFailed,
 )
+from agent.job import Job
 from agent.metrics import Metrics
-from agent.model_worker import Job, ModelWorker
+from agent.model_worker import ModelWorker
 from agent.models import EncodedSpeech, EncodedText
 from agent.thinkers import Setback
 from audio.frames import on_grid

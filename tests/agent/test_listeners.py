@@ -17,9 +17,10 @@ from agent.errors import Overloaded
 from agent.events import ConceptsKnown, Heard, ReplyEnded, ReplySentence, ReplyTruncated, Task, TurnCommitted, TurnEnded
 from agent.inputs import Decode, ModelRequest, TypedText
 from agent.interpretation import Listening
+from agent.job import Job
 from agent.listeners import GONE, ListenerHub, ListenerLimits, listener_token
 from agent.metrics import Metrics
-from agent.model_worker import Job, ModelWorker
+from agent.model_worker import ModelWorker
 from agent.models import Models
 from agent.order import VirtualLatency, VirtualOrder
 from agent.outbox import NORMAL, TOO_SLOW, OutboxClosed

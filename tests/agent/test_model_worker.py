@@ -12,7 +12,8 @@ import pytest_asyncio
 from agent.config import OpenAiConfig, ThinkerConfig
 from agent.errors import Overloaded, TextInputError, exit_code
 from agent.inputs import Decode, EncodeSpeech, EncodeText, ModelRequest, Think
-from agent.model_worker import Answer, ModelWorker
+from agent.job import Answer
+from agent.model_worker import ModelWorker
 from agent.models import EncodedSpeech, EncodedText, Models
 from agent.turn import TurnMachine
 from agent.turn_options import TurnOptions
