@@ -30,6 +30,8 @@ from audio.frames import SAMPLE_RATE
 
 _STORE_EVERY_S = 0.5
 """Sound is stored this often though nothing is said: a client keeps what the server does not have"""
+_UNSTORED_BYTES = 8 * 1024 * 1024
+"""What may wait while the disk hangs, a minute of talk; then the session is kept no more, and goes on"""
 _FIRST_KEPT = 64
 _EVENT_ID = re.compile(r"event_([0-9]{1,15})(?:_[0-9]+)?")
 _log = logging.getLogger(__name__)
@@ -64,6 +66,9 @@ class Delivery:
         self._unwanted = False
         """Whether it is to forget it"""
         self._waiting: list[_Message] = []
+        self._waiting_bytes = 0
+        self._patience: asyncio.Timeout | None = None
+        """With the disk, while something is being stored"""
         self._first: deque[_Message] = deque(maxlen=_FIRST_KEPT)
         """Before anything was heard: a session that comes to be stored is stored from its beginning"""
         self._has_begun = False
@@ -95,6 +100,7 @@ class Delivery:
         if isinstance(item, AudioInput | TypedText | ContextGiven) and not self._has_begun:
             self._has_begun = True
             self._first.clear()
+        self._bound()
 
     async def on_event(self, event: DomainEvent) -> None:
         """What was interrupted is not to be heard any more, however slow the way to the client."""
@@ -127,12 +133,23 @@ class Delivery:
         text = to_json(message, f"event_{self._numbered}", self._at_ms if self.tells_place else None)
         made = _Message(self._numbered, text, isinstance(message, AudioDelta), of_core)
         if self._store is not None:
-            self._waiting.append(made)
-            self._changed.set()
+            self._wait([made])
+            self._bound()
             return
         if not self._has_begun:
             self._first.append(made)
         self._send([made])
+
+    def _wait(self, messages: Sequence[_Message]) -> None:
+        self._waiting += messages
+        self._waiting_bytes += sum(len(message.text) for message in messages)
+        self._changed.set()
+
+    def _bound(self) -> None:
+        """Lets what is being stored fail when too much waits for it."""
+        if self._patience is not None and self._waiting_bytes + self._core.kept.waiting_bytes > _UNSTORED_BYTES:
+            self._patience.reschedule(asyncio.get_running_loop().time())
+            self._patience = None
 
     def _send(self, messages: Sequence[_Message]) -> None:
         for message in messages:
@@ -165,6 +182,8 @@ class Delivery:
             if self._store is None or number > self._numbered:
                 raise StoreError("the session is not kept, or never said that")
             missed = await self._store.messages_after(self._session_id, number)
+            if not self.is_kept:  # the disk took so long that nobody waits for it any more
+                raise StoreError("the session is not kept any more")
             self._outbox = outbox
             self.passing(greeting())
             outbox.catch_up([self._core.kept.unmasked(text) for _, text in missed])
@@ -180,7 +199,7 @@ class Delivery:
         self._store = store
         self._is_there = is_there
         if not is_there:
-            self._waiting = [*self._first, *self._waiting]
+            self._wait(self._first)
             self._core.kept.begin(self._said - sum(message.of_core for message in self._waiting))
         self._changed.set()
 
@@ -198,11 +217,15 @@ class Delivery:
                     await self._changed.wait()
             self._changed.clear()
             if self._store is not None:
-                async with self._storing:
-                    if self._unwanted:
-                        await self._be_forgotten(self._store)
-                    elif self._unstored:
-                        await self._commit(self._store)
+                try:
+                    async with asyncio.timeout(None) as self._patience, self._storing:
+                        await self._settle(self._store)
+                except StoreError as error:
+                    self._give_up(error)
+                except TimeoutError:
+                    self._give_up(StoreError("the disk does not answer"))
+                finally:
+                    self._patience = None
             self._stirred.set()
 
     async def flushed(self) -> None:
@@ -221,48 +244,54 @@ class Delivery:
     def _unsettled(self) -> bool:
         return self._unwanted or self._unstored
 
+    async def _settle(self, store: SessionStore) -> None:
+        """Everything so far is stored, then sent; or the session is forgotten, and then that is told.
+
+        Raises:
+            StoreError: the disk refuses.
+        """
+        if not self._unwanted:
+            await self._commit(store)
+            return
+        if self._is_there:
+            await store.delete(self._session_id)
+        self._stop_keeping()
+
     async def _commit(self, store: SessionStore) -> None:
-        """Everything so far is stored, then sent. What the store refuses is sent as well: only resuming is lost."""
-        messages, self._waiting = self._waiting, []
+        if not self._unstored:
+            return
+        messages = tuple(self._waiting)
         lines = [(message.number, message.text) for message in messages]
         of_core = sum(message.of_core for message in messages)
         batch = self._core.kept.batch(lines, of_core, self._core.position)
-        try:
-            if not self._is_there:
-                await store.create(self._session_id, self._token_hash)
-                self._is_there = True
-            await store.append(self._session_id, batch)
-            self.stored = batch.position
-        except StoreError as error:
-            _log.warning("session %s cannot be resumed any more: %s", self._session_id, one_line(error))
-            self._warn("noema_resume_lost", "the session can no longer be resumed: it cannot be stored")
-            self._stop_keeping(messages)
-        else:
-            self._send_stored(messages)
+        if not self._is_there:
+            await store.create(self._session_id, self._token_hash)
+            self._is_there = True
+        await store.append(self._session_id, batch)
+        self.stored = batch.position
+        self._send_waiting(len(messages))
 
-    async def _be_forgotten(self, store: SessionStore) -> None:
-        """The store forgets the session; only then is said what has been said since its client wanted that."""
-        try:
-            if self._is_there:
-                await store.delete(self._session_id)
-        except StoreError as error:
-            _log.warning("session %s stays in the store for now: %s", self._session_id, one_line(error))
-            self._warn("noema_not_forgotten", "the session stays stored until its time is up: the disk refuses")
-        self._stop_keeping([])
+    def _give_up(self, error: StoreError) -> None:
+        """What the store does not take is sent as well: only resuming is lost."""
+        code, advice = "noema_resume_lost", "the session can no longer be resumed: it cannot be stored"
+        if self._unwanted:
+            code, advice = "noema_not_forgotten", "the session stays stored until its time is up: the disk refuses"
+        _log.warning("%s: %s (%s)", self._session_id, advice, one_line(error))
+        self.passing(NoemaWarning(code=code, message=advice))
+        self._stop_keeping()
 
-    def _stop_keeping(self, messages: Sequence[_Message]) -> None:
-        """Sends these, and what has been said meanwhile; from here on, everything is sent as it is said."""
-        waiting, self._waiting = self._waiting, []
+    def _stop_keeping(self) -> None:
+        """From here on, everything is sent as it is said."""
         self._store = None
         self._core.kept.stop()
-        self._send_stored([*messages, *waiting])
+        self._send_waiting(len(self._waiting))
 
-    def _send_stored(self, messages: Sequence[_Message]) -> None:
-        # The first batch holds what had been sent before the session was to be kept.
+    def _send_waiting(self, count: int) -> None:
+        """Sends the oldest; the first batch holds what had been sent before the session was to be kept."""
+        messages = self._waiting[:count]
+        del self._waiting[:count]
+        self._waiting_bytes -= sum(len(message.text) for message in messages)
         self._send([message for message in messages if message.number > self._sent])
-
-    def _warn(self, code: str, message: str) -> None:
-        self.passing(NoemaWarning(code=code, message=message))
 
 
 def _number_of(event_id: str | None) -> int:

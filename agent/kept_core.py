@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from agent.core_state import freeze, thaw
 from agent.errors import StoreError
 from agent.events import TurnEnded
-from agent.inputs import AudioInput, CancelTurn, CommitTurn, Input, ModelRequest, Result, Speak, WorkFailed
+from agent.inputs import AudioInput, CancelTurn, CommitTurn, Input, ModelRequest, Result, Speak, Voiced, WorkFailed
 from agent.stored_session import (
     Batch,
     Checkpoint,
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 CHECKPOINT_BYTES = 256 * 1024
 """Items since the last checkpoint, eight seconds of sound, after which it is time for another"""
+_ITEM_BYTES = 4096
+"""Of any other input: at most about a sentence as a concept"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class KeptCore:
         self._delivered = 0
         self._keeping = False
         self._items: list[StoredItem] = []
+        self._items_bytes = 0
         self._checkpoint: Checkpoint | None = None
         self._bytes = 0
         self._turn_ended = False
@@ -102,10 +105,17 @@ class KeptCore:
         """Items that no batch has brought yet."""
         return len(self._items)
 
+    @property
+    def waiting_bytes(self) -> int:
+        """The memory that they take, roughly."""
+        return self._items_bytes
+
     def take(self, item: Any) -> list[Step]:
         """What follows from an item, as the core has it."""
         if self._keeping:
-            self._items.append(item if isinstance(item, Input) else ClientText(self._client_text(item)))
+            kept = item if isinstance(item, Input) else ClientText(self._client_text(item))
+            self._items.append(kept)
+            self._items_bytes += _bytes_of(kept)
         if isinstance(item, AudioInput):
             self._heard_sample = item.at_sample
         elif isinstance(item, Result):
@@ -131,7 +141,8 @@ class KeptCore:
     def stop(self) -> None:
         """Nothing is kept any more."""
         self._keeping = False
-        self._items, self._checkpoint = [], None
+        self._forget_items()
+        self._checkpoint = None
 
     def batch(self, messages: Iterable[tuple[int, str]], core_messages: int, position: ClientPosition) -> Batch:
         """What has to be stored before these messages are sent. Batches are to be stored in this order.
@@ -152,7 +163,8 @@ class KeptCore:
         if checkpoint is not None and checkpoint.messages > self._delivered:
             # Older messages are still on their way: nothing can be resumed before they are stored.
             return Batch((), masked, position, self._delivered)
-        rows, self._items, self._checkpoint = tuple(to_rows(self._items)), [], None
+        rows, self._checkpoint = tuple(to_rows(self._items)), None
+        self._forget_items()
         self._bytes += sum(row.size for row in rows)
         return Batch(rows, masked, position, self._delivered, checkpoint)
 
@@ -161,8 +173,11 @@ class KeptCore:
         if self._secret:  # of the same length, so that the state stays what it is
             state = state.replace(self._secret.encode(), self._mask.encode())
         self._checkpoint = Checkpoint(state, self._given)
-        self._items = []
+        self._forget_items()
         self._bytes, self._turn_ended = 0, False
+
+    def _forget_items(self) -> None:
+        self._items, self._items_bytes = [], 0
 
     def _masked(self, text: str) -> str:
         return text.replace(self._secret, self._mask) if self._secret else text
@@ -236,6 +251,16 @@ def restored(
     if not 0 <= unsent <= len(messages):
         raise StoreError(f"session {stored.session_id} is damaged: {unsent} of {len(messages)} messages were not sent")
     return Restoration(kept, steps, messages[len(messages) - unsent :])
+
+
+def _bytes_of(item: StoredItem) -> int:
+    match item:
+        case AudioInput() | Voiced():
+            return item.samples.nbytes
+        case ClientText(text):
+            return len(text)
+        case _:
+            return _ITEM_BYTES
 
 
 def _mask(secret: str) -> str:
