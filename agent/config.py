@@ -190,6 +190,10 @@ class AgentConfig(Settings):
     language: str = "eng"
     task: Task = "converse"
     record: bool = False
+    recordings_days: PositiveFloat | None = 30.0
+    """Of a server's recordings; None: any age"""
+    recordings_bytes: PositiveInt | None = 5_000_000_000
+    """And of these together; None: any size"""
     segmenter: SegmenterConfig = SegmenterConfig()
     vad: VadConfig = VadConfig()
     voice: VoiceConfig = VoiceConfig()

@@ -8,7 +8,7 @@ them, every other ends with its own. Knows nothing of websockets.
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from agent.commentary import Commentary
@@ -51,6 +51,8 @@ class House:
     telemetry: Telemetry
     store: SessionStore | None
     """None: no session outlives its connection"""
+    recording_began: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a session begins to be recorded"""
 
 
 class LiveSession:
@@ -94,7 +96,9 @@ class LiveSession:
         self._commentary = Commentary(self._wire, self._delivery, self._metrics, house.telemetry)
         # What is brought back cannot be recorded from its beginning, and a recording without that is none.
         wanted = (lambda: False) if stored is not None else (lambda: self.is_recorded)
-        self._recording = LiveRecording(house.there, core.machine.options, wanted, self._recording_stopped)
+        self._recording = LiveRecording(
+            house.there, core.machine.options, wanted, house.recording_began.set, self._recording_stopped
+        )
         limits = ListenerLimits(
             house.config.max_listener_languages, house.config.listener_backlog, house.config.outbox_bytes
         )

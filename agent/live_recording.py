@@ -26,15 +26,22 @@ class LiveRecording:
         there: what runs here, for the description.
         options: of the session.
         wanted: whether it is to be recorded.
+        began: called when the recording begins.
         stopped: called when the disk refuses.
     """
 
     def __init__(
-        self, there: Opened, options: TurnOptions, wanted: Callable[[], bool], stopped: Callable[[], None]
+        self,
+        there: Opened,
+        options: TurnOptions,
+        wanted: Callable[[], bool],
+        began: Callable[[], None],
+        stopped: Callable[[], None],
     ) -> None:
         self._there = there
         self._options = options
         self._wanted = wanted
+        self._began = began
         self._stopped = stopped
         self._recorder: SessionRecorder | None = None
         self._first: list[Input | DomainEvent] | None = []
@@ -79,9 +86,11 @@ class LiveRecording:
                 await self._recorder.on_input(entry)
 
     def _open(self) -> SessionRecorder:
-        info = new_session_info(self._there.config, self._options, self._there.worker.models.space.space_id)
+        space_id = self._there.worker.models.space.space_id
+        info = new_session_info(self._there.config, self._options, space_id, served=True)
         recorder = SessionRecorder(new_session_folder(sessions_folder()), info, self._warn)
         _log.info("recording to %s", recorder.folder)
+        self._began()
         return recorder
 
     def _warn(self, message: str) -> None:

@@ -64,13 +64,15 @@ class SessionInfo:
     versions: dict[str, str]
     precision: Precision = "float32"
     backend: Backend = "noema"
+    served: bool = False
+    """Whether a server recorded it, for whoever talked with it"""
 
     def as_json(self) -> dict[str, Any]:
         """The content of `session.json`."""
         return {"format": FORMAT, **asdict(self), "thinker": self.thinker.model_dump(exclude={"openai"})}
 
 
-def new_session_info(config: AgentConfig, options: TurnOptions, space_id: str) -> SessionInfo:
+def new_session_info(config: AgentConfig, options: TurnOptions, space_id: str, *, served: bool = False) -> SessionInfo:
     """A description of a session that begins now."""
     return SessionInfo(
         options=options,
@@ -82,6 +84,7 @@ def new_session_info(config: AgentConfig, options: TurnOptions, space_id: str) -
         versions={"python": platform.python_version()},
         precision=config.precision,
         backend=config.backend,
+        served=served,
     )
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ noema sessions list
 noema sessions show 20260101-120000
 noema sessions export 20260101-120000 --out talk.zip
 noema sessions delete 20260101-120000
+noema sessions prune --days 7
 """
 
 _WHO = {"Heard": "user", "ReplySentence": "agent"}
@@ -24,7 +26,7 @@ _MAX_SAMPLE = 2**63
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Describes the subcommand and its own."""
-    parser = subparser(commands, "sessions", "list, show, export or delete recorded sessions", _EXAMPLES)
+    parser = subparser(commands, "sessions", "list, show, export, delete or prune recorded sessions", _EXAMPLES)
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="every recorded session, the oldest first")
     listing.set_defaults(run=run_list)
@@ -35,10 +37,15 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     export.set_defaults(run=run_export)
     delete = actions.add_parser("delete", help="remove sessions for good")
     delete.set_defaults(run=run_delete)
+    prune = actions.add_parser("prune", help="remove the oldest sessions for good, whoever recorded them")
+    prune.add_argument("--days", metavar="D", type=_limit, help="those that ended longer ago (default: 30)")
+    prune.add_argument("--bytes", metavar="B", type=_limit, help="and more until the rest takes no more (default: 5e9)")
+    prune.add_argument("--config", type=Path, metavar="FILE", help="where the defaults are from")
+    prune.set_defaults(run=run_prune)
     for action in (show, export):
         action.add_argument("session", metavar="NAME", help="as `noema sessions list` gives it")
     delete.add_argument("session", nargs="+", metavar="NAME", help="as `noema sessions list` gives it")
-    for action in (listing, show, export, delete):
+    for action in (listing, show, export, delete, prune):
         add_json_option(action)
 
 
@@ -104,6 +111,38 @@ def run_delete(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"deleted": [folder.name for folder in folders]})
     return OK
+
+
+def run_prune(args: argparse.Namespace) -> int:
+    """Deletes the oldest sessions beyond the limits, none that is being recorded."""
+    from agent.config import load_config
+    from agent.recording import finalise_unfinished, sessions_folder
+    from agent.retention import Retention, prune
+
+    config, root = load_config(args.config), sessions_folder()
+    days = config.recordings_days if args.days is None else args.days
+    most = config.recordings_bytes if args.bytes is None else int(args.bytes)
+    finalise_unfinished(root)
+    limits = Retention(days, most)
+    gone = prune(root, limits, served_only=False)
+    if args.json:
+        print_json({"deleted": [folder.name for folder in gone]})
+        return OK
+    for folder in gone:
+        print(f"deleted {folder}")
+    if not gone:
+        print(f"nothing to delete in {root}; kept are: {limits}")
+    return OK
+
+
+def _limit(text: str) -> float:
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = math.nan
+    if not 0 <= limit < math.inf:
+        raise argparse.ArgumentTypeError(f"a number from 0 up, not {text}")
+    return limit
 
 
 def _folder(name: str) -> Path:

@@ -22,13 +22,13 @@ from agent.realtime.session_object import ResumeRequest
 from agent.server.access import Access, Refusal
 from agent.server.defaults import session_defaults
 from agent.server.gate import Connection, Gate
+from agent.server.housekeeping import delete_recordings, forget_sessions
 from agent.server.parting import FAILED, RESTARTS, TAKEN_OVER
 from agent.server.server import busy
 from agent.server.sharing import base_of, listeners_offer
 from agent.server.visit import Visit
 from agent.store import SessionStore, new_token
 
-_PRUNE_EVERY_S = 600.0
 _log = logging.getLogger(__name__)
 
 
@@ -58,8 +58,11 @@ class Conversations:
     async def __aenter__(self) -> Self:
         """Takes visits from here on."""
         await self._group.__aenter__()
-        if self._house.store is not None:
-            self._pruning = self._group.create_task(self._prune(), name="prune")
+        house, create_task = self._house, self._group.create_task
+        self._housekeeping = [create_task(delete_recordings(house), name="delete recordings")]
+        if house.store is not None:
+            forgetting = forget_sessions(house, house.store, lambda: list(self._sessions))
+            self._housekeeping.append(create_task(forgetting, name="forget sessions"))
         return self
 
     async def __aexit__(
@@ -68,10 +71,8 @@ class Conversations:
         """Ends every session."""
         for timer in self._away.values():
             timer.cancel()
-        for task in self._running.values():
+        for task in (*self._running.values(), *self._housekeeping):
             task.cancel()
-        if self._house.store is not None:
-            self._pruning.cancel()
         await self._group.__aexit__(None, None, None)
 
     # As an endpoint
@@ -282,18 +283,3 @@ class Conversations:
         timer = self._away.pop(session.session_id, None)
         if timer is not None:
             timer.cancel()
-
-    async def _prune(self) -> None:
-        """Forgets what has waited in the store for too long, until cancelled."""
-        config, store = self._house.config, self._house.store
-        assert store is not None, "else there is nothing to prune"
-        while True:
-            try:
-                await store.touch(list(self._sessions))
-                gone = await store.prune(config.keep_s, config.store_bytes)
-            except StoreError as error:
-                _log.warning("old sessions stay in the store: %s", one_line(error))
-            else:
-                if gone:
-                    _log.info("%d sessions that nobody came back to are forgotten", len(gone))
-            await asyncio.sleep(_PRUNE_EVERY_S)

@@ -63,11 +63,21 @@ class RunningServer:
 
 @contextmanager
 def running(
-    bundle: str, *, store: Path | None = None, limits: dict[str, Any] | None = None, record: bool = False
+    bundle: str,
+    *,
+    store: Path | None = None,
+    limits: dict[str, Any] | None = None,
+    record: bool = False,
+    recordings_days: float | None = None,
 ) -> Iterator[RunningServer]:
     """A server with the models of a bundle."""
     config = AgentConfig(
-        bundle=bundle, device="cpu", record=record, server=ServerConfig(**{"port": 0, **(limits or {})})
+        bundle=bundle,
+        device="cpu",
+        record=record,
+        recordings_days=recordings_days,
+        recordings_bytes=None,
+        server=ServerConfig(**{"port": 0, **(limits or {})}),
     )
     ready = threading.Event()
     found: list[tuple[RunningServer, asyncio.Event]] = []
