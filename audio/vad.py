@@ -7,8 +7,9 @@ nothing of utterances.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
@@ -89,18 +90,7 @@ class SileroVad:
     CONTEXT_SAMPLES = 64
 
     def __init__(self, model: Path = SILERO_MODEL) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        # One small network per stream: threads of its own would only take the cores from the model.
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(model), sess_options=options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # onnxruntime's exceptions have no common type of their own
-            raise VadError(f"{model}: cannot be loaded; restore the file, or choose the webrtc detector") from error
+        self._network = _network(model)
         self._rate = np.array(SAMPLE_RATE, dtype=np.int64)
         self._filled = 0
         self._last = 0.0
@@ -129,8 +119,26 @@ class SileroVad:
         self._last = 0.0
 
     def _judge(self) -> float:
-        speech, self._state = self._session.run(None, {"input": self._window, "state": self._state, "sr": self._rate})
+        speech, self._state = self._network.run(None, {"input": self._window, "state": self._state, "sr": self._rate})
         return float(speech[0, 0])
+
+
+@cache
+def _network(model: Path) -> Any:
+    """The network, which every stream shares: what it remembers of one is handed in with each window.
+
+    One for each stream would take 2 MB, and as they come and go in changing threads, leave ever more holes in memory.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    # A small network: threads of its own would only take the cores from the model.
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(model), sess_options=options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions have no common type of their own
+        raise VadError(f"{model}: cannot be loaded; restore the file, or choose the webrtc detector") from error
 
 
 def load_vad(name: VadName = DEFAULT_VAD) -> VoiceActivityDetector:

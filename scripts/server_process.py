@@ -21,6 +21,7 @@ import yaml
 
 READY_S = 60.0
 END_S = 30.0
+_EXPECTED = re.compile(r" INFO |^Noema serves on |^Realtime clients: |^Ctrl-C ends\.|^\s*$")
 _SAMPLE = re.compile(r"^(\w+)(\{[^}]*\})? (\S+)$", re.MULTILINE)
 
 
@@ -54,6 +55,11 @@ class ServerProcess:
     def metrics(self) -> dict[str, float]:
         """What it counts; labels are part of the name, as Prometheus writes them."""
         return read_metrics(self.address)
+
+    def complaints(self) -> list[str]:
+        """What it logged that is neither its greeting nor an account of what happened."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return [line for line in lines if not _EXPECTED.search(line)]
 
     def _family(self) -> list[int]:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
