@@ -22,17 +22,17 @@ from audio.frames import AudioFrame, FloatArray
 class EchoOptions:
     """When it is an echo. `python -m scripts.bench echo` shows what a change does."""
 
-    alike: float = 0.6
-    """Correlation from which on it is an echo, found for the first time"""
+    alike: float = 0.62
+    """Correlation from which on it is an echo, and below which somebody speaks, as long as the room is hardly known"""
     moved: float = 0.4
     """Correlation from which on a known echo may have moved: playback stalled"""
-    unlike: float = 0.55
-    """Correlation below which somebody speaks, as long as the room is hardly known"""
+    lost: float = 0.45
+    """Correlation below which there may be no echo any more"""
     trusted: float = 0.75
     """Correlation from which on the room is learned from whatever is heard"""
-    margin_db: float = 3.5
+    margin_db: float = 5.0
     """Beyond the expected echo; the sum of a room's reflections varies by that much"""
-    excess_db: float = 0.5
+    excess_db: float = 0.3
     """Mean over the bands beyond the margin that speaks for somebody, and against an echo if it is less"""
     most_for: float = 6.0
     most_against: float = 2.0
@@ -55,7 +55,10 @@ class EchoGuard:
         self._delay = EchoDelay()
         self._level: EchoLevel | None = None
         self._lag = 0
+        self._seen = self._unseen = 0
+        """Frames in a row that show an echo not yet known; that do not show a known one"""
         self._evidence = 0.0
+        """Of somebody, in dB hops; of an echo alone where it is not positive"""
 
     @property
     def lag_ms(self) -> int | None:
@@ -75,10 +78,12 @@ class EchoGuard:
         played, heard = self._bands.measure(self._playback.next_frame(), frame.samples)
         self._follow(played, heard)
         if self._silent_hops >= _HEARD_HOPS:
-            self._evidence = 0.0
+            self._evidence, self._seen = 0.0, 0
             return 1.0
         correlations = self._delay.correlations()
         alike = float(correlations.max())
+        if self._level is not None:
+            self._lose(heard, alike)
         self._find(correlations)
         if self._level is None:
             return 1.0
@@ -104,19 +109,30 @@ class EchoGuard:
     def _find(self, correlations: FloatArray) -> None:
         """Takes note of an echo, or of one that comes at another time than before."""
         lag = int(correlations.argmax())
+        alike = float(correlations[lag])
         if self._level is None:
-            if correlations[lag] <= self._options.alike:
-                return
+            same = abs(lag - self._lag) <= _ABOUT_SAME_LAG
+            self._seen = 0 if alike < self._options.alike else self._seen + 1 if same else 1
             self._lag = lag
+            if self._seen < _SEEN_FRAMES:
+                return
             self._level = EchoLevel(self._arriving(2 * TAIL_HOPS), self._heard.last(TAIL_HOPS))
+            self._unseen = 0
         else:
             known = correlations[max(0, self._lag - 1) : self._lag + 2].max()
-            moved = abs(lag - self._lag) > _SAME_LAG and correlations[lag] > known + _CLEARLY
-            if not moved or correlations[lag] <= self._options.moved:
+            moved = abs(lag - self._lag) > _SAME_LAG and alike > max(self._options.moved, known + _CLEARLY)
+            if not moved:
                 return
             self._lag = lag
-            self._evidence = -self._options.most_against  # that explains what seemed to be somebody
+        self._evidence = -self._options.most_against  # that explains what seemed to be somebody
         self._level.place(self._arriving(TAIL_HOPS, ago=HOPS))
+
+    def _lose(self, heard: FloatArray, alike: float) -> None:
+        """Forgets an echo that is not found again where there is something to hear."""
+        if (heard[0] > 2 * self._noise).sum() > _FEW_BANDS:
+            self._unseen = self._unseen + 1 if alike < self._options.lost else max(0, self._unseen - 2)
+        if self._unseen >= _UNSEEN_FRAMES:
+            self._level, self._seen = None, 0
 
     def _arriving(self, hops: int, ago: int = 0) -> FloatArray:  # [hops, BANDS]
         """What was played and arrives now, a little early, since the window smears both."""
@@ -133,7 +149,7 @@ class EchoGuard:
                 evidence = self._evidence + float(excess) - options.excess_db
                 self._evidence = min(max(evidence, -options.most_against), options.most_for)
         else:
-            self._evidence = 1.0 if alike < options.unlike else -1.0
+            self._evidence = 1.0 if alike < options.alike else -1.0
         trusted = not known or alike > options.trusted
         sounding = np.any(echo > self._noise, axis=0)
         if sounding.sum() > _FEW_BANDS:
@@ -151,7 +167,11 @@ _HEARD_HOPS = LAGS + TAIL_HOPS
 _PEAK_FADE = 0.999
 _EARLY_HOPS = 2
 _SAME_LAG = 2
+_ABOUT_SAME_LAG = 1
 _CLEARLY = 0.05
+_SEEN_FRAMES = 5
+"""The first sound of anybody may resemble anything"""
+_UNSEEN_FRAMES = 25
 _KNOWN_HOPS = 40
 _FEW_BANDS = 4
 _MOST_EXCESS_DB = 10.0
