@@ -23,6 +23,11 @@ class AssumedPlayback:
         self._pieces: deque[FloatArray] = deque()
         self._waiting = 0
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing waits to be played."""
+        return self._waiting == 0
+
     def give(self, samples: FloatArray) -> None:  # [T], 24 kHz
         """It is played now, or after what was given before."""
         if self._waiting < MAX_GIVEN_SECONDS * SAMPLE_RATE:

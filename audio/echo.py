@@ -60,6 +60,9 @@ class EchoGuard:
         self._evidence = 0.0
         """Of somebody, in dB hops; of an echo alone where it is not positive"""
 
+        self._open = 0
+        """Frames in a row in which somebody speaks"""
+
     @property
     def lag_ms(self) -> int | None:
         """How late the echo comes, None if there was none so far."""
@@ -78,16 +81,25 @@ class EchoGuard:
         played, heard = self._bands.measure(self._playback.next_frame(), frame.samples)
         self._follow(played, heard)
         if self._silent_hops >= _HEARD_HOPS:
-            self._evidence, self._seen = 0.0, 0
+            self._evidence, self._seen, self._open = 0.0, 0, 0
             return 1.0
-        correlations = self._delay.correlations()
+        return 1.0 if self._lets_through(heard, self._delay.correlations()) else 0.0
+
+    def _lets_through(self, heard: FloatArray, correlations: FloatArray) -> bool:
         alike = float(correlations.max())
         if self._level is not None:
             self._lose(heard, alike)
         self._find(correlations)
         if self._level is None:
-            return 1.0
-        return 1.0 if self._somebody(self._level, heard, alike) else 0.0
+            return True
+        self._open = self._open + 1 if self._somebody(self._level, heard, alike) else 0
+        return self._open >= (_OPEN_FRAMES_AFTER if self._dies_away else 1)
+
+    @property
+    def _dies_away(self) -> bool:
+        """Whether nothing is played any more, but its end still arrives: a session takes a reply for over by then."""
+        arriving = self._arriving(TAIL_HOPS).max() > _SILENCE * self._loudest
+        return self._playback.over and bool(arriving)
 
     def _follow(self, played: FloatArray, heard: FloatArray) -> None:  # [HOPS, BANDS] each
         """Takes a frame in: how loud silence is on both sides, and what lies above it."""
@@ -172,6 +184,9 @@ _CLEARLY = 0.05
 _SEEN_FRAMES = 5
 """The first sound of anybody may resemble anything"""
 _UNSEEN_FRAMES = 25
+_OPEN_FRAMES_AFTER = 10
+"""While a reply sounds, only long speech interrupts it; once it is over, a tenth of a second begins a turn: of its
+echo, too"""
 _KNOWN_HOPS = 40
 _FEW_BANDS = 4
 _MOST_EXCESS_DB = 10.0
