@@ -11,7 +11,7 @@ import itertools
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -166,9 +166,11 @@ class Soak:
 
 
 async def spoken(soak: Soak, client: WireClient) -> None:
-    """One turn, whose end is found by the server."""
+    """One turn, whose end is found by the server, and whose reply is listened to."""
+    client.heard_bytes = 0
     await client.speak(await soak.sound() + PAUSE)
     await client.until("response.done")
+    await client.speak(bytes(client.heard_bytes))
     soak.count()
 
 
@@ -179,14 +181,16 @@ async def _speaking(soak: Soak) -> None:
 
 
 async def _interrupting(soak: Soak) -> None:
-    async with soak.session(audio={"output": {"format": {"type": "audio/pcmu"}}}) as client:
+    async with soak.session(audio={"output": {"voice": "f3"}}) as client:
         for _ in range(2):
             await client.speak(await soak.sound() + PAUSE)
             await client.until("response.output_audio.delta")
             await client.speak(await soak.sound() + PAUSE)
-            for _ in range(2):
-                await client.until("response.done")
-                soak.count()
+            await client.until("response.done")
+            soak.count()
+            with suppress(TimeoutError):  # so soon, it may be taken for the echo of the reply
+                await client.until("response.done", patience_s=5.0)
+            soak.count()
 
 
 async def _typing(soak: Soak) -> None:

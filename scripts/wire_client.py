@@ -32,6 +32,8 @@ class WireClient:
 
     def __init__(self, socket: ClientConnection, told: Callable[[Event], None] = lambda event: None) -> None:
         self.socket = socket
+        self.heard_bytes = 0
+        """Of the sound of replies, about"""
         self._told = told
 
     async def say(self, kind: str, **fields: Any) -> None:
@@ -39,22 +41,23 @@ class WireClient:
         await self.socket.send(json.dumps({"type": kind, **fields}))
 
     async def hear(self) -> Event:
-        """The next message.
-
-        Raises:
-            TimeoutError: nothing came for a long time.
-        """
-        async with asyncio.timeout(PATIENCE_S):
-            event: Event = json.loads(await self.socket.recv())
+        """The next message. Cancelling is safe."""
+        event: Event = json.loads(await self.socket.recv())
+        if event["type"] == "response.output_audio.delta":
+            self.heard_bytes += len(event["delta"]) * 3 // 4
         self._told(event)
         return event
 
-    async def until(self, *kinds: str) -> Event:
-        """Hears up to a message of one of these kinds."""
-        while True:
-            event = await self.hear()
-            if event["type"] in kinds:
-                return event
+    async def until(self, *kinds: str, patience_s: float = PATIENCE_S) -> Event:
+        """Hears up to a message of one of these kinds. Cancelling is safe.
+
+        Raises:
+            TimeoutError: it did not come.
+        """
+        async with asyncio.timeout(patience_s):
+            while (event := await self.hear())["type"] not in kinds:
+                pass
+        return event
 
     async def update(self, **session: Any) -> Event:
         """Changes the session and waits until that holds."""
