@@ -23,17 +23,27 @@ class PolyphaseResampler:
 
     Sound keeps its place: output sample n is the input at n * from_rate / to_rate. What is held back is half the
     filter, 2.6 ms from 24 to 16 kHz and 5.2 ms from or to 8 kHz.
+
+    Args:
+        from_rate: of what is pushed, in Hz.
+        to_rate: of what is given, in Hz.
+        prompt: hold nothing back: 20 ms in, 20 ms out, that much later on its clock. A flush gives what is behind.
     """
 
-    def __init__(self, from_rate: int, to_rate: int) -> None:
+    def __init__(self, from_rate: int, to_rate: int, *, prompt: bool = False) -> None:
         if from_rate <= 0 or to_rate <= 0:
             raise ValueError(f"sample rates must be positive, got {from_rate} and {to_rate}")
         self._down = from_rate // gcd(from_rate, to_rate)
         self._phases = _filters(from_rate, to_rate)
         self._half = self._phases.shape[1] // 2
-        self._held: FloatArray = np.empty(0, dtype=np.float32)
-        self._taken = self._given = 0
+        self._late = -(-(self._half + 1) // self._down) * self._down if prompt else 0
+        """Samples of silence that come before the first one"""
         self._begin()
+
+    @property
+    def delay(self) -> int:
+        """By how many samples, as they are given, sound is late."""
+        return self._late * len(self._phases) // self._down
 
     def push(self, samples: FloatArray) -> FloatArray:
         """Give what can be known by now."""
@@ -42,14 +52,16 @@ class PolyphaseResampler:
 
     def flush(self) -> FloatArray:
         """Give the rest, as if silence followed. What is pushed next is a new stream."""
+        if self._taken == self._late:
+            return np.empty(0, dtype=np.float32)
         wanted = -(-self._taken * len(self._phases) // self._down) - self._given
         rest = self._filtered(np.zeros(self._half + self._down, dtype=np.float32))[:wanted]
         self._begin()
         return rest
 
     def _begin(self) -> None:
-        self._held = np.zeros(self._half - 1, dtype=np.float32)  # silence before the first sample
-        self._taken = self._given = 0
+        self._held = np.zeros(self._half - 1 + self._late, dtype=np.float32)
+        self._taken, self._given = self._late, 0
 
     def _filtered(self, samples: FloatArray) -> FloatArray:
         up, width = self._phases.shape

@@ -10,7 +10,7 @@ import soundfile as sf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audio.frames import SAMPLE_RATE, VOICE_RATE, FloatArray, from_pcm16, to_pcm16
+from audio.frames import FRAME_MS, FRAME_SAMPLES, SAMPLE_RATE, VOICE_RATE, FloatArray, from_pcm16, to_pcm16
 from audio.telephony import RATES, SAMPLE_BYTES, AudioDecoder, AudioEncoder, AudioFormat
 from tests.audio.signals import joined, noise, tone
 
@@ -20,7 +20,7 @@ COMPANDED = [("audio/pcmu", "ULAW"), ("audio/pcma", "ALAW")]
 
 def decoded(audio_format: AudioFormat, content: bytes) -> FloatArray:
     decoder = AudioDecoder(audio_format)
-    return joined([decoder.push(content), decoder.flush()])
+    return joined([decoder.push(content), decoder.flush()])[decoder.delay :]
 
 
 def encoded(audio_format: AudioFormat, samples: FloatArray) -> bytes:
@@ -35,7 +35,7 @@ def test_bytes_give_the_same_samples_however_they_are_chopped(audio_format: Audi
     bounds = [0, *np.cumsum(sizes)]
     pieces = [decoder.push(content[start:end]) for start, end in itertools.pairwise(bounds)]
     expected = decoded(audio_format, content)
-    assert np.array_equal(joined([*pieces, decoder.flush()]), expected)
+    assert np.array_equal(joined([*pieces, decoder.flush()])[decoder.delay :], expected)
     sent = len(content) // SAMPLE_BYTES[audio_format]
     assert len(expected) == -(-sent * SAMPLE_RATE // RATES[audio_format])
 
@@ -104,5 +104,15 @@ def test_half_a_sample_waits_for_its_other_half_and_is_dropped_at_the_end() -> N
     decoder = AudioDecoder("audio/pcm")
     one_by_one = [decoder.push(content[at : at + 1]) for at in range(len(content))]
     decoder.push(b"\x7f")
-    assert np.array_equal(joined([*one_by_one, decoder.flush()]), decoded("audio/pcm", content))
-    assert np.array_equal(joined([decoder.push(content), decoder.flush()]), decoded("audio/pcm", content))
+    first = joined([*one_by_one, decoder.flush()])
+    second = joined([decoder.push(content), decoder.flush()])
+    assert np.array_equal(first[decoder.delay :], decoded("audio/pcm", content))
+    assert np.array_equal(second, first)
+
+
+@pytest.mark.parametrize("audio_format", FORMATS)
+def test_a_frame_of_bytes_gives_a_frame_of_samples_at_once_and_little_late(audio_format: AudioFormat) -> None:
+    decoder = AudioDecoder(audio_format)
+    frame = bytes(RATES[audio_format] * FRAME_MS // 1000 * SAMPLE_BYTES[audio_format])
+    assert {len(decoder.push(frame)) for _ in range(50)} == {FRAME_SAMPLES}
+    assert len(decoder.flush()) == decoder.delay < SAMPLE_RATE * 0.006
