@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from agent.core.events import FloatArray
 from agent.errors import OutputError, UsageError
-from agent.events import FloatArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)

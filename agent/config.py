@@ -12,11 +12,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from agent.core.events import Task
+from agent.core.turn_options import TurnOptions
 from agent.errors import ConfigError
-from agent.events import Task
-from agent.openai_thinker import ChatEndpoint
+from agent.inference.openai_thinker import ChatEndpoint
 from agent.order import VirtualLatency
-from agent.turn_options import TurnOptions
 from audio.segmenter import SegmenterOptions
 from audio.vad import DEFAULT_VAD, OPERATING_POINTS, VadName
 from configs import loader

@@ -117,7 +117,7 @@ _EXIT_CODES = {
     "lcm.errors.ComputeDeviceError": WRONG_INPUT,
     "lcm.errors.BackendError": WRONG_INPUT,
     "lcm.errors.LcmError": FAILED,
-    "agent.input_log.LogFormatError": WRONG_INPUT,
+    "agent.core.input_log.LogFormatError": WRONG_INPUT,
 }
 _OS_ERRORS = {
     errno.ENOENT: ("no such file or folder", WRONG_INPUT),

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from agent.channel import ChannelClosed
-from agent.events import DomainEvent, FloatArray, ReplyAudio, ReplyTruncated
-from agent.inputs import Input, PlaybackPosition
+from agent.core.events import DomainEvent, FloatArray, ReplyAudio, ReplyTruncated
+from agent.core.inputs import Input, PlaybackPosition
 from audio.frames import VOICE_RATE
 from audio.playback import Playback
 

@@ -12,7 +12,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.events import DomainEvent, ReplyAudio, Speculated, TurnCommitted
+from agent.core.events import DomainEvent, ReplyAudio, Speculated, TurnCommitted
 
 STAGES = ("encode", "think", "decode", "voice", "first_audio")
 _KEPT = 4096

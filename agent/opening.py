@@ -5,13 +5,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from agent.config import AgentConfig
-from agent.events import Task
+from agent.core.events import Task
+from agent.core.turn_options import TurnOptions
+from agent.inference.model_worker import ModelWorker
+from agent.inference.models import Models, needed_parts
 from agent.language_choice import is_open, named
 from agent.metrics import Metrics
-from agent.model_worker import ModelWorker
-from agent.models import Models, needed_parts
 from agent.session import Parts
-from agent.turn_options import TurnOptions
 from audio.vad import load_vad
 from audio.voice import Voice, VoiceOptions
 

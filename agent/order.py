@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from agent.channel import Channel, ChannelClosed
-from agent.inputs import (
+from agent.core.inputs import (
     AudioInput,
     CancelTurn,
     CommitTurn,

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agent.core.events import DomainEvent, FloatArray, ReplyAudio
+from agent.core.inputs import AudioInput, Input
 from agent.errors import OutputError
-from agent.events import DomainEvent, FloatArray, ReplyAudio
-from agent.inputs import AudioInput, Input
 from audio.errors import DeviceError
 from audio.frames import SAMPLE_RATE, VOICE_RATE
 from audio.playback import Playback

@@ -16,21 +16,21 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from agent.channel import Channel, ChannelClosed
+from agent.core.events import DomainEvent
+from agent.core.input_log import quantized_probability
+from agent.core.inputs import AudioInput, Input
+from agent.core.turn_state import Step
 from agent.errors import first_known
-from agent.events import DomainEvent
-from agent.input_log import quantized_probability
-from agent.inputs import AudioInput, Input
+from agent.inference.model_worker import ModelWorker
 from agent.metrics import Metrics
-from agent.model_worker import ModelWorker
 from agent.order import InputOrder
 from agent.stages import Stages
-from agent.turn_state import Step
 from audio.frames import FRAME_SAMPLES, AudioFrame, on_grid
 from audio.vad import VoiceActivityDetector
 from audio.voice import Voice
 
 if TYPE_CHECKING:
-    from agent.kept_core import Outstanding
+    from agent.core.kept_core import Outstanding
 
 _FRAMES = 50
 _SENT = 256

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 
 from agent.channel import Channel
-from agent.errors import Overloaded, exit_code, one_line
-from agent.events import FloatArray
-from agent.inputs import (
+from agent.core.events import FloatArray
+from agent.core.inputs import (
     CancelTurn,
     CommitTurn,
     Decode,
@@ -35,11 +34,12 @@ from agent.inputs import (
     Voiced,
     WorkFailed,
 )
-from agent.job import Job
+from agent.errors import Overloaded, exit_code, one_line
+from agent.inference.job import Job
+from agent.inference.model_worker import ModelWorker
+from agent.inference.models import EncodedSpeech, EncodedText
+from agent.inference.thinkers import Setback
 from agent.metrics import Metrics
-from agent.model_worker import ModelWorker
-from agent.models import EncodedSpeech, EncodedText
-from agent.thinkers import Setback
 from audio.frames import on_grid
 from audio.voice import Voice
 

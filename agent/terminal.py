@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent.events import (
+from agent.core.events import (
     DomainEvent,
     Heard,
     LanguageIdentified,
@@ -21,7 +21,7 @@ from agent.events import (
     UtteranceTaken,
     Warned,
 )
-from agent.inputs import AudioInput, Input
+from agent.core.inputs import AudioInput, Input
 from agent.metrics import STAGES, Metrics
 from audio.frames import SAMPLE_RATE
 

@@ -1,6 +1,6 @@
 """Fetched bundles: where they lie, how one that is not whole is recognised, and which command makes it whole.
 
-Receives folders, gives advice. Knows nothing of what is in the files, nor of networks: `agent/fetch.py` downloads.
+Receives folders, gives advice. Knows nothing of what is in the files, nor of networks: `agent/fetching` downloads.
 """
 
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 SONAR = "sonar"
 _TRACES = ("sonar_text_*coder.pt*", "finetuned_decoder.pt*", "spenc.*.pt*", "tokenizer.model.*")
-"""Published checkpoints, and what lies beside a file for as long as it is on its way (`agent/partial_file.py`)"""
+"""Published checkpoints, and what lies beside a file while it is on its way (`agent/fetching/partial_file.py`)"""
 _SPEECH = re.compile(r"spenc\.(?:\w+\.)?(?P<language>[a-z]{3})\.pt")
 _DECODER, _FINETUNED = "sonar_text_decoder.pt", "finetuned_decoder.pt"
 

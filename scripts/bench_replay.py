@@ -16,7 +16,7 @@ from agent.commands.first_minute import SAMPLE
 from agent.config import AgentConfig, load_config
 from agent.metrics import peak_rss_mb, summary
 from agent.opening import Opened, opened
-from agent.replay import ReplayResult, TurnCollector, replay_file
+from agent.recordings.replay import ReplayResult, TurnCollector, replay_file
 
 STARTS = 5
 

@@ -159,7 +159,7 @@ def _devices(kind: Literal["inputs", "outputs"]) -> str:
 def _sessions() -> str:
     import tempfile
 
-    from agent.recording import sessions_folder
+    from agent.recordings.recording import sessions_folder
 
     folder = sessions_folder()
     folder.mkdir(parents=True, exist_ok=True)

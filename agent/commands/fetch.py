@@ -13,8 +13,8 @@ from agent.commands.options import add_json_option, print_json, subparser, warn
 from agent.errors import OK, FetchError, UsageError
 
 if TYPE_CHECKING:
-    from agent.partial_file import Fetched
-    from agent.sonar_folder import SonarFolder
+    from agent.fetching.partial_file import Fetched
+    from agent.fetching.sonar_folder import SonarFolder
     from lcm.space.sonar import Card
 
 _EXAMPLES = """
@@ -52,8 +52,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(args: argparse.Namespace) -> int:
     """Lists what there is, or fetches what is missing."""
-    from agent.partial_file import locked
-    from agent.sonar_folder import SonarFolder, wanted_cards
+    from agent.fetching.partial_file import locked
+    from agent.fetching.sonar_folder import SonarFolder, wanted_cards
 
     mirror = _mirror(args.mirror)
     if args.list or args.bundle is None:
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _mirror(given: str | None) -> str:
     """The address that stands before every file's name; empty for where Meta publishes them."""
-    from agent.addresses import checked_address
+    from agent.fetching.addresses import checked_address
 
     mirror = given or os.environ.get(_MIRROR, "")
     try:
@@ -143,8 +143,8 @@ class _Errand:
         return [card for card in self.cards if card not in self.files]
 
     def _fetch(self, card: "Card") -> "Fetched":
-        from agent.fetch import CHECKPOINT, SENTENCEPIECE, Download
-        from agent.fetch_progress import FetchProgress
+        from agent.fetching.fetch import CHECKPOINT, SENTENCEPIECE, Download
+        from agent.fetching.fetch_progress import FetchProgress
         from lcm.space.sonar import misfit
 
         kind = SENTENCEPIECE if card.part == "tokenizer" else CHECKPOINT
@@ -153,8 +153,8 @@ class _Errand:
             return Download(_address(card, self._mirror), self.folder.path / card.saved_as, content, progress).run()
 
     def _show(self, pending: "list[Card]") -> None:
-        from agent.addresses import checked_address, shown
-        from agent.fetch import sized
+        from agent.fetching.addresses import checked_address, shown
+        from agent.fetching.fetch import sized
         from lcm.space.sonar import ADDRESS, LICENCE_PAGES, NON_COMMERCIAL
 
         source = shown(checked_address(self._mirror or ADDRESS))
@@ -181,7 +181,7 @@ class _Errand:
 
     def _make_sure_of_room(self, pending: "list[Card]") -> None:
         """Before the first of many gigabytes."""
-        from agent.fetch import FetchOptions, free_bytes, sized
+        from agent.fetching.fetch import FetchOptions, free_bytes, sized
 
         free, spare = free_bytes(self.folder.path), FetchOptions().spare_bytes
         missing = self._missing_bytes({card: card.about_bytes for card in pending})
@@ -196,8 +196,8 @@ class _Errand:
         return sum(max(0, size - self.folder.begun_bytes(card)) for card, size in sizes.items())
 
     def _announced_bytes(self, card: "Card") -> int:
-        from agent.addresses import checked_address
-        from agent.answers import announced_bytes
+        from agent.fetching.addresses import checked_address
+        from agent.fetching.answers import announced_bytes
 
         return announced_bytes(checked_address(_address(card, self._mirror))) or card.about_bytes
 
@@ -239,9 +239,9 @@ def _memory_bytes() -> int | None:
 
 
 def _list(folder: "SonarFolder", mirror: str, *, as_json: bool) -> int:
-    from agent.addresses import checked_address, shown
-    from agent.fetch import sized
-    from agent.sonar_folder import CARDS
+    from agent.fetching.addresses import checked_address, shown
+    from agent.fetching.fetch import sized
+    from agent.fetching.sonar_folder import CARDS
 
     addresses = {card: shown(checked_address(_address(card, mirror))) for card in CARDS}
     if as_json:

@@ -19,8 +19,8 @@ from agent.errors import OK
 
 if TYPE_CHECKING:
     from agent.config import AgentConfig
-    from agent.events import Task
-    from agent.inputs import SettingsChanged
+    from agent.core.events import Task
+    from agent.core.inputs import SettingsChanged
     from agent.opening import Opened
     from agent.room import Room
 
@@ -98,7 +98,7 @@ async def _play(
 
 
 async def _scene(there: "Opened", task: "Task", speed: float | None, out: Path | None) -> None:
-    from agent.replay import ReplayResult, replay_file
+    from agent.recordings.replay import ReplayResult, replay_file
     from agent.room import open_room
     from agent.terminal import Screen
 
@@ -125,7 +125,7 @@ async def _scene(there: "Opened", task: "Task", speed: float | None, out: Path |
 
 def _script(task: "Task") -> "tuple[str, list[SettingsChanged]]":
     """Who speaks when, from the sample's notes: in a real session the client says so, or nobody needs to."""
-    from agent.inputs import SettingsChanged
+    from agent.core.inputs import SettingsChanged
 
     segments = json.loads(SAMPLE.with_suffix(".json").read_text(encoding="utf-8"))["segments"]
     spoken = list(dict.fromkeys(segment["language"] for segment in segments))

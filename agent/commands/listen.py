@@ -8,9 +8,9 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
+from agent.client.server_address import DEFAULT_URL, ServerAddress, address, share_link
 from agent.commands.options import add_server_options, subparser, warn
 from agent.errors import OK, RemoteError, UsageError, one_line
-from agent.server_address import DEFAULT_URL, ServerAddress, address, share_link
 
 if TYPE_CHECKING:
     from audio.playback import Playback
@@ -80,7 +80,7 @@ async def _follow(place: ServerAddress, path: str, captions: "_Captions") -> Non
     Raises:
         RemoteError: it cannot be listened to.
     """
-    from agent.client_connection import Cut, Patience, connected
+    from agent.client.client_connection import Cut, Patience, connected
 
     loop, patience = asyncio.get_running_loop(), Patience()
     there_at: float | None = None

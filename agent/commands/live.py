@@ -29,11 +29,11 @@ from agent.language_choice import check_typed
 
 if TYPE_CHECKING:
     from agent.config import AgentConfig
-    from agent.events import DomainEvent
-    from agent.inputs import Input
+    from agent.core.events import DomainEvent
+    from agent.core.inputs import Input
+    from agent.core.turn_options import TurnOptions
     from agent.order import ArrivalOrder
     from agent.session import Listener
-    from agent.turn_options import TurnOptions
     from audio.frames import AudioFrame
     from audio.source import Microphone
 
@@ -98,11 +98,11 @@ def run_talk(args: argparse.Namespace) -> int:
 
 
 async def _chat(args: argparse.Namespace, config: "AgentConfig") -> int:
+    from agent.core.turn import TurnMachine
     from agent.opening import checked_languages, opened
     from agent.order import ArrivalOrder
-    from agent.replay import ReplayResult, TurnCollector
+    from agent.recordings.replay import ReplayResult, TurnCollector
     from agent.session import run_session
-    from agent.turn import TurnMachine
 
     async with AsyncExitStack() as stack:
         check = partial(checked_languages, choice=config.language, reply_language=args.to, speech=False)
@@ -137,7 +137,7 @@ class _Typing:
 
     async def source(self) -> AsyncGenerator["AudioFrame", None]:
         """A source without sound, which ends when the typing does."""
-        from agent.inputs import TypedText
+        from agent.core.inputs import TypedText
 
         if self._prompt:
             print("Type a sentence; Ctrl-D ends.")
@@ -164,7 +164,7 @@ class _Typing:
 
     async def on_event(self, event: "DomainEvent") -> None:
         """Prints replies."""
-        from agent.events import ReplySentence, TurnEnded, Warned
+        from agent.core.events import ReplySentence, TurnEnded, Warned
 
         if isinstance(event, Warned):
             warn(event.message)
@@ -178,7 +178,7 @@ class _Typing:
 async def _typed_lines() -> AsyncIterator[AsyncIterator[str]]:
     """Lines of stdin. Read by a daemon thread, so that Ctrl-C never waits for someone to press Return."""
     from agent.channel import Channel, ChannelClosed
-    from agent.models import MAX_TEXT_CHARS
+    from agent.inference.models import MAX_TEXT_CHARS
 
     loop, descriptor = asyncio.get_running_loop(), sys.stdin.fileno()
     pieces: Channel[bytes] = Channel(16, "block")
@@ -210,12 +210,12 @@ async def _typed_lines() -> AsyncIterator[AsyncIterator[str]]:
 
 
 async def _talk(args: argparse.Namespace, config: "AgentConfig") -> int:
+    from agent.core.turn import TurnMachine
     from agent.loudspeaker import Loudspeaker
     from agent.opening import checked_languages, opened
     from agent.order import ArrivalOrder
     from agent.session import run_session
     from agent.terminal import Screen
-    from agent.turn import TurnMachine
     from audio.playback import Playback
     from audio.source import Microphone
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 from agent.commands.options import warn
 
 if TYPE_CHECKING:
+    from agent.core.turn_options import TurnOptions
     from agent.opening import Opened
-    from agent.recording import SessionRecorder
-    from agent.turn_options import TurnOptions
+    from agent.recordings.recording import SessionRecorder
 
 
 def recorder(there: "Opened", options: "TurnOptions", closing: AsyncExitStack) -> "SessionRecorder":
     """A recorder in a new folder, closed with `closing`; what was left unfinished is finalised first."""
-    from agent.recording import (
+    from agent.recordings.recording import (
         SessionRecorder,
         finalise_unfinished,
         new_session_folder,

@@ -24,14 +24,14 @@ from agent.errors import FAILED, OK, OutputError, UsageError, exit_code, first_k
 
 if TYPE_CHECKING:
     from agent.config import AgentConfig, Backend, Precision, ThinkerConfig
-    from agent.events import DomainEvent, Task
-    from agent.inputs import Input
+    from agent.core.events import DomainEvent, Task
+    from agent.core.inputs import Input
+    from agent.inference.models import Models
     from agent.metrics import Metrics
-    from agent.models import Models
     from agent.opening import Opened
-    from agent.recording import SessionInfo
-    from agent.replay import EventComparer, ReplayResult, ReplayTurn
-    from agent.report import ReportCollector
+    from agent.recordings.recording import SessionInfo
+    from agent.recordings.replay import EventComparer, ReplayResult, ReplayTurn
+    from agent.recordings.report import ReportCollector
     from agent.session import Listener
 
 _EXAMPLES = """
@@ -179,7 +179,7 @@ class _Replays:
 
     async def _file(self, path: Path, outputs: "_Outputs", stack: AsyncExitStack, closing: AsyncExitStack) -> None:
         from agent.opening import checked_languages
-        from agent.replay import replay_file
+        from agent.recordings.replay import replay_file
 
         if self._args.recompute:
             raise UsageError(f"{path}: --recompute needs a recorded session; make one with --record")
@@ -207,9 +207,9 @@ class _Replays:
         import time
 
         from agent.metrics import Metrics
-        from agent.recorded import is_complete, read_event_lines, read_info
-        from agent.recording import finalise_abandoned
-        from agent.replay import EventComparer, Recomputer, replay_session
+        from agent.recordings.recorded import is_complete, read_event_lines, read_info
+        from agent.recordings.recording import finalise_abandoned
+        from agent.recordings.replay import EventComparer, Recomputer, replay_session
 
         fixed = ("to", "language", "task", "text", "thinker")
         if any(getattr(self._args, name) for name in fixed):
@@ -257,8 +257,8 @@ class _Outputs:
 
     def follow(self, bundle: str, metrics: "Metrics") -> None:
         """Opens everything that listens."""
-        from agent.recorded import read_event_lines
-        from agent.replay import EventComparer, EventWriter, ReplayResult, TurnCollector
+        from agent.recordings.recorded import read_event_lines
+        from agent.recordings.replay import EventComparer, EventWriter, ReplayResult, TurnCollector
 
         self.result = ReplayResult(bundle)
         out: Path | None = self._args.out
@@ -270,7 +270,7 @@ class _Outputs:
         if self._args.against is not None:
             self.compare(EventComparer(read_event_lines(self._args.against), str(self._args.against)))
         if self._args.report is not None:
-            from agent.report import ReportCollector
+            from agent.recordings.report import ReportCollector
 
             self._report = ReportCollector()
             self._closing.callback(self._report.close)
@@ -291,7 +291,7 @@ class _Outputs:
         for comparer in self._comparers:
             self.remarks.insert(0, f"{comparer.finish()} events, as in {comparer.name}")
         if self._report is not None:
-            from agent.report import write_report
+            from agent.recordings.report import write_report
 
             report: Path = self._args.report
             if len(self._args.recordings) > 1:
@@ -312,7 +312,7 @@ class _Outputs:
 
 def _found(path: Path) -> Path:
     """What is no path here may be the name of a session."""
-    from agent.recording import sessions_folder
+    from agent.recordings.recording import sessions_folder
 
     named = sessions_folder() / path.name
     return named if path.parent == Path() and not path.exists() and named.is_dir() else path

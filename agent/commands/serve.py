@@ -16,7 +16,7 @@ from agent.errors import INTERRUPTED, OK, UsageError
 
 if TYPE_CHECKING:
     from agent.config import AgentConfig, ServerConfig
-    from agent.models import Models
+    from agent.inference.models import Models
     from agent.opening import Opened
     from agent.server.conversations import Conversations
     from agent.server.server import Server
@@ -89,10 +89,10 @@ class _Stop:
 
 
 async def _serve(config: "AgentConfig", *, spoken: bool) -> int:
+    from agent.live.telemetry import Telemetry
     from agent.server.access import Access
     from agent.server.server import Server
     from agent.server.tls import load_tls, machine_names
-    from agent.telemetry import Telemetry
 
     stop, limits = _Stop(), config.server
     tls = load_tls(limits.tls, machine_names()) if limits.tls else None
@@ -127,10 +127,10 @@ async def _open(
     config: "AgentConfig", server: "Server", stack: AsyncExitStack, *, spoken: bool
 ) -> "tuple[Opened, Conversations]":
     """Loads the models; from then on, sessions are taken."""
-    from agent.events import Task
-    from agent.live import House
+    from agent.core.events import Task
+    from agent.live.live_session import House
     from agent.opening import opened
-    from agent.recording import finalise_unfinished, sessions_folder
+    from agent.recordings.recording import finalise_unfinished, sessions_folder
     from agent.server.conversations import Conversations
     from agent.server.translations import Translations
 
@@ -157,7 +157,7 @@ def _converses(config: "AgentConfig") -> bool:
 async def _store(config: "AgentConfig", stack: AsyncExitStack) -> Any:
     """Where sessions wait for their clients; a server that has none serves all the same."""
     from agent.errors import StoreError
-    from agent.store import SessionStore, store_path
+    from agent.store.session_store import SessionStore, store_path
 
     if not config.server.keep_s:
         return None

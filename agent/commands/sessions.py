@@ -51,7 +51,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run_list(args: argparse.Namespace) -> int:
     """Lists sessions."""
-    from agent.recording import finalise_unfinished, sessions_folder
+    from agent.recordings.recording import finalise_unfinished, sessions_folder
 
     root = sessions_folder()
     finalise_unfinished(root)
@@ -98,7 +98,7 @@ def run_export(args: argparse.Namespace) -> int:
 
 def run_delete(args: argparse.Namespace) -> int:
     """Deletes sessions; all names are checked before the first goes."""
-    from agent.recording import is_recorded_now
+    from agent.recordings.recording import is_recorded_now
 
     folders = [_folder(name) for name in args.session]
     for folder in folders:
@@ -116,8 +116,8 @@ def run_delete(args: argparse.Namespace) -> int:
 def run_prune(args: argparse.Namespace) -> int:
     """Deletes the oldest sessions beyond the limits, none that is being recorded."""
     from agent.config import load_config
-    from agent.recording import finalise_unfinished, sessions_folder
-    from agent.retention import Retention, prune
+    from agent.recordings.recording import finalise_unfinished, sessions_folder
+    from agent.recordings.retention import Retention, prune
 
     config, root = load_config(args.config), sessions_folder()
     days = config.recordings_days if args.days is None else args.days
@@ -146,7 +146,7 @@ def _limit(text: str) -> float:
 
 
 def _folder(name: str) -> Path:
-    from agent.recording import finalise_abandoned, sessions_folder
+    from agent.recordings.recording import finalise_abandoned, sessions_folder
 
     root = sessions_folder()
     folder = root / name
@@ -185,8 +185,8 @@ def _turns(folder: Path) -> Iterator[dict[str, Any]]:
 
 def _events(folder: Path) -> Iterator[dict[str, Any]]:
     """The events of a session, up to a torn line; raises `RecordingError` at one that is no event."""
-    from agent.input_log import LogFormatError, parse_line
-    from agent.recorded import read_event_lines
+    from agent.core.input_log import LogFormatError, parse_line
+    from agent.recordings.recorded import read_event_lines
 
     path = folder / "events.jsonl"
     if not path.exists():

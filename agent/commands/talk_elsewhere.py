@@ -9,10 +9,10 @@ from agent.commands.options import warn
 from agent.errors import OK, UsageError
 
 if TYPE_CHECKING:
-    from agent.client import RealtimeClient
-    from agent.inputs import PlaybackPosition
+    from agent.client.realtime_client import RealtimeClient
+    from agent.client.remote_conversation import RemoteConversation
+    from agent.core.inputs import PlaybackPosition
     from agent.loudspeaker import Loudspeaker
-    from agent.remote_conversation import RemoteConversation
     from agent.terminal import Screen
     from audio.playback import Playback
     from audio.source import Microphone
@@ -51,11 +51,11 @@ def opening(args: argparse.Namespace, *, spoken: bool) -> dict[str, Any]:
 
 
 async def _run(args: argparse.Namespace, input_device: int | str | None, output_device: int | str | None) -> int:
-    from agent.client import RealtimeClient
+    from agent.client.realtime_client import RealtimeClient
+    from agent.client.remote_conversation import RemoteConversation
+    from agent.client.server_address import address
     from agent.loudspeaker import Loudspeaker
     from agent.metrics import Metrics
-    from agent.remote_conversation import RemoteConversation
-    from agent.server_address import address
     from agent.terminal import Screen
     from audio.playback import Playback
     from audio.source import Microphone
@@ -106,7 +106,7 @@ class Talk:
         """Sends what the microphone hears; silence, while a loudspeaker is on that it would hear."""
         import numpy as np
 
-        from agent.inputs import AudioInput
+        from agent.core.inputs import AudioInput
         from audio.frames import FRAME_SAMPLES, SAMPLE_RATE, VOICE_RATE, to_pcm16
         from audio.polyphase import PolyphaseResampler
 

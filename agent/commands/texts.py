@@ -21,8 +21,8 @@ from agent.language_choice import check_typed, is_open, named
 
 if TYPE_CHECKING:
     from agent.config import AgentConfig
-    from agent.events import FloatArray
-    from agent.models import Models
+    from agent.core.events import FloatArray
+    from agent.inference.models import Models
 
 _LINES_AT_ONCE = 32
 _TEXT_SUFFIXES = (".txt", ".md", ".text")
@@ -167,7 +167,7 @@ def run_translate(args: argparse.Namespace) -> int:
 def _models(
     config: "AgentConfig", *, typed: bool, heard: Sequence[str], said: bool, check: Callable[["Models"], object]
 ) -> "Models":
-    from agent.models import Models, needed_parts
+    from agent.inference.models import Models, needed_parts
 
     return Models.load(
         config.bundle,
@@ -266,7 +266,7 @@ def _items_of(models: "Models", text: str | None, languages: Sequence[str], conf
 
 def _read_lines(file: TextIO) -> Iterator[str]:
     """Its lines; of one that does not end, no more than what is refused as too long."""
-    from agent.models import MAX_TEXT_CHARS
+    from agent.inference.models import MAX_TEXT_CHARS
 
     while line := file.readline(MAX_TEXT_CHARS + 2):
         yield line.rstrip("\n")
@@ -274,7 +274,7 @@ def _read_lines(file: TextIO) -> Iterator[str]:
 
 def _lines(models: "Models", lines: Iterator[str], language: str) -> Iterator[_Item]:
     """Text line by line; the model sees many lines at once."""
-    from agent.models import MAX_TEXT_CHARS
+    from agent.inference.models import MAX_TEXT_CHARS
     from lcm.space.sentences import split_sentences
 
     while batch := list(islice(lines, _LINES_AT_ONCE)):
@@ -291,7 +291,7 @@ def _lines(models: "Models", lines: Iterator[str], language: str) -> Iterator[_I
 
 def _utterances(models: "Models", path: Path, languages: Sequence[str], config: "AgentConfig") -> Iterator[_Item]:
     """A sound file utterance by utterance, in constant memory."""
-    from agent.inputs import EncodeSpeech
+    from agent.core.inputs import EncodeSpeech
     from audio.files import iter_audio_frames
     from audio.segmenter import Segmenter, Utterance
     from audio.vad import load_vad

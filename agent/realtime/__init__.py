@@ -2,7 +2,7 @@
 
     messages.py        text frames ↔ events; client_events.py, server_events.py, noema_events.py hold the shapes
     session_object.py  the session, as clients patch it and as the server shows it; settings.py what holds of it
-    machine.py         translates domain events ↔ wire; items.py, responses.py and speech.py are its memory
+    machine.py         translates domain events ↔ wire; items.py, hearing.py and replying.py are its memory
     core.py            the turn machine and this one as the core of a session
     translation.py     the messages of the translation endpoint and of listeners
 

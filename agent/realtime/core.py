@@ -6,14 +6,14 @@ messages in the very step in which they happen. So client events take effect in 
 
 from collections.abc import Iterator
 
-from agent.inputs import AudioInput, Input
+from agent.core.inputs import AudioInput, Input
+from agent.core.turn import TurnMachine
+from agent.core.turn_state import Step
 from agent.realtime.client_events import ClientEvent, ClientMessage
 from agent.realtime.machine import RealtimeMachine
 from agent.realtime.messages import error_event
 from agent.realtime.models import ServerModel
 from agent.realtime.problems import ProtocolError
-from agent.turn import TurnMachine
-from agent.turn_state import Step
 
 
 class RealtimeCore:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import get_args
 
-from agent.events import Task
+from agent.core.events import Task
 from agent.realtime.session_object import ListenersOffer, ResumeOffer
 
 AUTO = "auto"

@@ -9,7 +9,7 @@ that began and ended. When the client itself says who speaks, only what was comm
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from agent.events import IdleTimedOut, TurnEnd, UtteranceTaken
+from agent.core.events import IdleTimedOut, TurnEnd, UtteranceTaken
 from agent.realtime.items import Item, Items, Sentence
 from agent.realtime.server_events import (
     BufferCommitted,

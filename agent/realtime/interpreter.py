@@ -10,8 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from agent.events import DomainEvent, Heard, ReplyAudio, ReplySentence, SessionEnded, Warned
-from agent.inputs import Input, SettingsChanged
+from agent.core.events import DomainEvent, Heard, ReplyAudio, ReplySentence, SessionEnded, Warned
+from agent.core.inputs import Input, SettingsChanged
+from agent.core.turn import TurnMachine
+from agent.core.turn_options import TurnOptions
+from agent.core.turn_state import Step
 from agent.realtime.defaults import SessionDefaults
 from agent.realtime.messages import error_event
 from agent.realtime.problems import ProtocolError
@@ -32,9 +35,6 @@ from agent.realtime.translation import (
     TranslationUpdate,
     TranslationUpdated,
 )
-from agent.turn import TurnMachine
-from agent.turn_options import TurnOptions
-from agent.turn_state import Step
 from audio.frames import SAMPLE_RATE
 from audio.telephony import AudioEncoder
 

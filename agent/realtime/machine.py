@@ -8,7 +8,7 @@ Ids are counted, so the same inputs give the same messages.
 from collections.abc import Iterator
 from typing import Literal
 
-from agent.events import (
+from agent.core.events import (
     ConceptsKnown,
     ContextAdded,
     DomainEvent,

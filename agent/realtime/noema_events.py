@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 
-from agent.events import FloatArray
+from agent.core.events import FloatArray
 from agent.realtime.models import ServerModel, SparseModel
 from agent.realtime.session_object import SessionObject
 

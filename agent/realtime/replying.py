@@ -7,7 +7,7 @@ nothing of what was said.
 from collections.abc import Iterator
 from typing import Protocol
 
-from agent.events import ConceptsKnown, ReplyTruncated, TurnCommitted, TurnEnd
+from agent.core.events import ConceptsKnown, ReplyTruncated, TurnCommitted, TurnEnd
 from agent.realtime.items import Items
 from agent.realtime.problems import ProtocolError
 from agent.realtime.response import Asked, Response, ResponseState

@@ -7,7 +7,7 @@ came of that, before asking for the next: so an answer that comes after an input
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
-from agent.inputs import (
+from agent.core.inputs import (
     AudioCleared,
     AudioCommitted,
     ContextForgotten,

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from agent.events import FloatArray, TurnEnd
+from agent.core.events import FloatArray, TurnEnd
 from agent.realtime.item_object import (
     AudioPart,
     ResponseAudio,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from agent.events import Task
+from agent.core.events import Task
 from agent.realtime.models import (
     AudioFormatObject,
     ClientModel,

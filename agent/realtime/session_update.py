@@ -7,7 +7,7 @@ warning for clients that take those. A patch that is wrong changes nothing.
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from agent.events import Task
+from agent.core.events import Task
 from agent.realtime.defaults import SessionDefaults
 from agent.realtime.problems import ProtocolError
 from agent.realtime.session_object import (

@@ -5,8 +5,8 @@ Frozen: `session_update.py` makes the next of them out of a patch.
 
 from dataclasses import dataclass, field
 
-from agent.events import Task
-from agent.inputs import SettingsChanged
+from agent.core.events import Task
+from agent.core.inputs import SettingsChanged
 from agent.realtime.defaults import AUTO, SessionDefaults
 from agent.realtime.models import AudioFormatObject, Modality
 from agent.realtime.problems import ProtocolError

@@ -1,9 +1,9 @@
 """Wire: the parts of one session's side of the protocol, together, and what several of them need.
 
-`requests.py` and `machine.py` act on it. Plain data and classes of ours: `agent.core_state` keeps it as it is.
+`requests.py` and `machine.py` act on it. Plain data and classes of ours: `agent.core.core_state` keeps it as it is.
 """
 
-from agent.inputs import SettingsChanged
+from agent.core.inputs import SettingsChanged
 from agent.realtime.defaults import SessionDefaults
 from agent.realtime.hearing import Hearing
 from agent.realtime.items import Item, Items

@@ -13,11 +13,11 @@ from weakref import WeakValueDictionary
 
 from websockets.http11 import Request
 
+from agent.core.input_log import LogFormatError
 from agent.errors import StoreError, exit_code, one_line
-from agent.input_log import LogFormatError
-from agent.listeners import listener_token
-from agent.live import House, LiveSession
-from agent.outbox import Farewell, Outbox
+from agent.live.listeners import listener_token
+from agent.live.live_session import House, LiveSession
+from agent.live.outbox import Farewell, Outbox
 from agent.realtime.session_object import ResumeRequest
 from agent.server.access import Access, Refusal
 from agent.server.defaults import session_defaults
@@ -27,7 +27,7 @@ from agent.server.parting import FAILED, RESTARTS, TAKEN_OVER
 from agent.server.server import busy
 from agent.server.sharing import base_of, listeners_offer
 from agent.server.visit import Visit
-from agent.store import SessionStore, new_token
+from agent.store.session_store import SessionStore, new_token
 
 _log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import time
 from typing import get_args
 
-from agent.events import Task
+from agent.core.events import Task
 from agent.opening import Opened
 from agent.realtime.defaults import Bounds, KnownLanguages, Limits, SessionDefaults
 from agent.realtime.session_object import ListenersOffer, ResumeOffer

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from agent.errors import StoreError, one_line
-from agent.live import House
-from agent.recording import sessions_folder
-from agent.retention import Retention, prune
-from agent.store import SessionStore
+from agent.live.live_session import House
+from agent.recordings.recording import sessions_folder
+from agent.recordings.retention import Retention, prune
+from agent.store.session_store import SessionStore
 
 _STORE_EVERY_S = 600.0
 _RECORDINGS_EVERY_S = 3600.0

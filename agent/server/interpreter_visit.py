@@ -12,12 +12,14 @@ from contextlib import suppress
 from websockets.exceptions import ConnectionClosed
 
 from agent.channel import Channel, ChannelClosed
-from agent.events import DomainEvent
-from agent.inputs import Input
-from agent.live import House
+from agent.core.events import DomainEvent
+from agent.core.inputs import Input
+from agent.core.turn import TurnMachine
+from agent.live.live_session import House
+from agent.live.outbox import NORMAL, Farewell, Outbox, OutboxClosed
+from agent.live.uplink import pieces
 from agent.metrics import Metrics
 from agent.order import ArrivalOrder
-from agent.outbox import NORMAL, Farewell, Outbox, OutboxClosed
 from agent.realtime.defaults import SessionDefaults
 from agent.realtime.interpreter import Interpreter, interpreting
 from agent.realtime.messages import error_event, to_json
@@ -34,8 +36,6 @@ from agent.realtime.translation import (
 from agent.server.gate import Connection
 from agent.server.parting import EXPIRED, Clock, part, session_expired
 from agent.session import Parts, run_session
-from agent.turn import TurnMachine
-from agent.uplink import pieces
 from audio.frames import AudioFrame, Framer
 from audio.telephony import AudioDecoder
 from audio.vad import load_vad

@@ -9,9 +9,9 @@ import json
 
 from websockets.exceptions import ConnectionClosed
 
-from agent.interpretation import Listening
-from agent.live import House, LiveSession
-from agent.outbox import NORMAL, OutboxClosed
+from agent.live.interpretation import Listening
+from agent.live.live_session import House, LiveSession
+from agent.live.outbox import NORMAL, OutboxClosed
 from agent.realtime.interpreter import translation_session
 from agent.realtime.messages import to_json
 from agent.realtime.noema_events import NoemaKeepalive

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 
 from agent.config import ServerConfig
-from agent.outbox import Farewell, Outbox
+from agent.live.outbox import Farewell, Outbox
 from agent.realtime.problems import ProtocolError
 from agent.server.gate import Connection
 

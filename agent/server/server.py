@@ -28,12 +28,12 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from agent.config import ServerConfig
+from agent.live.telemetry import Telemetry
 from agent.server.access import SUBPROTOCOL, Access, Refusal
 from agent.server.gate import RETRY_AFTER_S, Connection, Gate
 from agent.server.listening import refused_to_listen
 from agent.server.pages import SAFE, Answer, Pages
 from agent.server.parting import RESTARTS
-from agent.telemetry import Telemetry
 
 State = Literal["loading", "ready", "draining", "hung"]
 _BACKLOG = 512

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 from websockets.http11 import Request
 
 from agent.errors import Overloaded, one_line
-from agent.live import House, LiveSession
+from agent.live.live_session import House, LiveSession
 from agent.realtime.settings import unknown_language
 from agent.realtime.translation import Source
 from agent.server.access import TOKEN_NEEDED, Access, Refusal, shows

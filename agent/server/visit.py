@@ -10,15 +10,15 @@ from collections.abc import Awaitable, Callable
 from websockets.exceptions import ConnectionClosed
 
 from agent.config import ServerConfig
-from agent.live import LiveSession
-from agent.outbox import Outbox, OutboxClosed
+from agent.live.live_session import LiveSession
+from agent.live.outbox import Outbox, OutboxClosed
+from agent.live.telemetry import Telemetry
+from agent.live.uplink import read_message
 from agent.realtime.client_events import ClientEvent, SessionUpdate
 from agent.realtime.problems import ProtocolError
 from agent.realtime.session_object import ResumeRequest
 from agent.server.gate import Connection
 from agent.server.parting import EXPIRED, Clock, part, session_expired
-from agent.telemetry import Telemetry
-from agent.uplink import read_message
 
 
 class Visit:

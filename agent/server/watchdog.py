@@ -8,7 +8,7 @@ import asyncio
 import time
 
 from agent.errors import WorkerHung
-from agent.model_worker import ModelWorker
+from agent.inference.model_worker import ModelWorker
 
 _LOOKS = 20
 """Looks in the time that a step may take"""

@@ -2,7 +2,7 @@
 
 The facts are the cards of sonar-space 0.5.0 and SONAR's LICENSE.md [SONAR repository]. The two disagree on Swedish:
 its encoder is published and licensed, but has no card. Whether a file is what its card says is told by names and
-shapes: no hashes are published. Knows nothing of networks: `agent/fetch.py` downloads.
+shapes: no hashes are published. Knows nothing of networks: `agent/fetching/fetch.py` downloads.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

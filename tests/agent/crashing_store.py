@@ -6,8 +6,8 @@ import random
 import sys
 from pathlib import Path
 
-from agent.store import SessionStore
-from agent.stored_session import Batch, Checkpoint, ClientPosition, Row
+from agent.core.stored_session import Batch, Checkpoint, ClientPosition, Row
+from agent.store.session_store import SessionStore
 
 SESSIONS = 4
 

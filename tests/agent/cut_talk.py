@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.inputs import (
+from agent.core.inputs import (
     AudioCleared,
     AudioCommitted,
     AudioInput,
@@ -34,12 +34,12 @@ from agent.inputs import (
     Voiced,
     WorkFailed,
 )
-from agent.kept_core import KeptCore, Restoration, restored
-from agent.store_database import StoreDatabase
-from agent.stored_session import ClientPosition
-from agent.turn_state import Step
+from agent.core.kept_core import KeptCore, Restoration, restored
+from agent.core.stored_session import ClientPosition
+from agent.core.turn_state import Step
+from agent.store.store_database import StoreDatabase
 from audio.frames import from_pcm16
-from tests.agent.test_core_state import plain
+from tests.agent.core.test_core_state import plain
 
 
 def results(request: Request) -> list[Result]:  # noqa: PLR0911 - one for each kind

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from agent.events import DomainEvent
-from agent.inputs import (
+from agent.core.events import DomainEvent
+from agent.core.inputs import (
     AudioInput,
     CancelTurn,
     CommitTurn,
@@ -22,8 +22,8 @@ from agent.inputs import (
     Thought,
     Voiced,
 )
-from agent.turn import TurnMachine
-from agent.turn_options import TurnOptions
+from agent.core.turn import TurnMachine
+from agent.core.turn_options import TurnOptions
 
 DIM = 4
 FRAME = 320

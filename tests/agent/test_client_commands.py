@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.events import (
+from agent.core.events import (
     ContextAdded,
     Heard,
     IdleTimedOut,
@@ -17,7 +17,7 @@ from agent.events import (
     UtteranceTaken,
     Warned,
 )
-from agent.inputs import (
+from agent.core.inputs import (
     AudioCleared,
     AudioCommitted,
     AudioInput,
@@ -31,10 +31,10 @@ from agent.inputs import (
     Think,
     TypedText,
 )
-from agent.open_turns import MAX_SILENT_TURNS
+from agent.core.open_turns import MAX_SILENT_TURNS
+from agent.core.turn import MANUAL_PIECES, TurnMachine
+from agent.core.turn_options import TurnOptions
 from agent.stages import Work
-from agent.turn import MANUAL_PIECES, TurnMachine
-from agent.turn_options import TurnOptions
 from audio.segmenter import SegmenterOptions
 from tests.agent.talk import FRAME, Conversation
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.partial_file import begun_bytes, locked
+from agent.fetching.partial_file import begun_bytes, locked
 from lcm.bundle import Bundle
 from lcm.space.sonar import SPEECH_CARDS, TEXT_CARDS, TOKENIZER, write_sonar_bundle
 from tests import file_server
@@ -309,7 +309,7 @@ def test_a_fetch_that_is_not_finished_is_told_by_what_needs_it(
 def test_room_is_made_sure_of_for_all_files_before_anybody_is_asked(
     noema_fetch: Noema, mirror: FileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.fetch.free_bytes", lambda folder: 4 * 10**9)
+    monkeypatch.setattr("agent.fetching.fetch.free_bytes", lambda folder: 4 * 10**9)
     told = "has 4.0 GB left, but 6.5 GB are to come and 268.4 MB shall stay free; make room, choose another place"
     noema_fetch("sonar", "--text").fails(1, told)  # from Meta's address, which nobody asks
     mirror.announced = {ENCODER: 3 * 10**9, DECODER: 2 * 10**9}
@@ -318,7 +318,7 @@ def test_room_is_made_sure_of_for_all_files_before_anybody_is_asked(
 
 
 def test_a_mirror_may_have_smaller_files(fetch: Noema, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.fetch.free_bytes", lambda folder: 4 * 10**9)
+    monkeypatch.setattr("agent.fetching.fetch.free_bytes", lambda folder: 4 * 10**9)
     assert fetch("--text").code == 0
 
 
@@ -329,7 +329,7 @@ def test_what_has_come_needs_no_more_room(
     for card, come in ((TEXT_CARDS["encoder"], 2 * 10**9), (TEXT_CARDS["decoder"], 10**9)):
         with (home / f"{card.file}.part").open("wb") as part:
             part.truncate(come)
-    monkeypatch.setattr("agent.fetch.free_bytes", lambda folder: 3 * 10**9)
+    monkeypatch.setattr("agent.fetching.fetch.free_bytes", lambda folder: 3 * 10**9)
     noema_fetch("sonar", "--text").fails(1, "but 3.5 GB are to come")
 
 

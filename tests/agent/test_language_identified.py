@@ -12,8 +12,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from agent.events import Heard, LanguageIdentified, ReplySentence, TurnCommitted
-from agent.inputs import Decode, Encoded, EncodeSpeech, InputEnded, SettingsChanged, Think, TypedText
+from agent.core.events import Heard, LanguageIdentified, ReplySentence, TurnCommitted
+from agent.core.inputs import Decode, Encoded, EncodeSpeech, InputEnded, SettingsChanged, Think, TypedText
 from agent.language_choice import is_open, named
 from agent.metrics import Metrics
 from agent.terminal import Screen

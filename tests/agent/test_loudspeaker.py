@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from agent.events import ReplyAudio, ReplyTruncated
-from agent.inputs import Input, PlaybackPosition
+from agent.core.events import ReplyAudio, ReplyTruncated
+from agent.core.inputs import Input, PlaybackPosition
 from agent.loudspeaker import Loudspeaker
 from audio.frames import VOICE_RATE
 from audio.playback import Playback

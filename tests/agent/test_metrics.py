@@ -3,7 +3,7 @@
 import pytest
 
 from agent.metrics import percentile
-from agent.report import _Envelope
+from agent.recordings.report import _Envelope
 
 
 @pytest.mark.parametrize(("share", "value"), [(0.0, 1.0), (0.5, 10.0), (0.95, 19.0), (1.0, 20.0)])

@@ -11,7 +11,7 @@ import pytest
 
 from agent.commands.options import BACKENDS, PRECISIONS
 from agent.config import Backend, Precision
-from agent.recorded import read_info
+from agent.recordings.recorded import read_info
 from lcm.space import backend
 from tests.lcm.space.golden_bundle import NEWER, write_golden_bundle
 from tests.noema_command import Noema

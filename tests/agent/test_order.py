@@ -4,7 +4,7 @@ import asyncio
 
 import numpy as np
 
-from agent.inputs import (
+from agent.core.inputs import (
     AudioInput,
     CancelTurn,
     Decode,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.recorded import is_complete, read_event_lines
-from agent.replay import EventComparer, replay_session
+from agent.recordings.recorded import is_complete, read_event_lines
+from agent.recordings.replay import EventComparer, replay_session
 
 SESSION = Path(__file__).parents[1] / "recordings" / "first_words"
 

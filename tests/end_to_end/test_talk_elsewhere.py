@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agent.client.remote_conversation import RemoteConversation
 from agent.commands.talk_elsewhere import Talk
 from agent.loudspeaker import Loudspeaker
 from agent.metrics import Metrics
-from agent.remote_conversation import RemoteConversation
 from agent.terminal import Screen
 from audio.playback import Playback
 from tests.agent.server.running import eventually

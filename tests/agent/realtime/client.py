@@ -11,7 +11,7 @@ import numpy as np
 from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
 
-from agent.inputs import (
+from agent.core.inputs import (
     AudioInput,
     CancelTurn,
     CommitTurn,
@@ -29,12 +29,12 @@ from agent.inputs import (
     Voiced,
     WorkFailed,
 )
+from agent.core.turn import TurnMachine
+from agent.core.turn_options import TurnOptions
 from agent.realtime.core import RealtimeCore
 from agent.realtime.defaults import KnownLanguages, SessionDefaults
 from agent.realtime.machine import RealtimeMachine
 from agent.realtime.messages import parse_client_event, parse_server_event, to_json
-from agent.turn import TurnMachine
-from agent.turn_options import TurnOptions
 
 DIM = 4
 FRAME = 320

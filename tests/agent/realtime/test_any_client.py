@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from agent.inputs import EncodeSpeech, EncodeText, Speak, Think
-from agent.turn_options import TurnOptions
+from agent.core.inputs import EncodeSpeech, EncodeText, Speak, Think
+from agent.core.turn_options import TurnOptions
 from tests.agent.realtime.client import Client
 
 OPTIONS = (

@@ -8,14 +8,14 @@ import pytest
 from openai.types.realtime import RealtimeTranslationServerEvent
 from pydantic import TypeAdapter
 
-from agent.inputs import EncodeSpeech, Input, InputEnded, SettingsChanged, Think, WorkFailed
+from agent.core.inputs import EncodeSpeech, Input, InputEnded, SettingsChanged, Think, WorkFailed
+from agent.core.turn import TurnMachine
+from agent.core.turn_options import TurnOptions
+from agent.core.turn_state import Step
 from agent.realtime.defaults import KnownLanguages, SessionDefaults
 from agent.realtime.interpreter import Interpreter, Taken, interpreting
 from agent.realtime.problems import ProtocolError
 from agent.realtime.translation import TranslationAppend, TranslationClose, TranslationUpdate, parse_translation_event
-from agent.turn import TurnMachine
-from agent.turn_options import TurnOptions
-from agent.turn_state import Step
 from tests.agent.talk import Conversation
 
 _SERVER: TypeAdapter[Any] = TypeAdapter(RealtimeTranslationServerEvent)

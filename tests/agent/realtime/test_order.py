@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agent.turn_options import TurnOptions
+from agent.core.turn_options import TurnOptions
 from tests.agent.realtime.client import Client
 
 USER = (

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from agent import core_state
-from agent.inputs import Think
+from agent.core import core_state
+from agent.core.inputs import Think
+from agent.core.turn_options import TurnOptions
 from agent.realtime.problems import ProtocolError
-from agent.turn_options import TurnOptions
 from tests.agent.realtime.client import DIM, OPTIONS, Client
 
 

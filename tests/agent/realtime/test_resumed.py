@@ -9,16 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.inputs import InputEnded
-from agent.kept_core import KeptCore
-from agent.live_core import event_of, text_of
+from agent.core.inputs import InputEnded
+from agent.core.kept_core import KeptCore
+from agent.core.turn import TurnMachine
+from agent.core.turn_options import TurnOptions
+from agent.live.live_core import event_of, text_of
 from agent.realtime.core import RealtimeCore
 from agent.realtime.machine import RealtimeMachine
 from agent.realtime.messages import to_json
 from agent.realtime.problems import ProtocolError
-from agent.store_database import StoreDatabase, StoreLimits, open_database
-from agent.turn import TurnMachine
-from agent.turn_options import TurnOptions
+from agent.store.store_database import StoreDatabase, StoreLimits, open_database
 from tests.agent.cut_talk import Delivery, Talk, check_goes_on, cuts
 from tests.agent.realtime.client import DEFAULTS
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agent.inputs import Speak, Think
+from agent.core.inputs import Speak, Think
 from agent.realtime.session_object import ListenersOffer, ResumeOffer
 from tests.agent.realtime.client import Client
 

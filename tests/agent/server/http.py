@@ -10,10 +10,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.http11 import Request
 
 from agent.config import ServerConfig
+from agent.live.telemetry import Telemetry
 from agent.server.access import Access, Refusal
 from agent.server.gate import Connection
 from agent.server.server import Endpoint, Server, busy
-from agent.telemetry import Telemetry
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,15 +13,15 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 
 from agent.config import AgentConfig, ServerConfig
-from agent.events import Task
-from agent.live import House
+from agent.core.events import Task
+from agent.live.live_session import House
+from agent.live.telemetry import Telemetry
 from agent.opening import Opened, opened
 from agent.server.access import Access
 from agent.server.conversations import Conversations
 from agent.server.server import Server
 from agent.server.translations import Translations
-from agent.store import SessionStore
-from agent.telemetry import Telemetry
+from agent.store.session_store import SessionStore
 from audio.files import read_audio
 from audio.frames import FloatArray, to_pcm16
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from agent.input_log import event_line
-from agent.recorded import read_event_lines, read_steps
+from agent.core.input_log import event_line
+from agent.recordings.recorded import read_event_lines, read_steps
 from audio.frames import FloatArray
 from tests.agent.server.running import RunningServer, dialled, eventually, running, wire_sound
 

@@ -19,11 +19,11 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from agent.errors import ThinkerError, WorkerHung
-from agent.models import Models
+from agent.inference.models import Models
+from agent.live.telemetry import resident_bytes
 from agent.realtime.machine import RealtimeMachine
 from agent.server.parting import FAILED
 from agent.server.watchdog import watch
-from agent.telemetry import resident_bytes
 from audio.frames import FloatArray
 from tests.agent.server.http import ask
 from tests.agent.server.running import Client, RunningServer, dialled, eventually, running, wire_sound

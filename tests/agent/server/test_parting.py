@@ -7,9 +7,9 @@ import pytest
 
 from agent.config import ServerConfig
 from agent.data_folder import data_folder
-from agent.recording import sessions_folder
+from agent.recordings.recording import sessions_folder
 from agent.server.parting import EXPIRED, SILENT, Clock
-from agent.store import store_path
+from agent.store.session_store import store_path
 
 
 async def test_a_session_that_may_last_no_longer_has_expired() -> None:

@@ -129,7 +129,8 @@ def test_ctrl_c_ends_it_cleanly(small_bundle: Path, tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_it_while_it_loads(small_bundle: Path, tmp_path: Path) -> None:
     before = (
-        "import agent.models as m, time; m.Models.load = lambda *a, **k: (print('loading', flush=True), time.sleep(99))"
+        "import agent.inference.models as m, time; "
+        "m.Models.load = lambda *a, **k: (print('loading', flush=True), time.sleep(99))"
     )
     words = ["serve", "--port", "0", "--bundle", str(small_bundle)]
     program = f"{before}\nfrom agent.cli import main\nimport sys\nsys.exit(main(sys.argv[1:]))"
@@ -147,7 +148,7 @@ async def test_a_model_that_hangs_ends_the_process_for_a_supervisor(small_bundle
     config = tmp_path / "mine.yaml"
     config.write_text("server:\n  worker_timeout_s: 2\n")
     before = (
-        "import agent.models as m, time\ndecode = m.Models.encode_text\n"
+        "import agent.inference.models as m, time\ndecode = m.Models.encode_text\n"
         "m.Models.encode_text = lambda self, r: time.sleep(99) if 'hang' in r.text else decode(self, r)"
     )
     with serving(small_bundle, tmp_path, "--config", config, before=before) as server:

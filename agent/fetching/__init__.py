@@ -1,0 +1,1 @@
+"""Fetching: published files onto this machine, whole, whatever the network does meanwhile."""

@@ -1,0 +1,1 @@
+"""Recordings: sessions on disk, read back, replayed, compared and drawn."""

@@ -1,0 +1,100 @@
+"""Recordings do not stay for ever: the oldest go, those that a server made, and none that is being recorded."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.config import AgentConfig
+from agent.core.turn_options import TurnOptions
+from agent.recordings.recording import SessionRecorder, new_session_info
+from agent.recordings.retention import Retention, prune
+from tests.agent.server.running import dialled, eventually, running
+from tests.noema_command import Noema
+
+DAY_S = 86_400
+
+
+def recorded(root: Path, name: str, *, days: float, size: int = 1000, served: bool = True) -> Path:
+    """A recording that ended so many days ago."""
+    folder = root / name
+    folder.mkdir(parents=True)
+    (folder / "session.json").write_text(json.dumps({"served": served}))
+    (folder / "audio.flac").write_bytes(bytes(size - (folder / "session.json").stat().st_size))
+    for path in folder.iterdir():
+        os.utime(path, (time.time() - days * DAY_S,) * 2)
+    return folder
+
+
+def left(root: Path) -> set[str]:
+    return {folder.name for folder in root.iterdir()}
+
+
+def test_what_ended_too_long_ago_goes(tmp_path: Path) -> None:
+    recorded(tmp_path, "young", days=29)
+    old, older = recorded(tmp_path, "old", days=31), recorded(tmp_path, "a", days=300)
+    assert prune(tmp_path, Retention(30, None)) == [older, old]
+    assert left(tmp_path) == {"young"}
+
+
+def test_the_oldest_go_until_the_rest_fits(tmp_path: Path) -> None:
+    for days in (4, 1, 3, 2):
+        recorded(tmp_path, f"{days} days", days=days)
+    prune(tmp_path, Retention(None, 2000))
+    assert left(tmp_path) == {"1 days", "2 days"}
+
+
+def test_what_people_recorded_for_themselves_stays_until_they_say_so(tmp_path: Path) -> None:
+    recorded(tmp_path, "own", days=300, served=False)
+    (recorded(tmp_path, "damaged", days=300) / "session.json").write_text("{")
+    assert prune(tmp_path, Retention(30, 1)) == []
+    prune(tmp_path, Retention(30, 1), served_only=False)
+    assert left(tmp_path) == set()
+
+
+def test_what_is_being_recorded_stays_whatever_the_limits(tmp_path: Path) -> None:
+    info = new_session_info(AgentConfig(), TurnOptions(), "space", served=True)
+    recorder = SessionRecorder(tmp_path / "now", info, pytest.fail)
+    crashed = SessionRecorder(tmp_path / "crashed", info, pytest.fail)
+    crashed.abandon()
+    assert prune(tmp_path, Retention(0, 0)) == [tmp_path / "crashed"]
+    recorder.close()
+    assert prune(tmp_path, Retention(0, 0)) == [tmp_path / "now"]
+
+
+def test_no_limits_no_loss(tmp_path: Path) -> None:
+    recorded(tmp_path, "old", days=9999, size=10_000)
+    assert prune(tmp_path, Retention(None, None)) == []
+
+
+async def test_a_server_looks_when_it_starts_and_when_a_recording_begins(
+    small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "agent.server.housekeeping")
+    monkeypatch.setenv("NOEMA_SESSIONS", str(tmp_path))
+    recorded(tmp_path, "first", days=31)
+    recorded(tmp_path, "own", days=31, served=False)
+    with running(str(small_bundle), record=True, recordings_days=30) as server:
+        await eventually(lambda: left(tmp_path) == {"own"})
+        recorded(tmp_path, "second", days=31)
+        async with dialled(server) as client:
+            await client.ask("Hello.")
+            await eventually(lambda: "second" not in left(tmp_path))
+            assert len(left(tmp_path)) == 2  # the session itself is there
+    assert [record.getMessage().split(";")[0] for record in caplog.records] == [
+        "1 recordings deleted, from first on",
+        "1 recordings deleted, from second on",
+    ]
+
+
+def test_sessions_are_pruned_by_hand(noema: Noema, tmp_path: Path) -> None:
+    root = tmp_path / "sessions"
+    for name, days in (("old", 40), ("week", 8), ("new", 1)):
+        recorded(root, name, days=days, served=False)
+    assert noema("sessions", "prune", "--json").json == {"deleted": ["old"]}
+    assert "deleted" in noema("sessions", "prune", "--days", "7").out
+    assert "nothing to delete" in noema("sessions", "prune", "--days", "7").out
+    assert noema("sessions", "prune", "--bytes", "0", "--json").json == {"deleted": ["new"]}
+    assert noema("sessions", "prune", "--days", "-1").code == 2
