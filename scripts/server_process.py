@@ -22,6 +22,7 @@ import yaml
 READY_S = 60.0
 END_S = 30.0
 _EXPECTED = re.compile(r" INFO |^Noema serves on |^Realtime clients: |^Ctrl-C ends\.|^\s*$")
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _SAMPLE = re.compile(r"^(\w+)(\{[^}]*\})? (\S+)$", re.MULTILINE)
 
 
@@ -41,14 +42,14 @@ class ServerProcess:
 
     def cpu_s(self) -> float:
         """What it and its children have computed so far."""
-        ticks = 0
-        for stat in (Path(f"/proc/{pid}/stat") for pid in self._family()):
-            fields = stat.read_text().rpartition(")")[2].split()
-            ticks += sum(int(field) for field in fields[11:15])
-        return float(ticks / os.sysconf("SC_CLK_TCK"))
+        return sum(_cpu_s(Path(f"/proc/{pid}/stat")) for pid in self._family())
+
+    def loop_cpu_s(self) -> float:
+        """What the thread of its event loop has computed so far."""
+        return _cpu_s(Path(f"/proc/{self.process.pid}/task/{self.process.pid}/stat"), own=True)
 
     def rss_mb(self) -> float:
-        """Memory of the process."""
+        """Memory of the process, without that of its voice."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return round(int(status.partition("VmRSS:")[2].split()[0]) / 1024, 1)
 
@@ -66,9 +67,15 @@ class ServerProcess:
         return [self.process.pid, *map(int, children)]
 
 
+def _cpu_s(stat: Path, *, own: bool = False) -> float:
+    """User and system time of a process or thread; with that of its children that are gone, unless its own."""
+    fields = stat.read_text().rpartition(")")[2].split()
+    return float(sum(int(field) for field in fields[11 : 13 if own else 15]) / os.sysconf("SC_CLK_TCK"))
+
+
 def read_metrics(address: str) -> dict[str, float]:
     """/metrics of a server at host:port."""
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+    with _DIRECT.open(f"http://{address}/metrics", timeout=10) as answer:
         return {name + labels: float(value) for name, labels, value in _SAMPLE.findall(answer.read().decode())}
 
 
@@ -84,7 +91,12 @@ def serving(folder: Path, settings: Mapping[str, Any]) -> Iterator[ServerProcess
     config.write_text(yaml.safe_dump(dict(settings)))
     port = _free_port()
     command = [sys.executable, "-m", "agent", "serve", "--config", str(config), "--port", str(port)]
-    environment = os.environ | {"NOEMA_TOKEN": "", "XDG_DATA_HOME": str(folder), "NOEMA_STORE": str(folder / "store")}
+    own = {
+        "XDG_DATA_HOME": str(folder),
+        "NOEMA_SESSIONS": str(folder / "sessions"),
+        "NOEMA_STORE": str(folder / "store"),
+    }
+    environment = os.environ | own | {"NOEMA_TOKEN": ""}
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
         try:
@@ -92,7 +104,12 @@ def serving(folder: Path, settings: Mapping[str, Any]) -> Iterator[ServerProcess
             yield ServerProcess(process, f"127.0.0.1:{port}", log)
         finally:
             process.terminate()
-            process.wait(END_S)
+            try:
+                process.wait(END_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise
 
 
 def _free_port() -> int:
@@ -104,7 +121,7 @@ def _await_ready(process: "subprocess.Popen[bytes]", url: str, log: Path) -> Non
     deadline = time.monotonic() + READY_S
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            with urllib.request.urlopen(url, timeout=5):
+            with _DIRECT.open(url, timeout=5):
                 return
         except OSError:
             time.sleep(0.1)

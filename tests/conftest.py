@@ -1,6 +1,7 @@
-"""What tests share: a small bundle of the real modules, and a recording made by the real voice."""
+"""What tests share: a user who has nothing yet, a small bundle of the real modules, and a recording."""
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,16 @@ from audio.files import write_audio
 from audio.frames import VOICE_RATE
 from audio.resample import resample
 from audio.voice import Voice
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nobodys_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps tests, and every process they start, from the developer's own data: a server deletes old recordings."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        for name in ("NOEMA_SESSIONS", "NOEMA_STORE", "NOEMA_TOKEN"):
+            patch.delenv(name, raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 
 from agent.config import AgentConfig
 from agent.core.turn_options import TurnOptions
-from agent.recordings.recording import SessionRecorder, new_session_info
+from agent.recordings.recording import SessionRecorder, new_session_info, sessions_folder
 from agent.recordings.retention import Retention, prune
 from tests.agent.server.running import dialled, eventually, running
 from tests.noema_command import Noema
@@ -30,6 +30,10 @@ def recorded(root: Path, name: str, *, days: float, size: int = 1000, served: bo
 
 def left(root: Path) -> set[str]:
     return {folder.name for folder in root.iterdir()}
+
+
+def test_tests_delete_nothing_of_their_developers(tmp_path_factory: pytest.TempPathFactory) -> None:
+    assert sessions_folder().is_relative_to(tmp_path_factory.getbasetemp())
 
 
 def test_what_ended_too_long_ago_goes(tmp_path: Path) -> None:
