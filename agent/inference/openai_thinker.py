@@ -51,7 +51,7 @@ class ChatEndpoint:
     word_s: float = 5.0
     """Between words"""
     answer_s: float = 30.0
-    """For all of it"""
+    """For all of it, without what the listener takes between words"""
     rest_s: float = 10.0
     """How long it is left alone after a failure"""
 
@@ -101,6 +101,8 @@ class OpenAiThinker:
     def __init__(self, endpoint: ChatEndpoint, clock: Callable[[], float] = time.monotonic) -> None:
         import httpx2  # late, so that `noema --help` answers at once
 
+        for library in ("httpx2", "httpcore2"):  # they log every request with its address, and the password in it
+            logging.getLogger(library).setLevel(logging.WARNING)
         self._endpoint = endpoint
         self._clock = clock
         self._url = httpx2.URL(endpoint.base_url.rstrip("/") + "/chat/completions")
@@ -161,7 +163,9 @@ class OpenAiThinker:
                         stretch = await anext(words, None)
                     if stretch is None:
                         return
+                    given = now()
                     yield stretch
+                    begun += now() - given  # what whoever listens took is not the endpoint's
                     patience = limits.word_s
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, ImportError) as error:
             slow = isinstance(error, TimeoutError) and limit.expired()

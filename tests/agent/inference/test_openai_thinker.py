@@ -237,6 +237,12 @@ async def test_the_key_is_shown_only_to_a_server_that_can_prove_its_name(
 async def test_the_address_is_told_to_the_log_alone_and_a_password_in_it_to_nobody(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("DEBUG")
+    async with chat_server(says("It is late.")) as chat:
+        endpoint = replace(IN_TIME, base_url=chat.base_url.replace("//", "//me:secret@"))
+        assert [sentence async for sentence in OpenAiThinker(endpoint).think(QUESTION)] == ["It is late."]
+    assert chat.asked[0].headers["authorization"].startswith("Basic ")
+    assert "secret" not in caplog.text
     endpoint = replace(IN_TIME, base_url="http://me:secret@127.0.0.1:9/v1")
     with pytest.raises(ThinkerError) as failure:
         await anext(OpenAiThinker(endpoint).think(QUESTION))
@@ -278,6 +284,25 @@ async def stalls_between(exchange: Exchange) -> None:
     await exchange.begin()
     await exchange.say("It is late. Good")
     await never(exchange)
+
+
+async def test_the_time_that_the_listener_takes_is_not_the_endpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = asyncio.Event()
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.begin()
+        await exchange.say("It is late. Good")
+        await heard.wait()
+        await exchange.say(" night.")
+        await exchange.send(DONE)
+
+    async with chat_server(answer) as chat:
+        sentences = OpenAiThinker(replace(IN_TIME, base_url=chat.base_url)).think(QUESTION)
+        assert await anext(sentences) == "It is late."
+        loop, time = asyncio.get_running_loop(), asyncio.get_running_loop().time
+        monkeypatch.setattr(loop, "time", lambda: time() + 2 * IN_TIME.answer_s)
+        heard.set()
+        assert [sentence async for sentence in sentences] == ["Good night."]
 
 
 @pytest.mark.parametrize(
