@@ -297,10 +297,11 @@ async def test_the_time_that_the_listener_takes_is_not_the_endpoints(monkeypatch
         await exchange.send(DONE)
 
     async with chat_server(answer) as chat:
+        loop, time, taken = asyncio.get_running_loop(), asyncio.get_running_loop().time, [0.0]
+        monkeypatch.setattr(loop, "time", lambda: time() + sum(taken))
         sentences = OpenAiThinker(replace(IN_TIME, base_url=chat.base_url)).think(QUESTION)
         assert await anext(sentences) == "It is late."
-        loop, time = asyncio.get_running_loop(), asyncio.get_running_loop().time
-        monkeypatch.setattr(loop, "time", lambda: time() + 2 * IN_TIME.answer_s)
+        taken.append(2 * IN_TIME.answer_s)
         heard.set()
         assert [sentence async for sentence in sentences] == ["Good night."]
 
