@@ -2,13 +2,16 @@
 
 Receives how many callers; gives, for each number of them, how long they waited for the first sound of a reply (from
 the last sample of speech, and from the end of the hangover), how fast an interruption took hold, how late the
-server's event loop ran and what memory it took; and what speculation hides, costs and discards. All waits are
-measured by the callers, on their own clock.
+server's event loop ran, what memory it took and what gave way; and what speculation hides, costs and discards. Waits
+are measured by the callers, on their own clock; what speculation hides is the share of the stages' time, as the
+server tells it, that was over by the end of the hangover. How much is discarded depends on the speakers: these halt
+for 260 ms in seven sentences of eight.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -38,15 +41,20 @@ UTTERANCES = (
 PAUSE_MS = 260
 """Silence within a sentence: longer than the soft pause, shorter than any hangover"""
 CALLERS_A_PROCESS = 8
+REPLIES = 100
+"""Of all callers together, at least: fewer have no 95th percentile"""
 EVERY_S = 8.0
 """From turn to turn where two calls have to be the same samples: no reply is as long"""
 _SILENCE = 0.01
+BUSY = 0.8
+"""Share of a core beyond which what comes has to wait"""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """How many, how long."""
     parser.add_argument("--callers", default="1,4,8,16,32", metavar="N,…", help="default: 1,4,8,16,32")
-    parser.add_argument("--turns", type=int, default=12, help="of each caller (default: 12)")
+    parser.add_argument("--turns", type=int, default=12, help="of each caller, at least (default: 12)")
+    parser.add_argument("--replies", type=int, default=REPLIES, help=f"of all callers, about (default: {REPLIES})")
     parser.add_argument("--bundle", default="mini")
 
 
@@ -60,8 +68,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         with serving(folder, _settings(args.bundle, speculation=True)) as server:
             _load(server, folder, 1, "--turns", "2")  # warms up
             for number in numbers:
-                told = _load(server, folder, number, "--turns", str(args.turns), "--interrupt-every", "3")
-                loads[str(number)] = _figures(told)
+                turns = max(args.turns, -(-args.replies // number))
+                load = _load(server, folder, number, "--turns", str(turns), "--interrupt-every", "3")
+                loads[str(number)] = _figures(load)
+        for figures in loads.values():
+            figures["gives_way"] = _gives_way(figures, next(iter(loads.values())))
         speculation = {}
         for name, on in (("off", False), ("on", True)):
             with serving(folder, _settings(args.bundle, speculation=on)) as server:
@@ -100,7 +111,7 @@ def _lag_buckets(server: ServerProcess) -> dict[float, float]:
 
 def _load(server: ServerProcess, folder: Path, callers: int, *manner: str) -> dict[str, Any]:
     """So many callers at once, and what they and the machine say about it."""
-    cpu, lag, began = server.cpu_s(), _lag_buckets(server), time.monotonic()
+    cpu, loop_cpu, lag, began = server.cpu_s(), server.loop_cpu_s(), _lag_buckets(server), time.monotonic()
     processes = [
         subprocess.Popen(
             [
@@ -126,6 +137,7 @@ def _load(server: ServerProcess, folder: Path, callers: int, *manner: str) -> di
         "callers_cpu": sum(process["cpu_s"] for process in told) / wall,
         "server_cpu_s": server.cpu_s() - cpu,
         "server_cpu": (server.cpu_s() - cpu) / wall,
+        "loop_cpu": (server.loop_cpu_s() - loop_cpu) / wall,
         "lag_ms": _quantile({edge: now[edge] - lag.get(edge, 0.0) for edge in now}, 0.99),
         "rss_mb": server.rss_mb(),
     }
@@ -157,15 +169,37 @@ def _figures(load: dict[str, Any]) -> dict[str, Any]:
         figures[f"after_hangover_{name}_ms"] = _rounded(percentile(_all(load, "after_hangover_ms"), share))
         figures[f"after_speech_{name}_ms"] = _rounded(percentile(_all(load, "after_speech_ms"), share))
         figures[f"barge_in_{name}_ms"] = _rounded(percentile(_all(load, "barge_in_ms"), share))
+    failures = _all(load, "failures")
     return figures | {
+        "turns": _sum(load, "turns"),
         "replies": len(_all(load, "after_hangover_ms")),
+        "interruptions": len(_all(load, "barge_in_ms")),
         "late_deltas": _sum(load, "late_deltas"),
         "loop_lag_p99_ms": load["lag_ms"],
         "rss_mb": load["rss_mb"],
         "server_cpu": round(load["server_cpu"], 2),
+        "loop_cpu": round(load["loop_cpu"], 2),
         "callers_cpu": round(load["callers_cpu"], 2),
-        "failures": _all(load, "failures")[:5],
+        "callers_late_p99_ms": _rounded(percentile(_all(load, "sent_late_ms"), 0.99)),
+        "failed": len(failures),
+        "failures": failures[:5],
     }
+
+
+def _gives_way(figures: dict[str, Any], one: dict[str, Any]) -> list[str]:
+    """What is beyond its bound, causes before effects. Empty: nothing."""
+    cores = len(os.sched_getaffinity(0))
+    used = figures["server_cpu"] + figures["callers_cpu"]
+    beyond = {
+        f"the callers themselves send late ({figures['callers_late_p99_ms']} ms)": figures["callers_late_p99_ms"] > 20,
+        f"the event loop's thread ({figures['loop_cpu']} of one core)": figures["loop_cpu"] > BUSY,
+        f"the machine's {cores} cores ({used:.2f} used)": used > BUSY * cores,
+        "the event loop is late": figures["loop_lag_p99_ms"] > 20,
+        "replies come late": figures["after_hangover_p95_ms"] > 2.5 * one["after_hangover_p95_ms"],
+        "interruptions take hold late": (figures["barge_in_p95_ms"] or 0) > 100,
+        "turns fail": figures["failed"] > 0,
+    }
+    return [what for what, is_beyond in beyond.items() if is_beyond]
 
 
 def _compared(off: dict[str, Any], on: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Callers of the live benchmark: a process that speaks to a server over websockets, in real time, as people would.
 
 Receives a folder of utterances (wav, 24 kHz) and what to do on the command line; gives one line of JSON with what
-every caller measured, on its own clock: the server's figures are not asked for here. Started by `bench_live`.
+every caller measured on its own clock, and what the server says of each reply's stages. Started by `bench_live`.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import soundfile
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import WebSocketException
 
 RATE = 24_000
 CHUNK_MS = 20
@@ -36,6 +38,7 @@ class Told:
     after_hangover_ms: list[float] = field(default_factory=list)
     after_speech_ms: list[float] = field(default_factory=list)
     barge_in_ms: list[float] = field(default_factory=list)
+    """From when enough was said to interrupt a reply that still sounded, to the news of it"""
     stages_ms: list[float] = field(default_factory=list)
     """Encode, think, decode and voice of each reply, together"""
     waited_ms: list[float] = field(default_factory=list)
@@ -43,7 +46,11 @@ class Told:
     speculated: int = 0
     discarded: int = 0
     late_deltas: int = 0
-    """Sound of a reply that came after it was interrupted"""
+    """Sound of a reply that came after the news that it was interrupted"""
+    sent_late_ms: list[float] = field(default_factory=list)
+    """By how much each piece of sound left later than it should have: the caller's own load"""
+    turns: int = 0
+    """Begun"""
     replies: list[str] = field(default_factory=list)
     """Words and a hash of the sound of each reply that nobody interrupted"""
     failures: list[str] = field(default_factory=list)
@@ -80,7 +87,12 @@ class Caller:
         self._first_delta: asyncio.Event = asyncio.Event()
         self._done: asyncio.Event = asyncio.Event()
         self._response: str | None = None
+        self._sounds_until = 0.0
+        """When what has come of the reply has been played"""
         self._interrupted: str | None = None
+        """The response that is spoken over, from when that begins until it took hold"""
+        self._over: str | None = None
+        """The response that was interrupted last"""
         self._sound = hashlib.sha256()
         self._reply_bytes = 0
         self._words = ""
@@ -94,11 +106,14 @@ class Caller:
         }
         await self._connection.send(json.dumps({"type": "session.update", "session": session}))
         self._began = time.perf_counter()
-        async with asyncio.TaskGroup() as tasks:
-            helpers = [tasks.create_task(self._stream()), tasks.create_task(self._listen())]
-            await self._converse()
-            for helper in helpers:
-                helper.cancel()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                helpers = [tasks.create_task(self._stream()), tasks.create_task(self._listen())]
+                await self._converse()
+                for helper in helpers:
+                    helper.cancel()
+        except* WebSocketException as closed:
+            self.told.failures.append(f"cut off: {closed.exceptions[0]}")
         return self.told
 
     async def _converse(self) -> None:
@@ -107,30 +122,36 @@ class Caller:
         while number < self._manner.turns:
             every = self._manner.interrupt_every
             interrupts = every > 0 and number % every == every - 1
-            await self._say(number)
+            answered = await self._say(number)
             number += 1
-            if interrupts:
+            if interrupts and answered:
                 await asyncio.sleep(INTERRUPT_AFTER_S)
-                await self._say(number)
+                self._interrupted = self._response
+                answered = await self._say(number)
                 number += 1
-            async with asyncio.timeout(TURN_LIMIT_S):
-                await self._done.wait()
+            if not answered or not await self._came(self._done):
+                self.told.failures.append(f"no reply to utterance {number - 1}, or no end of it")
+                continue
             self.told.replies.append(f"{self._words} {self._sound.hexdigest()[:16]}")
             await asyncio.sleep(self._reply_bytes / 2 / RATE + 0.3)  # it is listened to
 
-    async def _say(self, number: int) -> None:
+    async def _say(self, number: int) -> bool:
+        """Says it; whether a reply to it is heard."""
+        self.told.turns += 1
         self._first_delta.clear()
         self._done.clear()
-        self._interrupted, self._response = self._response if not self._done.is_set() else None, None
+        self._response = None
         self._speech_ends = self._committed_at = None
         self._sound, self._reply_bytes, self._words = hashlib.sha256(), 0, ""
         self._say_at = round((number + 1) * self._manner.every_s * RATE)
         self._speech = self._utterances[number % len(self._utterances)]
-        try:
+        return await self._came(self._first_delta)
+
+    async def _came(self, event: asyncio.Event) -> bool:
+        with suppress(TimeoutError):
             async with asyncio.timeout(TURN_LIMIT_S):
-                await self._first_delta.wait()
-        except TimeoutError:
-            self.told.failures.append(f"no reply to utterance {number}")
+                await event.wait()
+        return event.is_set()
 
     async def _stream(self) -> None:
         """Sound without a pause, silence where nothing is said: each piece when its last sample would be there."""
@@ -144,6 +165,7 @@ class Caller:
             self._sent += CHUNK
             await asyncio.sleep(max(0.0, self._when(self._sent * 1000 / RATE) - time.perf_counter()))
             message = {"type": "input_audio_buffer.append", "audio": base64.b64encode(piece).decode()}
+            self.told.sent_late_ms.append((time.perf_counter() - self._when(self._sent * 1000 / RATE)) * 1000)
             await self._connection.send(json.dumps(message))
 
     def _when(self, audio_ms: float) -> float:
@@ -151,15 +173,17 @@ class Caller:
         return self._began + audio_ms / 1000
 
     async def _listen(self) -> None:
-        async for message in self._connection:
-            self._take(json.loads(message), time.perf_counter())
-        self.told.failures.append("the server closed the connection")
+        while True:
+            self.take(json.loads(await self._connection.recv()), time.perf_counter())
 
-    def _take(self, event: dict[str, Any], now: float) -> None:
+    def take(self, event: dict[str, Any], now: float) -> None:
+        """A message, and when it came."""
         told = self.told
         match event["type"]:
             case "input_audio_buffer.speech_started" if self._interrupted is not None:
-                told.barge_in_ms.append((now - self._when(event["at_ms"])) * 1000)
+                if now < self._sounds_until:  # else there was nothing left to interrupt
+                    told.barge_in_ms.append((now - self._when(event["at_ms"])) * 1000)
+                self._over, self._interrupted, self._sounds_until = self._interrupted, None, now
             case "input_audio_buffer.committed":
                 self._committed_at = self._when(event["at_ms"])
             case "response.created":
@@ -183,9 +207,10 @@ class Caller:
 
     def _take_sound(self, event: dict[str, Any], now: float) -> None:
         if event["response_id"] != self._response or self._committed_at is None:
-            self.told.late_deltas += 1
+            self.told.late_deltas += event["response_id"] == self._over
             return
         sound = base64.b64decode(event["delta"])
+        self._sounds_until = max(self._sounds_until, now) + len(sound) / 2 / RATE
         self._sound.update(sound)
         self._reply_bytes += len(sound)
         if not self._first_delta.is_set():
@@ -200,13 +225,15 @@ async def _calls(args: argparse.Namespace) -> list[Told]:
 
     async def one(number: int) -> Told:
         await asyncio.sleep(number * 0.37)  # people do not begin at once
-        async with connect(args.url, compression=None, max_size=None) as connection:
-            shift = (args.first + number) % len(utterances)
-            own = [*utterances[shift:], *utterances[:shift]]
-            manner = Manner(args.turns, args.interrupt_every, args.every_s)
-            return await Caller(connection, own, manner).call()
+        shift = number % len(utterances)
+        own = [*utterances[shift:], *utterances[:shift]]
+        try:
+            async with connect(args.url, compression=None, max_size=None, proxy=None) as connection:
+                return await Caller(connection, own, Manner(args.turns, args.interrupt_every, args.every_s)).call()
+        except (OSError, WebSocketException) as error:
+            return Told(failures=[f"not let in: {error}"])
 
-    return await asyncio.gather(*(one(number) for number in range(args.callers)))
+    return await asyncio.gather(*(one(args.first + number) for number in range(args.callers)))
 
 
 def _pcm(path: Path) -> bytes:
