@@ -130,7 +130,6 @@ async def _open(
     from agent.core.events import Task
     from agent.live.live_session import House
     from agent.opening import opened
-    from agent.recordings.recording import finalise_unfinished, sessions_folder
     from agent.server.conversations import Conversations
     from agent.server.translations import Translations
 
@@ -139,7 +138,6 @@ async def _open(
 
     tasks = get_args(Task) if config.task == "converse" or _converses(config) else ("translate", "transcribe")
     there = await stack.enter_async_context(opened(config, tasks, spoken=spoken, typed=True, live=True, check=check))
-    await asyncio.to_thread(finalise_unfinished, sessions_folder())
     house = House(there, config.server, server.telemetry, await _store(config, stack))
     conversations = await stack.enter_async_context(Conversations(house, server.access, server.gate))
     translations = Translations(house, server.access, server.gate, conversations.session, conversations.number)

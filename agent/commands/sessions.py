@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.commands.options import add_json_option, print_json, subparser
-from agent.errors import OK, OutputError, RecordingError
+from agent.errors import OK, OutputError, RecordingError, UsageError
 
 _EXAMPLES = """
 noema sessions list
@@ -37,10 +37,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     export.set_defaults(run=run_export)
     delete = actions.add_parser("delete", help="remove sessions for good")
     delete.set_defaults(run=run_delete)
-    prune = actions.add_parser("prune", help="remove the oldest sessions for good, whoever recorded them")
-    prune.add_argument("--days", metavar="D", type=_limit, help="those that ended longer ago (default: 30)")
-    prune.add_argument("--bytes", metavar="B", type=_limit, help="and more until the rest takes no more (default: 5e9)")
-    prune.add_argument("--config", type=Path, metavar="FILE", help="where the defaults are from")
+    prune = actions.add_parser(
+        "prune", help="remove the oldest sessions for good, whoever recorded them: --days, --bytes or both"
+    )
+    prune.add_argument("--days", metavar="D", type=_limit, help="those that ended longer ago")
+    prune.add_argument("--bytes", metavar="B", type=_limit, help="as many as it takes for the rest to fit")
     prune.set_defaults(run=run_prune)
     for action in (show, export):
         action.add_argument("session", metavar="NAME", help="as `noema sessions list` gives it")
@@ -99,13 +100,16 @@ def run_export(args: argparse.Namespace) -> int:
 def run_delete(args: argparse.Namespace) -> int:
     """Deletes sessions; all names are checked before the first goes."""
     from agent.recordings.recording import is_recorded_now
+    from agent.recordings.retention import delete
 
-    folders = [_folder(name) for name in args.session]
+    folders = [_folder(name) for name in dict.fromkeys(args.session)]
     for folder in folders:
+        if folder.is_symlink():
+            raise RecordingError(f"{folder} is a link to {folder.resolve()}; delete that")
         if is_recorded_now(folder):
             raise RecordingError(f"{folder.name} is being recorded; end that session first")
     for folder in folders:
-        shutil.rmtree(folder)
+        delete(folder)
         if not args.json:
             print(f"deleted {folder}")
     if args.json:
@@ -115,15 +119,13 @@ def run_delete(args: argparse.Namespace) -> int:
 
 def run_prune(args: argparse.Namespace) -> int:
     """Deletes the oldest sessions beyond the limits, none that is being recorded."""
-    from agent.config import load_config
     from agent.recordings.recording import finalise_unfinished, sessions_folder
     from agent.recordings.retention import Retention, prune
 
-    config, root = load_config(args.config), sessions_folder()
-    days = config.recordings_days if args.days is None else args.days
-    most = config.recordings_bytes if args.bytes is None else int(args.bytes)
+    if args.days is None and args.bytes is None:
+        raise UsageError("which may stay? Give --days D, --bytes B or both, for instance --days 30")
+    root, limits = sessions_folder(), Retention(args.days, None if args.bytes is None else int(args.bytes))
     finalise_unfinished(root)
-    limits = Retention(days, most)
     gone = prune(root, limits, served_only=False)
     if args.json:
         print_json({"deleted": [folder.name for folder in gone]})

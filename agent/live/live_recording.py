@@ -88,7 +88,12 @@ class LiveRecording:
     def _open(self) -> SessionRecorder:
         space_id = self._there.worker.models.space.space_id
         info = new_session_info(self._there.config, self._options, space_id, served=True)
-        recorder = SessionRecorder(new_session_folder(sessions_folder()), info, self._warn)
+        loop = asyncio.get_running_loop()
+        recorder = SessionRecorder(
+            new_session_folder(sessions_folder()),
+            info,
+            lambda message: loop.call_soon_threadsafe(self._warn, message),  # it is closed on another thread
+        )
         _log.info("recording to %s", recorder.folder)
         self._began()
         return recorder

@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -102,22 +103,36 @@ def new_session_folder(root: Path) -> Path:
 
 
 class SessionRecorder:
-    """A listener that writes everything down."""
+    """A listener that writes everything down.
 
-    def __init__(self, folder: Path, info: SessionInfo, warn: Callable[[str], None]) -> None:
+    Args:
+        folder: nobody else's, such as `new_session_folder` makes.
+        info: what is told of the session.
+        warn: takes, for people, why recording stopped.
+
+    Raises:
+        OSError: the disk refuses; the folder is gone again.
+    """
+
+    def __init__(self, folder: Path, info: SessionInfo, warn: Callable[[str], object]) -> None:
         self.folder = folder
         self._warn = warn
         self._files: dict[str, IO[bytes]] = {}
         self._row = bytearray()
         self._row_start = 0
         self._reply_samples = 0
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (folder / _LOCK).open("wb")
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        text = json.dumps(info.as_json(), indent=1, ensure_ascii=False) + "\n"
-        (folder / "session.json").write_text(text, encoding="utf-8")
-        for name in ("inputs.jsonl", "events.jsonl", "audio.pcm", "reply.pcm"):
-            self._files[name] = (folder / name).open("wb")
+        with contextlib.ExitStack() as undo:  # of a recording that cannot begin, nothing stays
+            undo.callback(shutil.rmtree, folder, ignore_errors=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = undo.enter_context((folder / _LOCK).open("wb"))
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            text = json.dumps(info.as_json(), indent=1, ensure_ascii=False) + "\n"
+            aside = folder / "session.json.part"
+            aside.write_text(text, encoding="utf-8")
+            aside.rename(folder / "session.json")
+            for name in ("inputs.jsonl", "events.jsonl", "audio.pcm", "reply.pcm"):
+                self._files[name] = undo.enter_context((folder / name).open("wb"))
+            undo.pop_all()
 
     @property
     def active(self) -> bool:
@@ -217,8 +232,12 @@ def finalise(folder: Path) -> None:
 
 def finalise_unfinished(root: Path) -> list[Path]:
     """Finalises every session that a crash or a full disk left behind."""
-    folders = [lock.parent for lock in sorted(root.glob(f"*/{_LOCK}"))]
-    return [folder for folder in folders if finalise_abandoned(folder)]
+    return [folder for folder in unfinished(root) if finalise_abandoned(folder)]
+
+
+def unfinished(root: Path) -> list[Path]:
+    """Every session that is being recorded, or was and has to be finalised."""
+    return [lock.parent for lock in sorted(root.glob(f"*/{_LOCK}"))]
 
 
 def finalise_abandoned(folder: Path) -> bool:

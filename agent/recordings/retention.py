@@ -51,16 +51,33 @@ def prune(root: Path, limits: Retention, *, served_only: bool = True) -> list[Pa
         limits: what may stay.
         served_only: leave alone, and do not count, what was not recorded by a server.
     """
-    found = [_look_at(info.parent) for info in root.glob(f"*/{_INFO}") if not served_only or _is_served(info)]
+    infos = [info for info in root.glob(f"*/{_INFO}") if not info.parent.is_symlink()]  # what lies elsewhere stays
+    found = [_look_at(info.parent) for info in infos if not served_only or _is_served(info)]
     there = sorted((recording for recording in found if recording is not None), key=lambda recording: recording.ended)
     taken, gone = sum(recording.bytes for recording in there), []
     for recording in there:
         too_old = limits.days is not None and time.time() - recording.ended > limits.days * _DAY_S
         too_much = limits.bytes is not None and taken > limits.bytes
-        if (too_old or too_much) and not is_recorded_now(recording.folder) and _delete(recording.folder):
-            taken -= recording.bytes
-            gone.append(recording.folder)
+        if not (too_old or too_much) or is_recorded_now(recording.folder):
+            continue
+        try:
+            delete(recording.folder)
+        except OSError as error:
+            _log.warning("%s is not deleted: %s", recording.folder, one_line(error))
+            continue
+        taken -= recording.bytes
+        gone.append(recording.folder)
     return gone
+
+
+def delete(folder: Path) -> None:
+    """Removes a recording; its description last, so that half of one is found again."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != _INFO:
+            path.unlink()
+    shutil.rmtree(folder)
 
 
 def _is_served(info: Path) -> bool:
@@ -78,18 +95,3 @@ def _look_at(folder: Path) -> _Recording | None:
         _log.debug("%s: %s", folder, one_line(error))
         return None
     return _Recording(folder, max(file.st_mtime for file in files), sum(file.st_size for file in files))
-
-
-def _delete(folder: Path) -> bool:
-    """Removes a recording; its description last, so that half of one is found again."""
-    try:
-        for path in folder.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.name != _INFO:
-                path.unlink()
-        shutil.rmtree(folder)
-    except OSError as error:
-        _log.warning("%s is not deleted: %s", folder, one_line(error))
-        return False
-    return True

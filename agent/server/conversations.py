@@ -22,7 +22,7 @@ from agent.realtime.session_object import ResumeRequest
 from agent.server.access import Access, Refusal
 from agent.server.defaults import session_defaults
 from agent.server.gate import Connection, Gate
-from agent.server.housekeeping import delete_recordings, forget_sessions
+from agent.server.housekeeping import delete_recordings, finalise_recordings, forget_sessions
 from agent.server.parting import FAILED, RESTARTS, TAKEN_OVER
 from agent.server.server import busy
 from agent.server.sharing import base_of, listeners_offer
@@ -59,7 +59,10 @@ class Conversations:
         """Takes visits from here on."""
         await self._group.__aenter__()
         house, create_task = self._house, self._group.create_task
-        self._housekeeping = [create_task(delete_recordings(house), name="delete recordings")]
+        self._housekeeping = [
+            create_task(finalise_recordings(), name="finalise recordings"),
+            create_task(delete_recordings(house), name="delete recordings"),
+        ]
         if house.store is not None:
             forgetting = forget_sessions(house, house.store, lambda: list(self._sessions))
             self._housekeeping.append(create_task(forgetting, name="forget sessions"))

@@ -1,6 +1,7 @@
-"""Housekeeping: what a server forgets in time: kept sessions that nobody came back to, and old recordings.
+"""Housekeeping: what a server forgets in time, and what one before it left undone.
 
-Two loops, each until it is cancelled. Knows nothing of connections.
+Kept sessions that nobody came back to and old recordings, each in a loop until it is cancelled; recordings that a
+crash left unfinished. Knows nothing of connections.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ from contextlib import suppress
 
 from agent.errors import StoreError, one_line
 from agent.live.live_session import House
-from agent.recordings.recording import sessions_folder
+from agent.recordings.recording import finalise_abandoned, sessions_folder, unfinished
 from agent.recordings.retention import Retention, prune
 from agent.store.session_store import SessionStore
 
@@ -37,6 +38,15 @@ async def forget_sessions(house: House, store: SessionStore, in_use: Callable[[]
             if gone:
                 _log.info("%d sessions that nobody came back to are forgotten", len(gone))
         await asyncio.sleep(_STORE_EVERY_S)
+
+
+async def finalise_recordings() -> None:
+    """Finalises what a crash left unfinished. Cancelling waits for the recording in hand, and not for the next."""
+    try:
+        for folder in await asyncio.to_thread(unfinished, sessions_folder()):
+            await asyncio.to_thread(finalise_abandoned, folder)
+    except OSError as error:
+        _log.warning("unfinished recordings stay so: %s", one_line(error))
 
 
 async def delete_recordings(house: House) -> None:

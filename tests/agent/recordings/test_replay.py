@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import resource
 import shutil
+import threading
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from agent.core.input_log import event_line
 from agent.core.inputs import AudioInput, Input, PlaybackPosition, TypedText
 from agent.core.turn_options import TurnOptions
 from agent.errors import Difference, RecordingError
+from agent.live.live_recording import LiveRecording
 from agent.opening import Opened, opened
 from agent.order import VirtualLatency
 from agent.recordings.recorded import is_complete, read_event_lines, read_info, read_steps
@@ -31,6 +34,10 @@ from agent.recordings.replay import (
 )
 from agent.session import Listener
 from audio.files import write_audio
+from tests.agent.server.running import eventually
+
+TASKS = {"listen", "segment", "decide", "understand", "think", "decode", "speak", "send", "loop-lag"}
+"""Of a session"""
 
 
 class Lines:
@@ -182,6 +189,32 @@ async def test_a_session_being_recorded_is_left_alone(there: Opened, recording: 
     assert read_info(tmp_path / "running").options.reply_language == "fra"
 
 
+def test_of_a_recording_that_cannot_begin_nothing_stays(tmp_path: Path) -> None:
+    info = new_session_info(AgentConfig(), TurnOptions(), "space")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limit[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            SessionRecorder(tmp_path / "session", info, pytest.fail)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_that_a_recording_is_not_finalised_is_told_on_the_loop(
+    there: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOEMA_SESSIONS", str(tmp_path))
+    told: list[threading.Thread] = []
+    stopped = lambda: told.append(threading.current_thread())  # noqa: E731
+    recording = LiveRecording(there, options(there), lambda: True, lambda: None, stopped)
+    await recording.on_input(AudioInput(0, np.zeros(320, np.float32), 0.0))
+    assert recording._recorder is not None
+    (recording._recorder.folder / "audio.flac.part").mkdir()  # nothing can be written there
+    await recording.close()
+    assert told == [threading.main_thread()]
+
+
 async def test_a_session_of_another_space_is_not_recomputed(there: Opened, recording: Path, tmp_path: Path) -> None:
     _, recorder = await record(there, recording, tmp_path / "session")
     recorder.close()
@@ -280,13 +313,15 @@ async def test_two_sessions_at_once_do_not_disturb_each_other(there: Opened, rec
 
 
 async def test_cancelling_a_replay_leaves_nothing_running(there: Opened, recording: Path) -> None:
+    def running() -> set[str]:
+        return {task.get_name() for task in asyncio.all_tasks()} & TASKS
+
     task = asyncio.create_task(play(there, recording, speed=1))
-    await asyncio.sleep(0.2)
+    await eventually(running)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    names = {running.get_name() for running in asyncio.all_tasks()}
-    assert not names & {"listen", "segment", "decide", "understand", "think", "decode", "speak", "send", "loop-lag"}
+    assert not running()
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,17 @@
 """Recordings do not stay for ever: the oldest go, those that a server made, and none that is being recorded."""
 
+import errno
 import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.config import AgentConfig
 from agent.core.turn_options import TurnOptions
-from agent.recordings.recording import SessionRecorder, new_session_info, sessions_folder
+from agent.recordings.recording import SessionRecorder, new_session_info, sessions_folder, unfinished
 from agent.recordings.retention import Retention, prune
 from tests.agent.server.running import dialled, eventually, running
 from tests.noema_command import Noema
@@ -73,6 +75,52 @@ def test_no_limits_no_loss(tmp_path: Path) -> None:
     assert prune(tmp_path, Retention(None, None)) == []
 
 
+def test_a_limit_of_size_is_no_limit_of_age(noema: Noema, tmp_path: Path) -> None:
+    recorded(tmp_path / "sessions", "old", days=9999)
+    assert noema("sessions", "prune", "--bytes", "1e9", "--json").json == {"deleted": []}
+
+
+def test_what_lies_elsewhere_stays(tmp_path: Path, noema: Noema) -> None:
+    root, elsewhere = tmp_path / "sessions", recorded(tmp_path, "elsewhere", days=300)
+    root.mkdir()
+    (root / "link").symlink_to(elsewhere)
+    assert prune(root, Retention(30, 0)) == []
+    noema("sessions", "delete", "link").fails(2, f"is a link to {elsewhere}")
+    assert {path.name for path in elsewhere.iterdir()} == {"session.json", "audio.flac"}
+
+
+def test_half_of_a_recording_can_be_deleted_again(
+    tmp_path: Path, noema: Noema, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, unlink = recorded(tmp_path / "sessions", "a", days=1), os.unlink
+    for number in range(30):  # listed in any order
+        (folder / f"{number}.flac").touch()
+
+    def refuses(*args: Any, **more: Any) -> None:
+        if len(os.listdir(folder)) <= 2:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        unlink(*args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuses)
+        noema("sessions", "delete", "a").fails(1, os.strerror(errno.EIO))
+    assert "a" in noema("sessions", "list").out
+    assert noema("sessions", "delete", "a", "a").code == 0
+    assert left(folder.parent) == set()
+
+
+async def test_a_server_finalises_what_one_before_it_left(
+    small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOEMA_SESSIONS", str(tmp_path))
+    for name in ("a", "b"):
+        info = new_session_info(AgentConfig(), TurnOptions(), "space", served=True)
+        SessionRecorder(tmp_path / name, info, pytest.fail).abandon()
+    with running(str(small_bundle)):
+        await eventually(lambda: not unfinished(tmp_path))
+    assert left(tmp_path) == {"a", "b"}
+
+
 async def test_a_server_looks_when_it_starts_and_when_a_recording_begins(
     small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -97,7 +145,8 @@ def test_sessions_are_pruned_by_hand(noema: Noema, tmp_path: Path) -> None:
     root = tmp_path / "sessions"
     for name, days in (("old", 40), ("week", 8), ("new", 1)):
         recorded(root, name, days=days, served=False)
-    assert noema("sessions", "prune", "--json").json == {"deleted": ["old"]}
+    noema("sessions", "prune").fails(2, "Give --days D, --bytes B or both")
+    assert noema("sessions", "prune", "--days", "30", "--json").json == {"deleted": ["old"]}
     assert "deleted" in noema("sessions", "prune", "--days", "7").out
     assert "nothing to delete" in noema("sessions", "prune", "--days", "7").out
     assert noema("sessions", "prune", "--bytes", "0", "--json").json == {"deleted": ["new"]}
