@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
+from concurrent.futures import CancelledError
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -115,9 +116,7 @@ async def _chat(args: argparse.Namespace, config: "AgentConfig") -> int:
         order = ArrivalOrder(lambda: int((time.monotonic() - began) * 16_000))
         parts, result = there.parts(), ReplayResult(config.bundle)
         typing = _Typing(order, quiet=args.json)
-        listeners: list[Listener] = [typing]
-        if args.json:
-            listeners.append(TurnCollector(result, parts.metrics))
+        listeners: list[Listener] = [typing, TurnCollector(result, parts.metrics)]
         if args.record or config.record:
             listeners.append(recorder(there, options, stack))
         await run_session(typing.source(), order, TurnMachine(options), parts, listeners)
@@ -141,7 +140,7 @@ class _Typing:
 
         if self._prompt:
             print("Type a sentence; Ctrl-D ends.")
-        async with _typed_lines() as lines:
+        async with typed_lines() as lines:
             self._show_prompt()
             async for line in lines:
                 if line.strip():
@@ -175,7 +174,7 @@ class _Typing:
 
 
 @asynccontextmanager
-async def _typed_lines() -> AsyncIterator[AsyncIterator[str]]:
+async def typed_lines() -> AsyncIterator[AsyncIterator[str]]:
     """Lines of stdin. Read by a daemon thread, so that Ctrl-C never waits for someone to press Return."""
     from agent.channel import Channel, ChannelClosed
     from agent.inference.models import MAX_TEXT_CHARS
@@ -185,7 +184,7 @@ async def _typed_lines() -> AsyncIterator[AsyncIterator[str]]:
 
     def read() -> None:
         # os.read, not sys.stdin: a thread inside the latter would hold a lock that the exit needs.
-        with suppress(OSError, RuntimeError, ChannelClosed, asyncio.CancelledError):  # nobody reads any more
+        with suppress(OSError, RuntimeError, ChannelClosed, CancelledError):  # nobody reads any more
             while piece := os.read(descriptor, 65_536):
                 asyncio.run_coroutine_threadsafe(pieces.send(piece), loop).result()
         with suppress(RuntimeError):

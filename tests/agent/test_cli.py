@@ -1,18 +1,23 @@
 """The command line, as a user meets it: exit codes, one-line errors, no traceback; whatever several commands share."""
 
+import asyncio
 import json
+import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from agent.cli import main
+from agent.commands.live import typed_lines
 from audio.devices import load_sounddevice
 from audio.errors import DeviceError
 from audio.files import write_audio
+from tests.agent.server.running import eventually
 from tests.noema_command import ROOT, Noema, noema_process
 
 
@@ -22,6 +27,25 @@ def test_chat_answers_each_line(noema: Noema) -> None:
     assert isinstance(turns, list)
     assert [turn["heard"] for turn in turns] == ["Hello.", "How are you?"]
     assert all(turn["reply"].startswith("eng reply") for turn in turns)
+
+
+def test_what_waits_to_be_read_is_no_fault_when_chat_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, waiting = tmp_path / "typed", 17 * 65_536
+    path.write_bytes(bytes(2 * waiting))
+
+    async def interrupted() -> None:
+        async with typed_lines():
+            await eventually(lambda: os.lseek(sys.stdin.fileno(), 0, os.SEEK_CUR) == waiting)
+            await eventually(lambda: len(asyncio.all_tasks()) == 2)
+
+    with path.open() as typed:
+        monkeypatch.setattr(sys, "stdin", typed)
+        asyncio.run(interrupted())
+        for thread in threading.enumerate():
+            if thread.name == "noema-stdin":
+                thread.join(60)  # what it raises is an error of this test
 
 
 def test_doctor_knows_what_works(noema: Noema) -> None:
@@ -102,7 +126,8 @@ def test_input_that_is_no_text_or_has_no_end_or_is_closed(noema: Noema, monkeypa
 
 def test_a_text_of_more_sentences_than_a_turn_holds(noema: Noema) -> None:
     result = noema("chat", "--json", "--task", "translate", "--to", "fra", stdin="Go! " * 1001)
-    assert "give at most 1000" in result.err
+    assert (result.code, "give at most 1000" in result.err) == (1, True)
+    assert noema("chat", "--task", "translate", "--to", "fra", stdin="Go! " * 1001).code == 1
     turn = noema("chat", "--json", "--task", "translate", "--to", "fra", stdin="Go! " * 100).json["turns"][0]  # type: ignore[index]
     assert turn["heard"].count("Go!") == 100
 
