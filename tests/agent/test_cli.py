@@ -39,6 +39,8 @@ def test_what_waits_to_be_read_is_no_fault_when_chat_is_interrupted(
         async with typed_lines():
             await eventually(lambda: os.lseek(sys.stdin.fileno(), 0, os.SEEK_CUR) == waiting)
             await eventually(lambda: len(asyncio.all_tasks()) == 2)
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()  # as asyncio.run does in the end
 
     with path.open() as typed:
         monkeypatch.setattr(sys, "stdin", typed)
