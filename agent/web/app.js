@@ -101,6 +101,7 @@ function show() {
     mode: settings.values.mode,
     held: live.talk.held,
     playing: speaker.queued > 0,
+    interruptible: live.interruptible,
     touch: touch.matches,
     floor: live.floor,
   };
@@ -108,7 +109,7 @@ function show() {
   const status = at("status");
   if (status.textContent !== text) status.textContent = text;
   Object.assign(document.body.dataset, { status: name, microphone: now.microphone });
-  at("stop").disabled = !now.playing && !now.floor.response;
+  at("stop").disabled = !now.playing && !now.floor.response && !now.floor.thinking;
   const button = at("microphone");
   const hold = now.mode === "hold" && now.microphone === "on";
   button.setAttribute("aria-pressed", hold ? now.held : now.microphone === "on");

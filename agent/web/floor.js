@@ -7,7 +7,7 @@ export class Floor {
   response = null;
   item = null;
 
-  /** @param {object} event from the server, or one of ours that asks for a reply */
+  /** @param {object} event from the server */
   take(event) {
     switch (event.type) {
       case "input_audio_buffer.speech_started":
@@ -49,17 +49,18 @@ export class Floor {
  * @param {"free"|"hold"} now.mode
  * @param {boolean} now.held
  * @param {boolean} now.playing
+ * @param {boolean} now.interruptible speech stops Noema
  * @param {boolean} now.touch there are fingers rather than keys
  * @param {Floor} now.floor
  * @returns {{name: string, text: string}}
  */
-export function statusOf({ connection, microphone, mode, held, playing, touch, floor }) {
+export function statusOf({ connection, microphone, mode, held, playing, interruptible, touch, floor }) {
   if (held) return { name: "hearing", text: "Hearing you. Let go when you are done" };
   if (microphone === "opening") return { name: "off", text: "Opening the microphone…" };
   if (connection !== "open") return { name: "off", text: "Waiting for the connection" };
   if (floor.userSpeaks) return { name: "hearing", text: "Hearing you" };
   if (playing) {
-    const hears = microphone === "on" && mode === "free";
+    const hears = microphone === "on" && interruptible;
     const stop = touch ? "press Stop" : "press Esc";
     const ways = !hears ? stop : touch ? "speak" : `speak or ${stop}`;
     return { name: "speaking", text: `Noema is speaking; ${ways} to interrupt` };

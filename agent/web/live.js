@@ -11,7 +11,11 @@ import { Talk } from "./talk.js";
 
 const PLAYBACK_MS = 200;
 const PLAIN = /^event_\d+$/; // ids of what is kept; what is said in passing repeats a number, with a suffix
-const FORGIVEN = ["response_cancel_not_active", "input_audio_buffer_commit_empty", "conversation_already_has_active_response"];
+const BUSY = "conversation_already_has_active_response";
+const FORGIVEN = ["response_cancel_not_active", "input_audio_buffer_commit_empty", BUSY];
+// What to begin with when the first try was refused: without what was chosen, then without a way back, for which it may
+// be too late. After that, the user is told.
+const RETREATS = [{ resume: true }, {}];
 
 /**
  * Events: `state` (of the connection), `session` (as it holds), `line` (a changed line), `heard` (more of a line's sound),
@@ -23,6 +27,8 @@ export class Live extends EventTarget {
   #cancelled = null; // id of the last response that was not wanted any more
   #session = null; // as it holds; null until the server has said so
   #drawn = 0; // number of the last event that an earlier page has dealt with
+  #owed = false; // a reply was asked for while another was under way
+  #retreats = 0;
 
   /**
    * @param {object} how
@@ -61,6 +67,11 @@ export class Live extends EventTarget {
     settings.addEventListener("change", () => this.#settle());
   }
 
+  /** Whether the agent falls silent when it hears speech: interpreters speak on. */
+  get interruptible() {
+    return this.#session?.audio.input.turn_detection?.interrupt_response ?? false;
+  }
+
   /** A typed sentence: what is being said gives way to it. @param {string} text */
   async say(text) {
     await this.interrupt();
@@ -71,13 +82,11 @@ export class Live extends EventTarget {
 
   /** The user wants silence, or the floor. */
   async interrupt() {
-    const { response, item } = this.floor;
-    if (response) {
-      this.#send({ type: "response.cancel" });
-      this.#cancelled = response; // more of it may be on its way
-      if (item) this.hearing.silence(item);
-    }
-    await this.#hush();
+    const { response, item, thinking } = this.floor;
+    const begins = thinking && this.connection.state.state === "open"; // else nobody has been asked yet
+    if (response || begins) this.#send({ type: "response.cancel" });
+    if (response) this.#cancelled = response; // more of it may be on its way
+    await this.#hush(...(response && item ? [item] : []));
   }
 
   hold() {
@@ -135,13 +144,18 @@ export class Live extends EventTarget {
       case "session.updated":
       case "noema.resumed":
         this.#session = event.session;
+        this.#talk(event.session.audio.input.turn_detection ? "free" : "hold");
         if (event.session.noema) this.#tell("session", event.session);
         break;
       case "input_audio_buffer.speech_started":
-        this.#hush();
+        if (this.interruptible) this.#hush();
         break;
       case "response.output_audio.delta":
         this.#sound(event);
+        break;
+      case "response.done":
+        if (this.#owed) this.#send({ type: "response.create" });
+        this.#owed = false;
         break;
       case "conversation.item.deleted":
         this.concepts.remove(event.item_id);
@@ -161,16 +175,16 @@ export class Live extends EventTarget {
         this.#tell("warning", event.message);
         break;
       case "error":
+        if (event.error.code === BUSY) this.#owed = true;
         if (!FORGIVEN.includes(event.error.code)) this.#refused(event.error);
         break;
     }
   }
 
   #refused({ message, param }) {
-    if (!this.#session && param?.startsWith("session.")) {
-      // Chosen on another day, of another server: without it, this one begins.
-      this.settings.forget();
-      this.#send(this.#update({ resume: true }));
+    if (!this.#session && param?.startsWith("session.") && this.#retreats < RETREATS.length) {
+      this.settings.forget(); // chosen on another day, of another server
+      this.#send(this.#update(RETREATS[this.#retreats++]));
       return;
     }
     if (this.#session?.noema) this.#tell("session", this.#session); // whatever was chosen does not hold
@@ -183,12 +197,12 @@ export class Live extends EventTarget {
     if (samples) this.speaker.play(event.item_id, samples);
   }
 
-  /** Playback falls silent, and the server learns what was heard of everything that waited. */
-  async #hush() {
-    const waited = this.hearing.silence();
+  /** Playback falls silent, also of what may still come of these items; the server learns what was heard of what waited. */
+  async #hush(...items) {
+    const waited = this.hearing.silence(...items);
     const { item: sounding, ms } = await this.speaker.clear();
-    const items = [...waited.keys()];
-    for (const item of items.slice(Math.max(0, items.indexOf(sounding)))) {
+    const cut = [...waited.keys()];
+    for (const item of cut.slice(Math.max(0, cut.indexOf(sounding)))) {
       const heard = item === sounding ? Math.round(this.hearing.heard(item, ms)) : 0;
       if (heard >= Math.floor(waited.get(item))) continue; // it had just ended
       this.conversation.hear(item, heard);
@@ -209,8 +223,12 @@ export class Live extends EventTarget {
   }
 
   #settle() {
-    if (this.talk.mode !== this.settings.values.mode) this.talk.mode = this.settings.values.mode;
+    this.#talk(this.settings.values.mode);
     this.#send(this.#update());
+  }
+
+  #talk(mode) {
+    if (this.talk.mode !== mode) this.talk.mode = mode;
   }
 
   #update(more = {}) {
@@ -234,7 +252,8 @@ export class Live extends EventTarget {
 
   #forget() {
     this.#session = null;
-    this.#drawn = 0;
+    this.#owed = false;
+    this.#drawn = this.#retreats = 0;
     this.hearing = new Hearing();
     this.floor = new Floor();
   }

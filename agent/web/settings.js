@@ -4,13 +4,9 @@ import { namedLanguages } from "./languages.js";
 import { preferences } from "./memory.js";
 
 const SEVERAL = "several";
-export const DEFAULTS = {
-  language: null, // as the server has it
-  task: "converse",
-  reply: null, // the speaker's own
-  aloud: true,
-  mode: "free",
-};
+const TASKS = { converse: "answers", translate: "interprets", transcribe: "repeats" };
+/** Language, task and reply are as the server has them, until the user or the server says. */
+export const DEFAULTS = { language: undefined, task: undefined, reply: undefined, aloud: true, mode: "free" };
 
 /** The session object of a `session.update`. @param {typeof DEFAULTS & {listeners: boolean}} settings */
 export function sessionOf({ language, task, reply, aloud, mode, listeners }) {
@@ -31,7 +27,7 @@ export function sessionOf({ language, task, reply, aloud, mode, listeners }) {
       latency: true,
       meter: true,
       task,
-      ...(language ? { language } : {}),
+      language,
       reply_language: reply,
       listeners,
     },
@@ -54,7 +50,6 @@ export class Settings extends EventTarget {
       mode.checked = mode.value === this.values.mode;
       mode.addEventListener("change", () => this.#changed({ mode: mode.value }));
     }
-    this.fields.task.value = this.values.task;
     this.fields.aloud.value = this.values.aloud ? "audio" : "text";
     this.#enable(false); // until the server has said what there is to choose from
   }
@@ -65,7 +60,7 @@ export class Settings extends EventTarget {
 
   /** The server's word on what holds. @param {object} session of session.updated */
   show({ noema, output_modalities: modalities, audio }) {
-    this.#offer(noema.languages);
+    this.#offer(noema);
     this.#enable(true);
     const { language, task, reply_language: reply, listeners } = noema;
     Object.assign(this.values, { language, task, reply, aloud: modalities.includes("audio"), listeners: listeners !== null });
@@ -86,13 +81,14 @@ export class Settings extends EventTarget {
     Object.assign(this.values, DEFAULTS);
   }
 
-  /** Lets others listen, or no more. */
+  /** Lets others listen, or no more: a matter of this session. */
   setListeners(listeners) {
-    this.#changed({ listeners });
+    this.values.listeners = listeners;
+    this.dispatchEvent(new Event("change"));
   }
 
-  #offer({ text, speech }) {
-    const offered = JSON.stringify([text, speech]);
+  #offer({ languages: { text, speech }, tasks }) {
+    const offered = JSON.stringify([text, speech, tasks]);
     if (offered === this.offered) return;
     this.offered = offered;
     this.text = text;
@@ -106,6 +102,7 @@ export class Settings extends EventTarget {
       option("", "the same language"),
       ...namedLanguages(text).map(({ code, name }) => option(code, name)),
     );
+    this.fields.task.replaceChildren(...tasks.map((task) => option(task, TASKS[task] ?? task)));
     this.several.replaceChildren(this.several.querySelector("legend"), ...spoken.map(box));
   }
 
@@ -119,15 +116,14 @@ export class Settings extends EventTarget {
     } else if (control === task && task.value === "translate" && !reply.value) {
       // An interpreter into the speaker's own language would only repeat.
       this.#changed({ task: task.value, reply: this.text.find((code) => !this.values.language.includes(code)) ?? this.text[0] });
-    } else {
-      this.#changed({ task: task.value, reply: reply.value || null, aloud: aloud.value === "audio" });
-    }
+    } else if (control === task) this.#changed({ task: task.value });
+    else if (control === reply) this.#changed({ reply: reply.value || null });
+    else this.#changed({ aloud: aloud.value === "audio" });
   }
 
   #changed(some) {
     Object.assign(this.values, some);
-    const { listeners, ...kept } = this.values;
-    preferences.set("settings", kept);
+    preferences.set("settings", { ...preferences.get("settings"), ...some }); // what was not chosen stays the server's
     this.dispatchEvent(new Event("change"));
   }
 }

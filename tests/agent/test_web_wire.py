@@ -1,0 +1,173 @@
+"""The web page on the wire: what it sends a server, which a script plays, and what it makes of the answers."""
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agent.core.events import Task
+from tests.agent.scripted_server import ScriptedServer, files_served
+from tests.browser import ALLOWED, HEARS, chromium
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+SPEECH_STARTED: dict[str, Any] = {"audio_start_ms": 100, "item_id": "item_said"}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    with chromium() as launch:
+        yield launch(*HEARS, ALLOWED)
+
+
+@pytest.fixture(scope="module")
+def files() -> Iterator[str]:
+    with files_served() as url:
+        yield url
+
+
+@pytest.fixture
+def page(browser: "Browser", files: str) -> Iterator["Page"]:
+    with browser.new_context(base_url=files) as context:
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        complaints: list[str] = []
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        yield page
+        assert complaints == []
+
+
+def opened(page: "Page", task: Task = "converse", /, **chosen: str) -> ScriptedServer:
+    """The page, where these settings were chosen once, and the server that it has a session with."""
+    server = ScriptedServer(
+        page, task, ("translate", "transcribe") if task == "translate" else ("converse", "translate")
+    )
+    visit(page, **chosen)
+    page.wait_for_selector("select[name=task]:enabled")
+    return server
+
+
+def visit(page: "Page", **chosen: str) -> None:
+    if chosen:
+        page.add_init_script(f"localStorage.setItem('noema.settings', {json.dumps(json.dumps(chosen))})")
+    page.goto("/index.html")
+
+
+def type_(page: "Page", text: str) -> None:
+    page.get_by_label("Type a sentence").fill(text)
+    page.keyboard.press("Enter")
+
+
+# A session begins
+
+
+def test_what_nobody_chose_is_as_the_server_has_it(page: "Page") -> None:
+    server = opened(page, "translate")
+    (first,) = server.of("session.update")
+    assert not {"task", "language", "reply_language"} & set(first["session"]["noema"])
+    assert page.get_by_label("What Noema does").input_value() == "translate"
+    assert page.locator("select[name=task] option").all_inner_texts() == ["interprets", "repeats"]
+
+
+def test_what_was_chosen_later_is_all_that_is_kept(page: "Page") -> None:
+    server = opened(page, "translate")
+    page.get_by_label("How").select_option(label="in writing")
+    server.until(lambda: len(server.of("session.update")) == 2)
+    assert page.evaluate("localStorage.getItem('noema.settings')") == '{"aloud":false}'
+
+
+def test_a_task_that_the_server_does_not_do_is_forgotten(page: "Page") -> None:
+    server = opened(page, "translate", task="converse")
+    assert len(server.of("session.update")) == 2
+    assert page.get_by_label("What Noema does").input_value() == "translate"
+    assert page.get_by_role("alert").is_hidden()
+
+
+def test_it_is_forgotten_also_where_it_is_too_late_to_ask_for_a_way_back(page: "Page") -> None:
+    server = ScriptedServer(page, "translate", ("translate", "transcribe"))
+    server.begun = True
+    visit(page, task="converse")
+    page.wait_for_selector("select[name=task]:enabled")
+    assert len(server.of("session.update")) == 3
+    assert page.get_by_role("alert").is_hidden()
+
+
+def test_a_server_that_refuses_everything_is_not_asked_without_end(page: "Page") -> None:
+    server = ScriptedServer(page)
+    server.unwanted = "invalid_value"
+    visit(page)
+    page.get_by_role("alert").wait_for()
+    assert "no: invalid_value" in page.get_by_role("alert").inner_text()
+    assert len(server.of("session.update")) == 3
+
+
+def test_the_radio_and_the_microphone_follow_the_session_that_is_resumed(page: "Page") -> None:
+    server = opened(page)
+    page.get_by_role("radio", name="Hold to talk").check()
+    server.until(lambda: server.settings.turn_detection is None)
+    page.evaluate("localStorage.setItem('noema.settings', '{\"mode\": \"free\"}')")  # chosen in another window
+    page.reload()
+    page.wait_for_selector("select[name=task]:enabled")
+    assert page.get_by_role("radio", name="Hold to talk").is_checked()
+    assert page.evaluate("noema.live.talk.mode") == "hold"
+
+
+# Who gives way to whom
+
+
+@pytest.mark.parametrize(("task", "gives_way"), [("converse", True), ("translate", False)])
+def test_an_interpreter_speaks_on_when_it_hears_speech(page: "Page", task: Task, gives_way: bool) -> None:
+    server = opened(page, task)
+    server.reply(sound_ms=3000)
+    page.wait_for_function("() => noema.live.conversation.lines[0]?.heardMs > 50")
+    server.say("input_audio_buffer.speech_started", **SPEECH_STARTED)
+    page.wait_for_function("() => noema.live.floor.userSpeaks")
+    if gives_way:
+        server.until(lambda: server.of("conversation.item.truncate"))
+        assert page.evaluate("noema.speaker.queued") == 0
+        return
+    heard = page.evaluate("noema.live.conversation.lines[0].heardMs")
+    page.wait_for_function(f"() => noema.live.conversation.lines[0].heardMs > {heard + 200}")
+    assert server.of("conversation.item.truncate") == []
+
+
+def test_what_was_heard_of_a_reply_under_way_is_told(page: "Page") -> None:
+    server = opened(page)
+    item = server.reply(sound_ms=3000)
+    page.wait_for_function("() => noema.live.conversation.lines[0]?.heardMs > 50")
+    page.keyboard.press("Escape")
+    server.until(lambda: server.of("conversation.item.truncate"))
+    (told,) = server.of("conversation.item.truncate")
+    assert len(server.of("response.cancel")) == 1
+    assert told["item_id"] == item
+    assert 0 < told["audio_end_ms"] < 3000
+
+
+def test_of_sentences_typed_while_cut_off_the_last_is_answered_too(page: "Page") -> None:
+    server = opened(page)
+    page.evaluate("noema.live.connection.state = { state: 'waiting', reason: 'cut' }")
+    type_(page, "One.")
+    type_(page, "Two.")
+    server.until(lambda: len(server.of("response.create")) == 2)
+    assert server.of("response.cancel") == [], "nobody has been asked yet"
+    server.reply()
+    server.refuse("conversation_already_has_active_response")
+    server.done()
+    server.until(lambda: len(server.of("response.create")) == 3)
+    server.reply(2)
+    server.done(2)
+    type_(page, "Three.")
+    server.until(lambda: len(server.of("response.create")) == 4)
+    assert page.get_by_role("alert").is_hidden()
+
+
+def test_a_sentence_that_is_being_thought_about_gives_way_to_the_next(page: "Page") -> None:
+    server = opened(page)
+    type_(page, "One.")
+    type_(page, "Two.")
+    server.until(lambda: len(server.of("response.create")) == 2)
+    kinds = [message["type"] for message in server.told[1:]]
+    asked = ["conversation.item.create", "response.create"]
+    assert kinds == [*asked, "response.cancel", *asked]
