@@ -85,6 +85,8 @@ class RemoteConversation:
         self._given = 0
         """End of the reply timeline"""
         self._language = self._reply_language = ""
+        self._interruptible = True
+        """Whether speech stops a reply: an interpreter speaks on"""
         self._named = _Named()
         self._sounds: deque[_Sound] = deque(maxlen=_KEPT)
 
@@ -119,7 +121,9 @@ class RemoteConversation:
             self._named = _Named()
             self._sounds.clear()
             yield ReplyTruncated(self._sample, self._turns, self._given, 0)
-        noema = message["session"].get("noema") or {}
+        session = message["session"]
+        self._interruptible = bool((session["audio"]["input"]["turn_detection"] or {}).get("interrupt_response"))
+        noema = session.get("noema") or {}
         self._language = noema.get("language") or self._language
         self._reply_language = noema.get("reply_language") or ""
 
@@ -127,7 +131,8 @@ class RemoteConversation:
         match message["type"].removeprefix("input_audio_buffer."):
             case "speech_started":
                 yield UserStarted(self._sample, message["audio_start_ms"] * SAMPLE_RATE // 1000)
-                yield ReplyTruncated(self._sample, self._turns, self._given, 0)
+                if self._interruptible:
+                    yield ReplyTruncated(self._sample, self._turns, self._given, 0)
             case "speech_stopped":
                 end = message["audio_end_ms"] * SAMPLE_RATE // 1000
                 yield UtteranceTaken(self._sample, self._turns + 1, 0, end, end, "silence")

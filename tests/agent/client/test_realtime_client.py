@@ -262,6 +262,16 @@ def test_speech_silences_what_still_sounds_at_once() -> None:
     assert [type(event) for event in events] == [UserStarted, ReplyTruncated]
 
 
+@pytest.mark.parametrize(
+    ("detection", "silenced"), [({"interrupt_response": True}, True), (DETECTION, False), (None, False)]
+)
+def test_an_interpreter_speaks_on_when_somebody_speaks(detection: dict[str, Any] | None, silenced: bool) -> None:
+    conversation = RemoteConversation()
+    conversation.take({"type": "session.updated", "session": {"audio": {"input": {"turn_detection": detection}}}})
+    started = {"type": "input_audio_buffer.speech_started", "audio_start_ms": 100, "item_id": "item_1"}
+    assert any(isinstance(event, ReplyTruncated) for event in conversation.take(started)) is silenced
+
+
 async def test_a_client_of_a_server_that_keeps_nothing_is_told_that_a_new_session_begins(small_bundle: Path) -> None:
     told: list[str] = []
     begun: list[str] = []
