@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import re
 import secrets
 import signal
 import sys
@@ -31,6 +32,8 @@ NOEMA_TOKEN=… noema serve --config server.yaml       who connects must show th
 """
 _LAST_PORT = 65_535
 _TOKEN_BYTES = 18
+_TOKEN = re.compile(r"[A-Za-z0-9._~-]+")
+"""What a browser can show: it has no other place than a subprotocol's name, which is a token of RFC 9110, 5.6.2"""
 _GIVING_UP_S = 2.0
 """For the news that the model hangs to reach the clients"""
 Result = TypeVar("Result")
@@ -116,8 +119,9 @@ def _token(limits: "ServerConfig") -> tuple[str | None, bool]:
     from agent.server.listening import is_loopback
 
     token = limits.token()
-    if token is not None and not (token.isascii() and token.isprintable() and not set(token) & set(' ,;"')):
-        raise UsageError(f"the token in {limits.token_variable} may hold letters, digits and - _ . ~ only")
+    if token is not None and not _TOKEN.fullmatch(token):
+        advice = "may hold letters, digits and - _ . ~ only; one is made by: openssl rand -hex 32"
+        raise UsageError(f"the token in {limits.token_variable} {advice}")
     if token is None and not is_loopback(limits.host):
         return secrets.token_urlsafe(_TOKEN_BYTES), True
     return token, False

@@ -231,6 +231,23 @@ def test_what_cannot_be_served_is_told_before_anything_is_loaded(words: list[str
     assert ended.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("token", ["q/5w==", "one two", "a:b", "é"])
+def test_a_token_that_no_browser_can_show_is_told_before_anything_is_loaded(token: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "agent", "serve"],
+        cwd=ROOT,
+        env={**os.environ, "NOEMA_TOKEN": token},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert "NOEMA_TOKEN" in ended.stderr
+    assert "openssl rand -hex 32" in ended.stderr
+    assert token not in ended.stderr
+
+
 def test_a_taken_port_is_told_before_anything_is_loaded() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
