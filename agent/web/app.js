@@ -52,7 +52,7 @@ live.addEventListener("state", ({ detail }) => {
   at("connection").dataset.state = detail.state;
   at("connection").querySelector("[data-part=text]").textContent = connectionText(detail);
   at("retry").hidden = !["waiting", "elsewhere"].includes(detail.state);
-  if (detail.reason === "refused") notices.show("connection", ...refusal());
+  if (["refused", "mistyped"].includes(detail.reason)) notices.show("connection", ...refusal());
   if (detail.state === "open") notices.clear("connection");
   else strip.judge(null);
   if (detail.state === "elsewhere") closeMicrophone();
@@ -156,6 +156,7 @@ microphone.addEventListener("lost", () => {
   complain("lost");
 });
 microphone.addEventListener("silent", () => complain("silent"));
+microphone.addEventListener("sounds", () => notices.clear("microphone"));
 
 // What the user does
 
@@ -168,6 +169,7 @@ bindTalkKeys(at("microphone"), {
   },
   release: () => live.release(),
   interrupt: () => live.interrupt(),
+  held: () => live.talk.held,
   byHand: () => settings.values.mode === "hold",
 });
 at("off").addEventListener("click", closeMicrophone);
@@ -181,8 +183,12 @@ at("typing").addEventListener("submit", (event) => {
   at("words").value = "";
   live.say(text);
 });
-unlockSound(() => notices.clear("sound"));
-speaker.addEventListener("locked", () => notices.show("sound", "Press any key, or tap anywhere, to hear Noema."));
+const locked = () => notices.show("sound", "Press any key, or tap anywhere, to hear Noema.");
+speaker.addEventListener("locked", locked);
+unlockSound((running) => {
+  if (running) notices.clear("sound");
+  else if (speaker.queued || microphone.open) locked(); // a phone call, say
+});
 
 // What outlives the page
 

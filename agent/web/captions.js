@@ -64,6 +64,7 @@ export class Captions {
     meta.className = "about";
     const text = root.appendChild(document.createElement("p"));
     text.className = "text";
+    text.dir = "auto";
     const after = lines[lines.indexOf(line) + 1];
     this.list.insertBefore(root, this.#drawn.get(after?.id)?.root ?? null);
     const drawn = { root, meta, text, written: "", words: [] };

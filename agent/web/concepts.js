@@ -34,13 +34,18 @@ export class Concepts {
   }
 
   #take(event) {
+    const last = this.#events.at(-1);
+    if (last && (last.space_id !== event.space_id || last.dim !== event.dim)) {
+      this.points = []; // concepts of another space cannot be compared
+      this.#events = [];
+    }
     const values = float16ToFloat(fromBase64(event.concepts));
     for (let n = 0; n < event.count; n++) {
       const key = `${event.item_id}:${event.index + n}`;
       if (this.points.some((point) => point.key === key)) continue;
       const vector = values.subarray(n * event.dim, (n + 1) * event.dim);
       const before = this.points.at(-1);
-      const nearness = before?.vector.length === event.dim ? cosine(before.vector, vector) : null;
+      const nearness = before ? cosine(before.vector, vector) : null;
       const { item_id: item, role, language } = event;
       this.points.push({ key, item, role, index: event.index + n, language, vector, x: 0, y: 0, placed: false, nearness });
     }

@@ -4,6 +4,7 @@
 import { SteadySocket } from "./steady_socket.js";
 
 const BUFFERED = 256 * 1024; // more than this in the socket: sound waits in the queue, which is bounded
+const BLOCKED_MS = 100;
 
 /**
  * Events: `message` (detail: what the server said), `state` (as SteadySocket's; open: the session goes on), `fresh` (a
@@ -12,6 +13,7 @@ const BUFFERED = 256 * 1024; // more than this in the socket: sound waits in the
 export class Connection extends EventTarget {
   #socket;
   #live = false; // the session has been begun or resumed on this socket
+  #blocked = 0;
 
   /**
    * @param {object} how
@@ -81,7 +83,14 @@ export class Connection extends EventTarget {
   }
 
   #flush() {
-    if (!this.#live || this.#socket.bufferedAmount > BUFFERED) return;
+    if (!this.#live) return;
+    if (this.#socket.bufferedAmount > BUFFERED) {
+      this.#blocked ||= setTimeout(() => {
+        this.#blocked = 0;
+        this.#flush();
+      }, BLOCKED_MS);
+      return;
+    }
     for (const message of this.queue.take()) this.#socket.send(message);
   }
 

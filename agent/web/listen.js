@@ -4,7 +4,7 @@ import { fromBase64, pcmToFloat } from "./base64.js";
 import { languageTag, namedLanguages } from "./languages.js";
 import { session as memory, preferences, takeFragment } from "./memory.js";
 import { Speaker } from "./speaker.js";
-import { openSound } from "./sound.js";
+import { unlockSound } from "./sound.js";
 import { SteadySocket } from "./steady_socket.js";
 import { listeningText } from "./wording.js";
 
@@ -23,13 +23,21 @@ let sound = false;
 const socket = new SteadySocket(address, link.token ?? null);
 socket.addEventListener("state", ({ detail }) => {
   at("connection").dataset.state = detail.state;
-  at("connection").querySelector("[data-part=text]").textContent = listeningText(detail);
+  tellHearing(true);
   at("retry").hidden = detail.state !== "waiting";
 });
 socket.addEventListener("message", ({ detail }) => receive(detail));
 at("retry").addEventListener("click", () => socket.connect());
 at("language").addEventListener("change", ({ target }) => choose(target.value));
 at("sound").addEventListener("click", switchSound);
+
+speaker.addEventListener("locked", () => tellHearing(false));
+unlockSound(tellHearing);
+
+function tellHearing(can) {
+  const text = can || !sound ? listeningText(socket.state) : "Tap anywhere to hear";
+  at("connection").querySelector("[data-part=text]").textContent = text;
+}
 
 function address() {
   const url = new URL("v1/realtime/translations", location.href);
@@ -81,13 +89,12 @@ function choose(code) {
   socket.connect();
 }
 
-async function switchSound() {
+function switchSound() {
   sound = !sound;
   at("sound").setAttribute("aria-pressed", sound);
   at("sound").querySelector("[data-part=name]").textContent = sound ? "Sound off" : "Sound on";
   socket.connect();
-  if (sound) await (await openSound()).resume(); // this press is the gesture that browsers ask for
-  else speaker.clear();
+  if (!sound) speaker.clear();
 }
 
 function write({ item_id: item, speaker: who, delta, language: spoken }) {
@@ -103,6 +110,7 @@ function write({ item_id: item, speaker: who, delta, language: spoken }) {
     label.className = "who";
     label.lang = "en";
     label.textContent = who === "agent" ? "Noema" : "Speaker";
+    line.appendChild(document.createElement("span")).dir = "auto";
     lines.set(key, line);
     if (lines.size > KEPT_LINES) {
       const [oldest] = lines.keys();
@@ -110,7 +118,7 @@ function write({ item_id: item, speaker: who, delta, language: spoken }) {
       lines.delete(oldest);
     }
   }
-  line.append(delta);
+  line.lastChild.append(delta);
   if (atEnd) list.scrollTop = list.scrollHeight;
 }
 

@@ -4,23 +4,33 @@ import { openSound } from "./sound.js";
 
 const SILENT_MS = 3000;
 
-/** Events: `piece` {audio: Uint8Array, level: 0..1}, `lost` (unplugged, or taken away), `silent` (it gives nothing). */
+/** Events: `piece` {audio: Uint8Array, level: 0..1}, `lost` (unplugged, or taken away), `silent` (it gives nothing), `sounds` (again). */
 export class Microphone extends EventTarget {
   #stream = null;
   #nodes = [];
+  #opening = null; // from start to stop
   #watch = 0;
+  #silent = false;
 
   get open() {
     return this.#stream !== null;
   }
 
   /** @throws {DOMException} as getUserMedia does; `troubleWith` explains it */
-  async start() {
-    if (this.#stream) return;
+  start() {
+    this.#opening ??= this.#open();
+    return this.#opening;
+  }
+
+  async #open() {
     if (!navigator.mediaDevices?.getUserMedia) throw new DOMException("no mediaDevices", "SecurityError");
     const stream = await navigator.mediaDevices.getUserMedia({
       audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: 1 },
     });
+    if (!this.#opening || this.#stream) {
+      for (const track of stream.getTracks()) track.stop(); // it comes too late
+      return;
+    }
     this.#stream = stream;
     const context = await openSound();
     await context.resume();
@@ -30,32 +40,40 @@ export class Microphone extends EventTarget {
     const source = context.createMediaStreamSource(stream);
     source.connect(capture).connect(context.destination); // silent; Safari runs only what leads to the loudspeaker
     this.#nodes = [source, capture];
-    stream.getAudioTracks()[0].addEventListener("ended", () => {
+    const [track] = stream.getAudioTracks();
+    track.addEventListener("ended", () => {
       this.stop();
       this.dispatchEvent(new Event("lost"));
     });
-    this.#expectSound();
+    track.addEventListener("mute", () => this.#stream === stream && this.#miss());
+    this.#watch = setTimeout(() => this.#miss(), SILENT_MS);
   }
 
   stop() {
     clearTimeout(this.#watch);
-    for (const node of this.#nodes) node.disconnect();
+    for (const node of this.#nodes) {
+      node.port?.postMessage("end"); // else it runs on
+      node.disconnect();
+    }
     for (const track of this.#stream?.getTracks() ?? []) track.stop();
     this.#nodes = [];
-    this.#stream = null;
+    this.#stream = this.#opening = null;
+    this.#silent = false;
   }
 
   #hear({ audio, level }) {
     if (!this.#stream) return;
-    if (level > 0 && this.#watch) {
+    if (level > 0) {
       clearTimeout(this.#watch);
-      this.#watch = 0;
+      if (this.#silent) this.dispatchEvent(new Event("sounds"));
+      this.#silent = false;
     }
     this.dispatchEvent(new CustomEvent("piece", { detail: { audio: new Uint8Array(audio), level } }));
   }
 
-  #expectSound() {
-    this.#watch = setTimeout(() => this.dispatchEvent(new Event("silent")), SILENT_MS);
+  #miss() {
+    this.#silent = true;
+    this.dispatchEvent(new Event("silent"));
   }
 }
 

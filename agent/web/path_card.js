@@ -62,5 +62,6 @@ function paragraph(className, text) {
   const element = document.createElement("p");
   element.className = className;
   element.textContent = text;
+  element.dir = "auto";
   return element;
 }

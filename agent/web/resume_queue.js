@@ -81,8 +81,12 @@ export class ResumeQueue {
    * @param {{type: string}} first goes ahead of everything
    */
   begin(first) {
-    const typed = (event) => event?.type === "conversation.item.create" || event?.type === "response.create";
-    const kept = this.#entries.filter((entry) => entry.at === null && typed(entry.event));
+    let typed = false; // the entry before is a sentence that is kept, and so what asks for its answer
+    const kept = this.#entries.filter(({ event, at }) => {
+      const asks = typed && event?.type === "response.create";
+      typed = at === null && event?.type === "conversation.item.create";
+      return typed || asks;
+    });
     this.#entries = [{ event: first, at: null }, ...kept];
     this.#sent = this.#samples = this.#events = 0;
   }

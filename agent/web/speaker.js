@@ -37,7 +37,13 @@ export class Speaker extends EventTarget {
   async play(item, samples) {
     this.#queued += samples.length;
     const clears = this.#clears;
-    await this.#open();
+    try {
+      await this.#open();
+    } catch {
+      this.#queued = 0;
+      this.#expectSound();
+      return;
+    }
     if (clears !== this.#clears) return; // cut short before it could begin
     this.#node.port.postMessage({ play: samples, item }, [samples.buffer]);
     if (!this.sounding) this.#expectSound();
@@ -78,7 +84,10 @@ export class Speaker extends EventTarget {
       this.#node.port.onmessage = ({ data }) => this.#report(data);
       this.#analyser = this.#context.createAnalyser();
       this.#node.connect(this.#analyser).connect(this.#context.destination);
-    })();
+    })().catch((error) => {
+      this.#opening = null;
+      throw error;
+    });
     return this.#opening;
   }
 

@@ -4,7 +4,10 @@
 const SILENCE_MS = 25_000; // the server sends a keep-alive every 10 s
 const WAITS_S = [0.3, 1, 2, 4, 8, 15];
 const STEADY_MS = 5000; // a connection that lasted this long begins with short waits again
+const POLICY = 1008; // of three kinds; one is that nothing was heard of us for too long
 const TAKEN_OVER = 4001;
+const AWAY_MS = 10_000; // of our silence before that: nobody is here. Listeners, who say nothing ever, are not meant
+const GESTURES = ["pointerdown", "keydown", "visibilitychange"];
 
 /**
  * Events: `open`, `message` (detail: the object that came), `state` (detail: {state, reason}).
@@ -16,6 +19,7 @@ export class SteadySocket extends EventTarget {
   #failures = 0;
   #retry = 0;
   #silence = 0;
+  #saidAt = null;
 
   /** @param {() => string} url asked for at each try @param {string|null} token */
   constructor(url, token) {
@@ -23,7 +27,13 @@ export class SteadySocket extends EventTarget {
     this.url = url;
     this.protocols = ["realtime", ...(token ? [`openai-insecure-api-key.${token}`] : [])];
     this.state = { state: "connecting", reason: null };
-    addEventListener("online", () => this.state.state === "waiting" && this.connect());
+    addEventListener("online", () => this.#retry && this.connect());
+    for (const gesture of GESTURES) document.addEventListener(gesture, () => this.#wake());
+  }
+
+  /** Somebody is here again. */
+  #wake() {
+    if (this.state.state === "waiting" && !this.#retry && !document.hidden) this.connect();
   }
 
   /** Bytes that the network has not taken yet. */
@@ -34,8 +44,15 @@ export class SteadySocket extends EventTarget {
   connect() {
     this.#drop();
     this.#say("connecting");
-    const socket = (this.#socket = new WebSocket(this.url(), this.protocols));
     this.#openedAt = 0;
+    let socket;
+    try {
+      socket = this.#socket = new WebSocket(this.url(), this.protocols);
+    } catch {
+      this.close("mistyped"); // the token holds what no token can
+      return;
+    }
+    this.#listen(); // some networks swallow even the first word
     const current = (handle) => (event) => this.#socket === socket && handle(event);
     socket.onopen = current(() => {
       this.#openedAt = Date.now();
@@ -52,6 +69,7 @@ export class SteadySocket extends EventTarget {
 
   /** @param {object} message */
   send(message) {
+    this.#saidAt = Date.now();
     this.#socket.send(JSON.stringify(message));
   }
 
@@ -69,6 +87,7 @@ export class SteadySocket extends EventTarget {
   #drop() {
     clearTimeout(this.#retry);
     clearTimeout(this.#silence);
+    this.#retry = 0;
     const socket = this.#socket;
     this.#socket = null;
     socket?.close();
@@ -85,6 +104,10 @@ export class SteadySocket extends EventTarget {
     this.#drop();
     if (code === TAKEN_OVER) {
       this.#say("elsewhere");
+      return;
+    }
+    if (code === POLICY && this.#saidAt && Date.now() - this.#saidAt > AWAY_MS) {
+      this.#say("waiting", "away"); // a forgotten page must not hold a seat
       return;
     }
     const wait = WAITS_S[Math.min(this.#failures++, WAITS_S.length - 1)] * (0.75 + Math.random() / 2);

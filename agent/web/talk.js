@@ -45,9 +45,8 @@ export class Talk {
 
   hold() {
     if (this.#mode !== "hold" || this.held) return;
-    if (this.#state === "tail") this.#finish();
+    this.#pieces = this.#state === "tail" ? SHORTEST : 0; // let go and held again at once: the same turn
     this.#state = "held";
-    this.#pieces = 0;
     for (const piece of this.#waiting.splice(0)) this.wire.audio(piece);
   }
 

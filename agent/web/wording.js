@@ -5,6 +5,7 @@ const CUT = {
   full: "The server is full; trying again…",
   unreachable: "The server cannot be reached; trying again…",
   refused: "Not let in; trying again…",
+  away: "Cut off while you were away; press any key, or tap anywhere, to go on",
   cut: "Cut off; reconnecting…",
 };
 
@@ -13,7 +14,7 @@ export function connectionText({ state, reason }) {
   if (state === "open") return "Connected";
   if (state === "connecting") return "Connecting…";
   if (state === "elsewhere") return "This conversation goes on in another window";
-  if (state === "closed") return "Closed";
+  if (state === "closed") return "Not let in";
   return CUT[reason] ?? `Cut off: ${reason}; reconnecting…`;
 }
 
@@ -32,7 +33,7 @@ export function refusal() {
 export function listeningText({ state, reason }) {
   if (state === "open") return "Listening";
   if (state === "closed" && reason === "over") return "The conversation is over";
-  if (state === "closed" && reason === "nothing") return "This address is not complete: scan the code again";
+  if (state === "closed" && ["nothing", "mistyped"].includes(reason)) return "This address is not complete: scan the code again";
   if (state === "closed") return reason ?? "Closed";
   if (reason === "refused") return "Nobody speaks at this link now; trying again…";
   return connectionText({ state, reason });

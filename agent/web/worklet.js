@@ -70,11 +70,13 @@ function bessel(x) {
   return sum;
 }
 
-/** Posts {audio: ArrayBuffer of 20 ms as s16le, level: root mean square 0..1}. */
+/** Posts {audio: ArrayBuffer of 20 ms as s16le, level: root mean square 0..1}; any message to it ends it. */
 class Capture extends AudioWorkletProcessor {
   constructor() {
     super();
     this.resampler = new Resampler(sampleRate, WIRE_RATE);
+    this.ended = false;
+    this.port.onmessage = () => (this.ended = true);
     this.#begin();
   }
 
@@ -85,6 +87,7 @@ class Capture extends AudioWorkletProcessor {
   }
 
   process(inputs) {
+    if (this.ended) return false;
     const channels = inputs[0];
     if (!channels.length) return true; // nothing is connected
     for (const sample of this.resampler.push(channels[0])) {

@@ -171,3 +171,160 @@ def test_a_sentence_that_is_being_thought_about_gives_way_to_the_next(page: "Pag
     kinds = [message["type"] for message in server.told[1:]]
     asked = ["conversation.item.create", "response.create"]
     assert kinds == [*asked, "response.cancel", *asked]
+
+
+# The connection
+
+
+def test_a_token_that_no_link_holds_is_told_rather_than_tried_for_ever(page: "Page") -> None:
+    page.goto("/index.html#token=abc=")
+    page.get_by_role("alert").wait_for()
+    assert "the link is not the right one" in page.get_by_role("alert").inner_text()
+    assert page.locator("#connection").get_attribute("data-state") == "closed"
+
+
+def test_a_forgotten_page_gives_its_seat_away_until_somebody_is_there(page: "Page") -> None:
+    page.clock.install()
+    server = opened(page)
+    page.clock.fast_forward(15_000)
+    server.socket.close(code=1008, reason="nothing was heard of the client for too long")
+    page.wait_for_selector("#connection[data-state=waiting]")
+    page.clock.fast_forward(20_000)
+    assert "press any key" in page.locator("#connection").inner_text()
+    assert len(server.of("session.update")) == 1
+    page.keyboard.press("Shift")
+    server.until(lambda: len(server.of("session.update")) == 2)
+    page.wait_for_selector("#connection[data-state=open]", state="attached")
+
+
+def test_a_page_that_reads_too_slowly_comes_back_by_itself(page: "Page") -> None:
+    server = opened(page)
+    server.socket.close(code=1008, reason="the client reads too slowly")
+    server.until(lambda: len(server.of("session.update")) == 2)
+
+
+def test_what_the_network_did_not_take_goes_out_when_it_does(page: "Page") -> None:
+    server = opened(page)
+    page.evaluate(
+        """async () => {
+          const { SteadySocket } = await import('/steady_socket.js');
+          globalThis.full = true;
+          Object.defineProperty(SteadySocket.prototype, 'bufferedAmount', { get: () => (full ? 1e9 : 0) });
+        }"""
+    )
+    type_(page, "One.")
+    page.wait_for_function("() => noema.live.connection.queue.waiting === 2")
+    page.evaluate("globalThis.full = false")
+    server.until(lambda: server.of("response.create"))
+
+
+# The microphone
+
+STREAMS = """() => {
+  globalThis.streams = [];
+  const given = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+  navigator.mediaDevices.getUserMedia = async (wanted) => {
+    const stream = await given(wanted);
+    streams.push(stream);
+    return stream;
+  };
+}"""
+OPEN = "() => streams.filter((stream) => stream.getTracks().some((track) => track.readyState === 'live')).length"
+
+
+def test_pressed_twice_the_microphone_is_open_once(page: "Page") -> None:
+    opened(page)
+    page.evaluate(STREAMS)
+    page.evaluate("() => { for (let n = 0; n < 2; n++) document.querySelector('#microphone').click(); }")
+    page.wait_for_selector("body[data-microphone=on]")
+    assert page.evaluate("streams.length") == 1
+    page.evaluate("() => { noema.microphone.stop(); noema.microphone.start(); noema.microphone.stop(); }")
+    page.wait_for_function("() => streams.length === 2")
+    page.wait_for_function(f"() => ({OPEN})() === 0")
+    assert page.evaluate("noema.microphone.open") is False
+
+
+def test_a_microphone_that_gives_nothing_is_told_until_it_does(page: "Page") -> None:
+    opened(page)
+    page.evaluate(STREAMS)
+    page.get_by_role("button", name="Microphone").click()
+    page.wait_for_selector("body[data-microphone=on]")
+    page.evaluate("streams[0].getTracks()[0].dispatchEvent(new Event('mute'))")
+    page.get_by_role("alert").wait_for(state="visible")
+    page.get_by_role("alert").wait_for(state="hidden")
+
+
+def hold_mode(page: "Page") -> ScriptedServer:
+    server = opened(page)
+    page.get_by_role("button", name="Microphone").click()
+    page.wait_for_selector("body[data-microphone=on]")
+    page.get_by_role("radio", name="Hold to talk").check()
+    server.until(lambda: server.settings.turn_detection is None)
+    page.locator("#microphone").focus()
+    return server
+
+
+def test_a_key_that_comes_up_elsewhere_ends_the_turn_too(page: "Page") -> None:
+    server = hold_mode(page)
+    page.keyboard.down(" ")
+    page.wait_for_function("() => noema.live.talk.held")
+    server.until(lambda: len(server.of("input_audio_buffer.append")) > 30)
+    page.get_by_label("Type a sentence").focus()
+    page.keyboard.up(" ")
+    server.until(lambda: server.of("input_audio_buffer.commit"))
+    assert page.evaluate("noema.live.talk.held") is False
+
+
+def test_a_window_that_is_left_ends_the_turn_too(page: "Page") -> None:
+    server = hold_mode(page)
+    page.keyboard.down(" ")
+    server.until(lambda: len(server.of("input_audio_buffer.append")) > 30)
+    page.evaluate("dispatchEvent(new Event('blur'))")
+    server.until(lambda: server.of("input_audio_buffer.commit"))
+
+
+def test_a_screen_readers_click_begins_a_turn_and_the_next_ends_it(page: "Page") -> None:
+    server = hold_mode(page)
+    page.evaluate("document.querySelector('#microphone').click()")
+    server.until(lambda: len(server.of("input_audio_buffer.append")) > 30)
+    assert page.locator("#microphone").get_attribute("aria-pressed") == "true"
+    page.evaluate("document.querySelector('#microphone').click()")
+    server.until(lambda: server.of("input_audio_buffer.commit"))
+
+
+# Sound
+
+
+def test_sound_that_fails_once_is_tried_again(page: "Page") -> None:
+    server = ScriptedServer(page)
+    page.add_init_script(
+        """
+        const { addModule } = AudioWorklet.prototype;
+        globalThis.closes = 0;
+        const { close } = AudioContext.prototype;
+        AudioContext.prototype.close = function () { closes++; return close.call(this); };
+        AudioWorklet.prototype.addModule = async function () {
+          AudioWorklet.prototype.addModule = addModule;
+          throw new Error('not now');
+        };
+        """
+    )
+    visit(page)
+    page.wait_for_selector("select[name=task]:enabled")
+    server.reply(sound_ms=500)
+    page.get_by_role("alert").get_by_text("to hear Noema").wait_for()
+    assert page.evaluate("[noema.speaker.queued, closes]") == [0, 1]
+    page.keyboard.press("Shift")
+    server.reply(2, sound_ms=500)
+    page.wait_for_function("() => noema.live.conversation.lines[1]?.heardMs >= 500")
+    page.get_by_role("alert").wait_for(state="hidden")
+
+
+def test_sound_that_is_taken_away_is_told_until_it_is_back(page: "Page") -> None:
+    server = opened(page)
+    server.reply(sound_ms=5000)
+    page.wait_for_function("() => noema.live.conversation.lines[0]?.heardMs > 50")
+    page.evaluate("import('/sound.js').then(async ({ openSound }) => (await openSound()).suspend())")
+    page.get_by_role("alert").get_by_text("to hear Noema").wait_for()
+    page.keyboard.press("Shift")
+    page.get_by_role("alert").wait_for(state="hidden")
