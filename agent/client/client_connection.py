@@ -1,11 +1,13 @@
 """Client connection: a websocket to a Noema server elsewhere: messages as objects, every failure as one line.
 
-Knows how connections are opened, refused and cut; nothing of what is said on them.
+What a server says ends up in a terminal: here it loses what would steer that. Knows how connections are opened,
+refused and cut; nothing of what is said on them.
 """
 
 import asyncio
 import json
 import random
+import re
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -13,7 +15,7 @@ from http import HTTPStatus
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidProxy, InvalidStatus, InvalidURI
 from websockets.http11 import Response
 
 from agent.client.server_address import TOKEN_VARIABLE, ServerAddress
@@ -24,6 +26,7 @@ _CLOSE_S = 2.0
 _MAX_BYTES = 16_777_216
 _WAITS_S = (0.3, 1.0, 2.0, 4.0, 8.0, 15.0)
 _STEADY_S = 5.0
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _ADVICE = {
     1001: "the server is going away",
     1008: "the server ended the connection",
@@ -62,13 +65,16 @@ class Connection:
 
         Raises:
             Cut: the connection is gone.
+            RemoteError: what came is no message.
         """
         try:
-            content: dict[str, Any] = json.loads(await self._socket.recv())
+            content = _plain(json.loads(await self._socket.recv()))
         except ConnectionClosed as error:
             raise _cut(error) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RemoteError("the server says what no Noema server says") from error
+        if not isinstance(content, dict) or not isinstance(content.get("type"), str):
+            raise RemoteError("the server says what no Noema server says")
         return content
 
 
@@ -94,7 +100,7 @@ async def connected(place: ServerAddress, path: str) -> AsyncGenerator[Connectio
     )
     try:
         socket = await opening
-    except (OSError, TimeoutError, InvalidHandshake, EOFError) as error:
+    except (OSError, TimeoutError, InvalidHandshake, InvalidProxy, InvalidURI, EOFError) as error:
         raise _refused(place, error) from error
     async with socket:
         yield Connection(socket)
@@ -121,7 +127,19 @@ class Patience:
 
 
 def _cut(error: ConnectionClosed) -> Cut:
-    return Cut(error.rcvd.code, error.rcvd.reason) if error.rcvd is not None else Cut(1006, "")
+    return Cut(error.rcvd.code, _plain(error.rcvd.reason)) if error.rcvd is not None else Cut(1006, "")
+
+
+def _plain(content: Any) -> Any:
+    """What a server says, without control characters."""
+    match content:
+        case str():
+            return _CONTROLS.sub(" ", content)
+        case dict():
+            return {name: _plain(value) for name, value in content.items()}
+        case list():
+            return [_plain(value) for value in content]
+    return content
 
 
 def _refused(place: ServerAddress, error: BaseException) -> RemoteError:
@@ -135,6 +153,8 @@ def _refused(place: ServerAddress, error: BaseException) -> RemoteError:
         )
     if isinstance(error, TimeoutError):
         return RemoteError(f"{place.url} does not answer within {_OPEN_S:g} s", temporary=True)
+    if isinstance(error, InvalidProxy | InvalidURI):
+        return RemoteError(f"{place.url} cannot be reached ({one_line(error)}); check --url and the proxy's variables")
     if isinstance(error, ssl.SSLError | InvalidHandshake | EOFError | ConnectionResetError):
         with_tls = "uses no TLS, try ws:// in place of wss://" if place.is_secure else "uses TLS, try wss://"
         return RemoteError(f"what answers at {place.url} is no Noema server, or if it {with_tls}", temporary=True)
@@ -152,5 +172,5 @@ def _answered(place: ServerAddress, response: Response) -> RemoteError:
         advice = f"put it into {TOKEN_VARIABLE} or into a file for --token-file"
         problem = "does not know this token" if place.token else "wants a token"
         return RemoteError(f"{place.url} {problem}; {advice}", status=status)
-    told = " ".join(said.split()) if said else f"status {status}"
+    told = " ".join(_plain(said).split()) if said else f"status {status}"
     return RemoteError(f"{place.url} says: {told}", temporary=status >= HTTPStatus.INTERNAL_SERVER_ERROR, status=status)

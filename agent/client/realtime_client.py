@@ -17,6 +17,8 @@ from agent.errors import RemoteError, one_line
 
 PATH = "/v1/realtime"
 _TAKEN_OVER = 4001
+_RESUME_S = 15.0
+_LEAVE_S = 1.0
 
 
 class RealtimeClient:
@@ -58,7 +60,7 @@ class RealtimeClient:
         self._more.set()
 
     async def run(self) -> None:
-        """Talks until cancelled. Cancelling closes the connection, and with it, or a while later, the session.
+        """Talks until cancelled. Cancelling ends the session: the server is to forget it, and has a second to say so.
 
         Raises:
             RemoteError: there is no server, it does not let us in, or the session goes on in another client.
@@ -69,7 +71,11 @@ class RealtimeClient:
                 async with connected(self._place, PATH) as connection:
                     patience.connected()
                     reached = True
-                    await self._talk(connection)
+                    try:
+                        await self._talk(connection)
+                    except asyncio.CancelledError:
+                        await self._leave(connection)
+                        raise
             except RemoteError as error:
                 if not (reached and error.temporary):
                     raise
@@ -106,25 +112,32 @@ class RealtimeClient:
             self._has_begun = True
             self._queue.begin(self._opening)
             return
-        resume = {"token": self._token, "after_event": self._after}
-        await connection.send({"type": "session.update", "session": {"type": "realtime", "noema": {"resume": resume}}})
-        fresh: dict[str, Any] | None = None
-        while True:
-            message = await connection.receive()
-            if message["type"] == "noema.resumed":
-                self._queue.resumed(message["input_audio_samples"], message["client_events"])
-                self._told("connected again")
-                await self._heard(message)
-                return
-            if message["type"] == "session.created":
-                fresh = message  # of the session that the server made for this connection, and drops if it can
-            elif message["type"] == "error":
-                break
+        await connection.send(_resume({"token": self._token, "after_event": self._after}))
+        try:
+            async with asyncio.timeout(_RESUME_S):
+                fresh, resumed = await _resumption(connection)
+        except TimeoutError as error:
+            raise Cut(1006, "the server does not take the conversation up again") from error
+        if resumed is not None:
+            self._queue.resumed(resumed["input_audio_samples"], resumed["client_events"])
+            self._told("connected again")
+            await self._heard(resumed)
+            return
         self._told("the server no longer has this conversation; a new one begins")
         self._token = self._after = None
         self._queue.begin(self._opening)
         if fresh is not None:
             await self._heard(fresh)
+
+    async def _leave(self, connection: Connection) -> None:
+        """Nobody comes back: the server need not keep what was said."""
+        if self._token is None:
+            return
+        with suppress(Cut, RemoteError, TimeoutError):
+            async with asyncio.timeout(_LEAVE_S):
+                await connection.send(_resume(False))
+                while (await connection.receive())["type"] != "session.updated":
+                    pass
 
     async def _send(self, connection: Connection) -> None:
         while True:
@@ -141,3 +154,24 @@ class RealtimeClient:
             await self._heard(message)
             if self._token is not None:
                 self._after = message.get("event_id", self._after)
+
+
+def _resume(what: dict[str, Any] | bool) -> dict[str, Any]:
+    return {"type": "session.update", "session": {"type": "realtime", "noema": {"resume": what}}}
+
+
+async def _resumption(connection: Connection) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """How the server answers one who comes back.
+
+    Gives:
+        How the session began that it made for this connection, and how the earlier one goes on; None: it is unknown.
+    """
+    fresh: dict[str, Any] | None = None
+    while True:
+        message = await connection.receive()
+        if message["type"] == "noema.resumed":
+            return fresh, message
+        if message["type"] == "session.created":
+            fresh = message
+        elif message["type"] == "error" and message["error"].get("code") == "noema_resume_unknown":
+            return fresh, None

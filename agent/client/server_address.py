@@ -121,7 +121,7 @@ def with_token(place: ServerAddress, token: str | None) -> ServerAddress:
 
 def _first_line(file: Path) -> str:
     try:
-        lines = file.read_text(encoding="utf-8").split()
+        lines = file.read_text(encoding="utf-8").strip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--token-file {file}: it cannot be read") from error
     if not lines:

@@ -43,6 +43,9 @@ def test_the_token_comes_from_where_it_is_nearest(tmp_path: Path, monkeypatch: p
     assert address("ws://h", None, None, None).token == "from-the-environment"
     assert address("ws://h", None, file, None).token == "from-a-file"
     assert address("ws://h", "given", file, None).token == "given"
+    file.write_text("two words\n")
+    with pytest.raises(UsageError, match="copy it once more"):
+        address("ws://h", None, file, None)
     monkeypatch.delenv("NOEMA_TOKEN")
     assert address("ws://h", None, None, None).token is None
 
