@@ -15,24 +15,14 @@ WEB = Path(__file__).parents[1] / "web"
 _TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
-    ".ico": "image/x-icon",
     ".js": "text/javascript; charset=utf-8",
-    ".json": "application/json; charset=utf-8",
-    ".md": "text/plain; charset=utf-8",
-    ".mjs": "text/javascript; charset=utf-8",
-    ".opus": "audio/ogg",
-    ".png": "image/png",
     ".svg": "image/svg+xml; charset=utf-8",
     ".txt": "text/plain; charset=utf-8",
-    ".wav": "audio/wav",
-    ".webmanifest": "application/manifest+json; charset=utf-8",
-    ".webp": "image/webp",
     ".woff2": "font/woff2",
 }
 _POLICY = (
-    "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
-    "font-src 'self'; media-src 'self' blob:; manifest-src 'self'; connect-src 'self'{sockets}; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 SAFE = {
     "X-Content-Type-Options": "nosniff",
@@ -85,12 +75,10 @@ class Pages:
         if page is None:
             return None
         known = {tag.strip().removeprefix("W/") for line in headers.get_all("If-None-Match") for tag in line.split(",")}
-        sockets = "".join(f" ws://{host} wss://{host}" for host in headers.get_all("Host")[:1])
         said = {
             "ETag": page.tag,
             "Cache-Control": "no-cache",
-            # Safari up to 15.3 does not count a page's own websocket among 'self'.
-            "Content-Security-Policy": _POLICY.format(sockets=sockets),
+            "Content-Security-Policy": _POLICY,
             **SAFE,
         }
         if page.tag in known or "*" in known:

@@ -4,6 +4,7 @@ import { Captions } from "./captions.js";
 import { ConceptPath } from "./concept_path.js";
 import { sentence } from "./conversation.js";
 import { statusOf } from "./floor.js";
+import { hide } from "./focus.js";
 import { ListenersPanel } from "./listeners_panel.js";
 import { Live } from "./live.js";
 import { session as memory, takeFragment } from "./memory.js";
@@ -37,6 +38,7 @@ const listeners = new ListenersPanel(at("listeners-panel"), at("listeners"), (op
 const path = new ConceptPath({ picture: at("picture"), card: at("card"), list: at("path-list") }, tell);
 let opening = false;
 let changed = false;
+let refused = false; // and told so: once an outage
 
 /** What is known of a point. @param {import("./concepts.js").Point} point */
 function tell(point) {
@@ -51,10 +53,16 @@ function tell(point) {
 live.addEventListener("state", ({ detail }) => {
   at("connection").dataset.state = detail.state;
   at("connection").querySelector("[data-part=text]").textContent = connectionText(detail);
-  at("retry").hidden = !["waiting", "elsewhere"].includes(detail.state);
-  if (["refused", "mistyped"].includes(detail.reason)) notices.show("connection", ...refusal());
-  if (detail.state === "open") notices.clear("connection");
-  else strip.judge(null);
+  hide(at("retry"), !["waiting", "elsewhere"].includes(detail.state), at("microphone"));
+  at("anew").disabled = ["waiting", "connecting"].includes(detail.state); // the old one could not be forgotten
+  if (["refused", "mistyped"].includes(detail.reason)) {
+    if (!refused) notices.show("connection", ...refusal());
+    refused = true;
+  }
+  if (detail.state === "open") {
+    notices.clear("connection");
+    refused = false;
+  } else strip.judge(null);
   if (detail.state === "elsewhere") closeMicrophone();
   show();
 });
@@ -114,7 +122,7 @@ function show() {
   const hold = now.mode === "hold" && now.microphone === "on";
   button.setAttribute("aria-pressed", hold ? now.held : now.microphone === "on");
   button.querySelector("[data-part=name]").textContent = hold ? "Hold to talk" : "Microphone";
-  at("off").hidden = !hold;
+  hide(at("off"), !hold, button);
   if (now.playing) strip.run();
 }
 
@@ -175,7 +183,14 @@ bindTalkKeys(at("microphone"), {
 at("off").addEventListener("click", closeMicrophone);
 at("stop").addEventListener("click", () => live.interrupt());
 at("retry").addEventListener("click", () => live.connection.connect());
-at("anew").addEventListener("click", () => live.anew());
+at("anew").addEventListener("click", () => {
+  if (!live.conversation.lines.length) return;
+  const act = () => {
+    live.anew();
+    at("microphone").focus();
+  };
+  notices.show("anew", "A new conversation? What was said in this one will be forgotten.", [], { label: "Begin anew", act });
+});
 at("typing").addEventListener("submit", (event) => {
   event.preventDefault();
   const text = at("words").value.trim();

@@ -3,6 +3,7 @@
 import { heardCharacters } from "./conversation.js";
 import { languageName, languageTag } from "./languages.js";
 
+const SEGMENTER = new Intl.Segmenter(undefined, { granularity: "word" }); // not all languages have spaces
 const NEAR_END = 80; // pixels: whoever reads further up is left there
 
 export class Captions {
@@ -81,7 +82,7 @@ export class Captions {
         drawn.written = "";
       }
       let end = drawn.written.length;
-      for (const word of line.text.slice(end).match(/\s*\S+\s*/g) ?? []) {
+      for (const word of words(line.text.slice(end))) {
         const span = drawn.text.appendChild(document.createElement("span"));
         span.textContent = word;
         end += word.length;
@@ -95,6 +96,16 @@ export class Captions {
       if (span.classList.contains("heard") !== is) span.classList.toggle("heard", is);
     }
   }
+}
+
+/** Words, each with what follows it. @param {string} text */
+function words(text) {
+  const words = [];
+  for (const { segment, isWordLike } of SEGMENTER.segment(text)) {
+    if (isWordLike || !words.length) words.push(segment);
+    else words[words.length - 1] += segment;
+  }
+  return words;
 }
 
 /** What stands beside the name. @param {import("./conversation.js").Line} line */

@@ -67,7 +67,7 @@ export class ConceptPath {
   }
 
   #drawn(point) {
-    const mark = svg("g", { class: `point ${point.role}`, role: "button" });
+    const mark = svg("g", { class: `point ${point.role}`, role: "img" });
     mark.append(svg("circle", { class: "reach", r: 15 }), svg("circle", { class: "halo", r: 13 }));
     mark.append(svg("circle", { class: "dot", r: point.role === "user" ? 5 : 8 }));
     mark.addEventListener("pointerenter", () => this.#look(point.key));

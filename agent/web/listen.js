@@ -1,6 +1,7 @@
 // Listen: the listeners' page. Somebody's conversation, in the language of one's choice, to read and to hear.
 
 import { fromBase64, pcmToFloat } from "./base64.js";
+import { hide } from "./focus.js";
 import { languageTag, namedLanguages } from "./languages.js";
 import { session as memory, preferences, takeFragment } from "./memory.js";
 import { Speaker } from "./speaker.js";
@@ -24,7 +25,7 @@ const socket = new SteadySocket(address, link.token ?? null);
 socket.addEventListener("state", ({ detail }) => {
   at("connection").dataset.state = detail.state;
   tellHearing(true);
-  at("retry").hidden = detail.state !== "waiting";
+  hide(at("retry"), detail.state !== "waiting", at("language"));
 });
 socket.addEventListener("message", ({ detail }) => receive(detail));
 at("retry").addEventListener("click", () => socket.connect());

@@ -1,5 +1,6 @@
 // Listeners' panel: the link by which others listen in their own languages, as a QR code, and how many do.
 
+import { hide } from "./focus.js";
 import { languageName } from "./languages.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -28,8 +29,10 @@ export class ListenersPanel {
 
   /** @param {{url: string, qr_svg: string}|null} listeners as the session has it */
   show(listeners) {
-    this.parts.start.hidden = listeners !== null;
-    this.parts.open.hidden = listeners === null;
+    const { start, open, copy } = this.parts;
+    const [shown, gone, next] = listeners ? [open, start, copy] : [start, open, start.querySelector("button")];
+    shown.hidden = false;
+    hide(gone, true, next);
     if (!listeners) {
       this.showCounts({});
       return;

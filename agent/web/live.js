@@ -9,6 +9,7 @@ import { ResumeQueue } from "./resume_queue.js";
 import { sessionOf } from "./settings.js";
 import { Talk } from "./talk.js";
 
+const KEPT_AS = 1; // another number when what `keep` gives changes its form
 const PLAYBACK_MS = 200;
 const PLAIN = /^event_\d+$/; // ids of what is kept; what is said in passing repeats a number, with a suffix
 const BUSY = "conversation_already_has_active_response";
@@ -40,6 +41,7 @@ export class Live extends EventTarget {
    */
   constructor({ url, token, settings, speaker, kept }) {
     super();
+    if (kept?.version !== KEPT_AS) kept = null; // by a page of another release
     this.settings = settings;
     this.speaker = speaker;
     this.conversation = Conversation.fromJSON(kept?.lines ?? []);
@@ -117,6 +119,7 @@ export class Live extends EventTarget {
     const { resume, queue } = this.connection;
     const seen = numberOf(resume?.after) < this.#drawn ? resume.seen : resume?.after;
     return {
+      version: KEPT_AS,
       resume: resume && { token: resume.token, after: unheard?.event ?? seen, seen },
       unheard,
       queue,

@@ -8,7 +8,10 @@ export class Notices {
     Object.assign(this, { title: find("title"), steps: find("steps"), action: find("action") });
     this.topic = null;
     find("dismiss").addEventListener("click", () => this.clear());
-    this.action.addEventListener("click", () => this.act?.());
+    this.action.addEventListener("click", () => {
+      this.clear();
+      this.act();
+    });
   }
 
   /**

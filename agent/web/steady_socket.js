@@ -119,7 +119,7 @@ export class SteadySocket extends EventTarget {
 
 function why(code, reason) {
   if (code === 1012) return "restart";
-  if (code === 1013) return "full";
+  if (code === 1013) return "later";
   return code === 1008 && reason ? reason : "cut";
 }
 

@@ -2,7 +2,7 @@
 
 const CUT = {
   restart: "The server restarts; reconnecting…",
-  full: "The server is full; trying again…",
+  later: "No room now, or the speaker is away; trying again…",
   unreachable: "The server cannot be reached; trying again…",
   refused: "Not let in; trying again…",
   away: "Cut off while you were away; press any key, or tap anywhere, to go on",

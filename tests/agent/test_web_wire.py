@@ -328,3 +328,43 @@ def test_sound_that_is_taken_away_is_told_until_it_is_back(page: "Page") -> None
     page.get_by_role("alert").get_by_text("to hear Noema").wait_for()
     page.keyboard.press("Shift")
     page.get_by_role("alert").wait_for(state="hidden")
+
+
+# Small things
+
+
+def test_a_refusal_is_told_once_an_outage(page: "Page") -> None:
+    opened(page)
+    refused = "{ detail: { state: 'waiting', reason: 'refused' } }"
+    waiting = f"noema.live.connection.dispatchEvent(new CustomEvent('state', {refused}))"
+    page.evaluate(waiting)
+    page.get_by_role("button", name="Dismiss").click()
+    page.evaluate(waiting)
+    assert page.get_by_role("alert").is_hidden()
+
+
+def test_the_keyboard_is_not_lost_with_a_button_that_goes(page: "Page") -> None:
+    hold_mode(page)
+    page.get_by_role("button", name="Microphone off").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("body[data-microphone=off]")
+    assert page.evaluate("document.activeElement.id") == "microphone"
+
+
+def test_what_a_page_of_another_release_kept_is_left_alone(page: "Page") -> None:
+    kept = json.dumps({"resume": {"token": "t"}, "lines": 7})
+    page.add_init_script(f"sessionStorage.setItem('noema.conversation', {json.dumps(kept)})")
+    server = opened(page)
+    assert server.of("session.update")[0]["session"]["noema"]["resume"] is True
+
+
+def test_words_of_a_language_without_spaces_light_up_one_by_one(page: "Page") -> None:
+    server = opened(page)
+    item = server.reply()
+    server.say("response.output_text.delta", response_id="resp_1", item_id=item, delta="我需要一位医生。")
+    server.say("response.output_text.delta", response_id="resp_1", item_id=item, delta=" I need (a) doctor!")
+    page.get_by_text("doctor!").wait_for()
+    words = page.locator(".line .text span").all_text_contents()
+    assert len(words) >= 3 + 4
+    assert "".join(words) == "我需要一位医生。 I need (a) doctor!"
+    assert page.locator(".line .text").get_attribute("dir") == "auto"

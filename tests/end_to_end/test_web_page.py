@@ -289,6 +289,7 @@ def test_a_new_conversation_begins_empty(page: "Page") -> None:
     ask(page, "I need a doctor.")
     token = page.evaluate("noema.live.connection.resume.token")
     page.get_by_role("button", name="New conversation").click()
+    page.get_by_role("button", name="Begin anew").click()
     page.wait_for_function(f"() => ![null, undefined, '{token}'].includes(noema.live.connection.resume?.token)")
     assert lines(page) == []
     assert page.locator(".point").count() == 0
