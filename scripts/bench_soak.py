@@ -11,7 +11,7 @@ import itertools
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ WHEN = (
 FIRST_TURNS = 50
 """By then everything has been used once: what comes on top is growth"""
 EVERY = 10
+MOST_GROWTH = 1.05
 CALLERS = 2
 """At once, beside the one that stays"""
 TIMBRES = (None, *(variant for variant in VARIANTS if variant != "whisper"))
@@ -61,7 +62,7 @@ END_S = 30.0
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """How long."""
-    parser.add_argument("--turns", type=int, default=500, help="default: 500")
+    parser.add_argument("--turns", type=int, default=500, help="at least 10 (default: 500)")
     parser.add_argument("--bundle", default="mini")
 
 
@@ -150,13 +151,15 @@ class Soak:
 
     def figures(self) -> dict[str, Any]:
         """What came of it."""
-        first, last = self.rss_mb[min(FIRST_TURNS, max(self.rss_mb))], self.rss_mb[max(self.rss_mb)]
+        ends_at = max(self.rss_mb)
+        first, last = self.rss_mb[min(FIRST_TURNS, ends_at)], self.rss_mb[ends_at]
         return {
             "turns": self.done,
             "sessions": self.sessions,
             f"rss_mb_after_{FIRST_TURNS}": first,
             "rss_mb_at_the_end": last,
             "ratio": round(last / first, 4),
+            "within_bound": last <= MOST_GROWTH * first,
             "rss_mb_once_all_left": self.server.rss_mb(),
             "rss_mb": self.rss_mb,
         }
@@ -186,11 +189,9 @@ async def _interrupting(soak: Soak) -> None:
             await client.speak(await soak.sound() + PAUSE)
             await client.until("response.output_audio.delta")
             await client.speak(await soak.sound() + PAUSE)
-            await client.until("response.done")
-            soak.count()
-            with suppress(TimeoutError):  # so soon, it may be taken for the echo of the reply
-                await client.until("response.done", patience_s=5.0)
-            soak.count()
+            for _ in range(2):
+                await client.until("response.done")
+                soak.count()
 
 
 async def _typing(soak: Soak) -> None:

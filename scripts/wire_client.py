@@ -33,7 +33,7 @@ class WireClient:
     def __init__(self, socket: ClientConnection, told: Callable[[Event], None] = lambda event: None) -> None:
         self.socket = socket
         self.heard_bytes = 0
-        """Of the sound of replies, about"""
+        """Of the sound of replies"""
         self._told = told
 
     async def say(self, kind: str, **fields: Any) -> None:
@@ -44,7 +44,7 @@ class WireClient:
         """The next message. Cancelling is safe."""
         event: Event = json.loads(await self.socket.recv())
         if event["type"] == "response.output_audio.delta":
-            self.heard_bytes += len(event["delta"]) * 3 // 4
+            self.heard_bytes += len(base64.b64decode(event["delta"]))
         self._told(event)
         return event
 
