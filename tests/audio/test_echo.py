@@ -118,6 +118,20 @@ def test_without_an_echo_nothing_is_held_back(replies: list[FloatArray], somebod
         assert (factors(microphone, given) == 1).all()
 
 
+@pytest.mark.parametrize("quiet", [0.0, 1e-3])
+@pytest.mark.parametrize("after_ms", [0, 100, 300])
+def test_who_answers_at_once_where_there_is_no_echo_is_heard_even_in_the_agents_voice(
+    replies: list[FloatArray], after_ms: int, quiet: float
+) -> None:
+    ends_at = len(replies[0]) * 2 // 3 // FRAME_SAMPLES * FRAME_SAMPLES
+    answer = resample(spoken("I want to go to Munich."), VOICE_RATE, SAMPLE_RATE)
+    answer = answer[np.flatnonzero(np.abs(answer) > 0.01)[0] :]
+    silence = np.zeros(GIVEN_AT + ends_at + after_ms * SAMPLE_RATE // 1000, dtype=np.float32)
+    microphone = joined([silence, answer])
+    microphone += quiet * noise(len(microphone))
+    assert factors(microphone, [(GIVEN_AT, replies[0])]).min() == 1
+
+
 def test_while_nothing_is_played_everybody_is_heard(replies: list[FloatArray], somebody: FloatArray) -> None:
     given, microphone, _ = conversation(ROOMS["close by"], replies)
     guard = EchoGuard()
