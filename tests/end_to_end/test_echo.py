@@ -10,11 +10,14 @@ import pytest
 
 from audio.frames import VOICE_RATE, FloatArray, from_pcm16
 from audio.voice import Voice
-from tests.agent.server.running import Client, RunningServer, dialled, running
+from tests.agent.server.running import Client, RunningServer, dialled, eventually, running
 
 PIECE = VOICE_RATE // 50
 DELAY = VOICE_RATE // 5
 """200 ms between a reply's arrival and its echo: buffers, and the way through the room"""
+
+TAIL = VOICE_RATE
+"""So much is sent after a reply's last sample: its reflections, and silence enough to see what they were taken for"""
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +47,21 @@ class Room:
         self.client = client
         self.echo = echo
         self.waiting: FloatArray = np.zeros(0, np.float32)
-        self.replied = asyncio.Event()
         self.events: list[str] = []
         self.played = 0
         """Samples of replies that came back"""
+        self.sent = 0
+        """Samples"""
         self._said: FloatArray = np.zeros(0, np.float32)
         self._reflections = np.zeros(VOICE_RATE // 10, np.float32)
         decay = np.exp(-np.linspace(0, 7, len(self._reflections)))
         self._reflections[:] = np.random.default_rng(7).normal(0, 0.02, len(decay)) * decay
         self._reflections[0] = 1.0
+
+    @property
+    def starts(self) -> int:
+        """How often the server took something for somebody who begins to speak."""
+        return self.events.count("input_audio_buffer.speech_started")
 
     def say(self, samples: FloatArray) -> None:
         self._said = samples
@@ -65,12 +74,11 @@ class Room:
                 sound = from_pcm16(np.frombuffer(base64.b64decode(event["delta"]), "<i2"))
                 silence = np.zeros(0 if len(self.waiting) else DELAY, np.float32)
                 self.waiting = np.concatenate([self.waiting, silence, sound])
-                self.replied.set()
             elif event["type"] == "input_audio_buffer.speech_started":
                 self.waiting = self.waiting[:0]
 
     async def sound(self) -> None:
-        began, sent, tail = time.monotonic(), 0, np.zeros(len(self._reflections) - 1, np.float32)
+        began, tail = time.monotonic(), np.zeros(len(self._reflections) - 1, np.float32)
         while True:
             mine, self._said = self._said[:PIECE], self._said[PIECE:]
             theirs, self.waiting = self.waiting[:PIECE], self.waiting[PIECE:]
@@ -79,14 +87,18 @@ class Room:
             echo[: len(tail)] += tail
             tail = echo[PIECE:].copy()
             heard = self.echo * echo[:PIECE] + np.pad(mine, (0, PIECE - len(mine)))
-            heard = heard + np.random.default_rng(sent).normal(0, 0.0005, PIECE)
+            heard = heard + np.random.default_rng(self.sent).normal(0, 0.0005, PIECE)
             await self.client.speak(heard.astype(np.float32), piece_ms=20)
-            sent += PIECE
-            await asyncio.sleep(max(0.0, began + sent / VOICE_RATE - time.monotonic()))
+            self.sent += PIECE
+            await asyncio.sleep(max(0.0, began + self.sent / VOICE_RATE - time.monotonic()))
 
-    async def until_played(self, samples: int) -> None:
-        while self.played < samples:  # noqa: ASYNC110 - the loudspeaker is a clock, not somebody who tells
-            await asyncio.sleep(0.02)
+    async def until_silent(self) -> None:
+        """The reply has been played, and the server has heard the last of its echo, and some silence."""
+        await eventually(lambda: not len(self.waiting))
+        end, updates = self.sent + TAIL, self.events.count("session.updated")
+        await eventually(lambda: self.sent >= end)
+        await self.client.say("session.update", session={"type": "realtime"})  # takes effect after what was sent
+        await eventually(lambda: self.events.count("session.updated") > updates)
 
 
 @pytest.mark.slow
@@ -99,22 +111,16 @@ async def test_its_own_echo_does_not_interrupt_it_and_a_person_does(
         room = Room(client, echo=0.5)
         both = [tasks.create_task(room.listen()), tasks.create_task(room.sound())]
         for number in range(2):  # the first reply shows the guard what the room is like
-            room.replied.clear()
-            heard = room.events.count("input_audio_buffer.speech_started")
             before = room.played
             room.say(voices["question"])
-            await room.replied.wait()
             if interrupts and number:
-                await room.until_played(before + VOICE_RATE // 2)
+                await eventually(lambda: room.played >= before + VOICE_RATE // 2)  # noqa: B023
                 room.say(2 * voices["stop"])
-                async with asyncio.timeout(5):
-                    while room.events.count("input_audio_buffer.speech_started") < heard + 2:  # noqa: ASYNC110
-                        await asyncio.sleep(0.02)
+                await eventually(lambda: room.starts == number + 2, 5)  # noqa: B023
             else:
-                while len(room.waiting):  # noqa: ASYNC110
-                    await asyncio.sleep(0.02)
-                assert room.events.count("input_audio_buffer.speech_started") == heard + 1
+                await eventually(lambda: room.events.count("response.done") > number)  # noqa: B023
+                await room.until_silent()
+                assert room.starts == number + 1
                 assert room.played - before > VOICE_RATE // 2
-            await asyncio.sleep(0.5)
         for task in both:
             task.cancel()
