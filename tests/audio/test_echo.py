@@ -95,6 +95,14 @@ def test_an_echo_does_not_last_long_enough_to_interrupt(where: str, replies: lis
         assert found[heard].mean() < 0.25
 
 
+def test_the_end_of_an_echo_that_comes_after_the_reply_begins_no_turn(replies: list[FloatArray]) -> None:
+    room = EchoRoom(gain_db=-1, delay_ms=540, reverberation_s=0.35, overdrive=1.3, seed=4)
+    given, microphone, heard = conversation(room, replies)
+    found = factors(microphone, given)
+    for echo in heard:
+        assert longest_open(found[echo.stop - round(room.delay_ms / FRAME_MS) : echo.stop + 500 // FRAME_MS]) < 100
+
+
 @pytest.mark.parametrize("where", ROOMS)
 @pytest.mark.parametrize("level_db", [0, 10])
 def test_somebody_who_cuts_in_is_let_through(
