@@ -18,7 +18,8 @@ _MAC = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
 _QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
           "--disable-sync", "--no-first-run")  # fmt: skip
 HEARS = ("--use-fake-device-for-media-stream", "--autoplay-policy=no-user-gesture-required")
-"""A microphone made of software. Add `speaking` for what is said into it, and `ALLOWED` or `REFUSED`"""
+"""A microphone made of software, and pages that may sound unasked. Add `speaking` for what is said into it, and
+`ALLOWED` or `REFUSED`"""
 ALLOWED = "--use-fake-ui-for-media-stream"
 REFUSED = "--deny-permission-prompts"
 

@@ -2,10 +2,10 @@
 
 import asyncio
 import os
-import selectors
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +39,11 @@ class Served:
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
-        self.url = self._address()
+        try:
+            self.url = self._address()
+        except BaseException:
+            self.kill()
+            raise
 
     @property
     def port(self) -> int:
@@ -47,14 +51,15 @@ class Served:
 
     def _address(self) -> str:
         assert self.process.stdout is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.process.stdout, selectors.EVENT_READ)
-            if not selector.select(_START_S):
-                self.process.kill()
-        for line in self.process.stdout:
-            if "http" in line:
-                return line[line.index("http") :].strip()
-        raise AssertionError(f"no server: it ended with {self.process.wait()}")
+        late = threading.Timer(_START_S, self.process.kill)  # then there is no more to read
+        late.start()
+        try:
+            for line in self.process.stdout:
+                if "http" in line:
+                    return line[line.index("http") :].strip()
+            raise AssertionError(f"no server: it ended with {self.process.wait()}")
+        finally:
+            late.cancel()
 
     def kill(self) -> None:
         """As a machine that loses power: nothing is tidied up."""
@@ -62,7 +67,7 @@ class Served:
         self._end()
 
     def stop(self) -> None:
-        """As an operator does."""
+        """As an operator does. One that was killed stays so."""
         self.process.send_signal(signal.SIGTERM)
         self._end()
 
@@ -73,9 +78,9 @@ class Served:
 
 
 @contextmanager
-def served(store: Path, *options: str) -> Iterator[Served]:
+def served(store: Path, *options: str, port: int = 0) -> Iterator[Served]:
     """A server of the embedded models, until the end."""
-    server = Served(store, 0, *options)
+    server = Served(store, port, *options)
     try:
         yield server
     finally:

@@ -1,6 +1,8 @@
 """The web page as people use it: a real browser with a wav for a microphone, and the real server with real models."""
 
+import logging
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from tests.browser import Launch
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+_log = logging.getLogger(__name__)
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 360, "height": 740}
 SOUNDS = "() => noema.speaker.level() > 0.01"
@@ -27,6 +30,21 @@ COME_BACK = """(token) => new Promise((resolve) => {
     if (["noema.resumed", "error"].includes(message.type)) resolve(message.error?.code ?? message.type);
   };
 })"""
+SLOWLY = """() => noema.live.connection.send({ type: "session.update",
+  session: { type: "realtime", audio: { output: { speed: 0.25 } } } })"""
+STOPWATCH = """() => noema.live.connection.addEventListener("message", ({ detail }) => {
+  if (detail.type !== "input_audio_buffer.speech_started" || globalThis.silentAfterMs !== undefined) return;
+  const begin = performance.now();
+  const look = () => {
+    if (noema.speaker.level() < 0.001) globalThis.silentAfterMs = performance.now() - begin;
+    else setTimeout(look, 5);
+  };
+  look();
+})"""
+"""From the news that somebody speaks until nothing sounds"""
+NOTICES = """new MutationObserver(() => console.info(document.querySelector('#notice .title')?.textContent))
+  .observe(document, { childList: true, subtree: true })"""
+"""A page that tells of its notices by itself"""
 SILENT = "() => noema.speaker.level() < 0.001 && noema.speaker.queued === 0"
 ALL_HEARD = "() => document.querySelectorAll('.line.assistant .text span:not(.heard)').length === 0"
 STOP = """() => {
@@ -143,8 +161,19 @@ def test_escape_interrupts_and_what_was_not_heard_is_crossed_out(page: "Page") -
 
 
 def test_speech_interrupts(page: "Page") -> None:
+    page.evaluate(SLOWLY)  # so that it still speaks when somebody else does
     ask(page, "Tell me about your family.")
+    page.wait_for_function(SOUNDS)
+    page.evaluate(STOPWATCH)
     page.get_by_role("button", name="Microphone").click()
+    page.wait_for_function("() => globalThis.silentAfterMs !== undefined")
+    page.wait_for_function("() => noema.live.conversation.lines[1].state === 'cut'")
+    heard, sound = page.evaluate("(({ heardMs, soundMs }) => [heardMs, soundMs])(noema.live.conversation.lines[1])")
+    assert 0 < heard < sound
+    # A tenth of a second is meant, of which the level that is looked at spans half; a machine may be busy.
+    silent_after_ms = page.evaluate("globalThis.silentAfterMs")
+    _log.info("silent %.0f ms after the news that somebody speaks", silent_after_ms)  # --log-cli-level=INFO shows it
+    assert silent_after_ms < 1000
     page.wait_for_function("() => noema.live.conversation.lines.filter(({ role }) => role === 'user').length === 2")
     page.wait_for_function("() => noema.live.conversation.lines.at(-1).role === 'assistant'")
     page.wait_for_function("() => noema.live.conversation.lines[2].text.length > 3")
@@ -239,9 +268,25 @@ def test_a_reload_goes_on_where_it_was_and_says_nothing_twice(page: "Page") -> N
     assert len(lines(page)) == len(before) + 2
 
 
+def test_after_a_reload_the_rest_sounds_once_somebody_touches_the_page(launch: "Launch", server: Served) -> None:
+    with opened(launch(), server.url, viewport=DESKTOP) as page:
+        page.add_init_script(NOTICES)
+        page.evaluate(SLOWLY)
+        ask(page, "Tell me about your family.")
+        page.wait_for_function("() => noema.live.conversation.lines.at(-1).heardMs > 200")
+        # Whatever playwright asks of a page counts as a gesture: until it tells of it by itself, nothing is asked.
+        with page.expect_console_message(lambda said: said.text.startswith("Press any key, or tap anywhere")):
+            page.reload()
+        assert page.evaluate("noema.speaker.sounding") is False
+        page.keyboard.press("Shift")
+        page.wait_for_function(SOUNDS)
+        page.get_by_role("alert").wait_for(state="hidden")
+
+
 def test_a_server_that_is_killed_and_comes_back_has_lost_nothing(browser: "Browser", tmp_path: Path) -> None:
-    server = Served(tmp_path / "resume.db")
-    with opened(browser, server.url, viewport=DESKTOP) as page:
+    with ExitStack() as servers:
+        server = servers.enter_context(served(tmp_path / "resume.db"))
+        page = servers.enter_context(opened(browser, server.url, viewport=DESKTOP))
         ask(page, "I need a doctor.")
         page.wait_for_function(SILENT)
         said, token = lines(page), page.evaluate("noema.live.connection.resume.token")
@@ -249,15 +294,12 @@ def test_a_server_that_is_killed_and_comes_back_has_lost_nothing(browser: "Brows
         page.wait_for_selector("#connection[data-state=waiting]")
         page.get_by_label("Type a sentence").fill("Where is the station?")
         page.keyboard.press("Enter")
-        server = Served(tmp_path / "resume.db", server.port)
-        try:
-            page.wait_for_function("() => noema.live.conversation.lines.at(-1).text && noema.speaker.queued > 0")
-            assert lines(page)[:2] == said
-            assert lines(page)[2] == ["user", "Where is the station?"]
-            assert len(lines(page)) == 4
-            assert page.evaluate("noema.live.connection.resume.token") == token
-        finally:
-            server.stop()
+        servers.enter_context(served(tmp_path / "resume.db", port=server.port))
+        page.wait_for_function("() => noema.live.conversation.lines.at(-1).text && noema.speaker.queued > 0")
+        assert lines(page)[:2] == said
+        assert lines(page)[2] == ["user", "Where is the station?"]
+        assert len(lines(page)) == 4
+        assert page.evaluate("noema.live.connection.resume.token") == token
 
 
 def test_a_conversation_is_in_one_window_at_a_time(page: "Page") -> None:
