@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from agent.commands.options import LANGUAGE_HELP, TASKS, add_model_options, settings, subparser, warn
 from agent.errors import INTERRUPTED, OK, UsageError
+from agent.server.memory import keep_little
 
 if TYPE_CHECKING:
     from agent.config import AgentConfig, ServerConfig
@@ -70,6 +71,7 @@ def run_serve(args: argparse.Namespace) -> int:
         stream=sys.stderr,
     )
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+    keep_little()
     return asyncio.run(_serve(config, spoken=not args.text))
 
 

@@ -23,6 +23,7 @@ from agent.server.access import Access, Refusal
 from agent.server.defaults import session_defaults
 from agent.server.gate import Connection, Gate
 from agent.server.housekeeping import delete_recordings, finalise_recordings, forget_sessions
+from agent.server.memory import tidy_up
 from agent.server.parting import FAILED, RESTARTS, TAKEN_OVER
 from agent.server.server import busy
 from agent.server.sharing import base_of, listeners_offer
@@ -62,6 +63,7 @@ class Conversations:
         self._housekeeping = [
             create_task(finalise_recordings(), name="finalise recordings"),
             create_task(delete_recordings(house), name="delete recordings"),
+            create_task(tidy_up(), name="tidy up"),
         ]
         if house.store is not None:
             forgetting = forget_sessions(house, house.store, lambda: list(self._sessions))

@@ -39,14 +39,14 @@ class PackedLinear(nn.Module):
 
 
 def rows_taken(rows: int) -> int:
-    """A number of rows not below `rows` (0 stays 0), by a sixteenth above it at most where there are many.
+    """A number of rows not below `rows` (0 stays 0), by a quarter above it at most where there are many.
 
     oneDNN compiles every map anew for every number of rows, half a megabyte each that it never gives back: three hours
     of conversation held 150 MB of it.
     """
     if rows <= _FEW:
         return 1 << (rows - 1).bit_length() if rows else 0
-    step = max(_FEW, (1 << rows.bit_length()) // 32)
+    step = max(_FEW, (1 << rows.bit_length()) // 8)
     return -(-rows // step) * step
 
 
