@@ -36,10 +36,11 @@ async def test_circles_are_collected_although_the_collector_is_slow_to_come(monk
     tidying = asyncio.create_task(memory.tidy_up())
     try:
         await asyncio.sleep(0)  # what is there by now is not looked at
-        circle = weakref.ref(Circle())
+        collected = asyncio.Event()
+        circle = weakref.ref(Circle(), lambda gone: collected.set())
         async with asyncio.timeout(10):
-            while circle() is not None:
-                await asyncio.sleep(0.01)
+            await collected.wait()
+        assert circle() is None
     finally:
         gc.enable()
         tidying.cancel()
