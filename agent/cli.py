@@ -7,7 +7,9 @@ import argparse
 import io
 import os
 import sys
+import threading
 from collections.abc import Sequence
+from typing import NoReturn
 
 from agent.commands import doctor, fetch, first_minute, listen, live, replay, serve, sessions, texts
 from agent.errors import FAILED, INTERRUPTED, OK, exit_code, first_known, one_line
@@ -53,6 +55,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             return OK
         return _report(known)
     return code
+
+
+def run() -> NoReturn:
+    """Runs `noema` as a process, and ends it.
+
+    A model that is still being loaded, on its own thread, cannot be stopped. Python would take torch apart under it,
+    which aborts the process; so then it goes at once.
+    """
+    code = main()
+    if any(thread.daemon for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _open_streams() -> None:

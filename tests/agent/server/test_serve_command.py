@@ -144,6 +144,18 @@ def test_ctrl_c_ends_it_while_it_loads(small_bundle: Path, tmp_path: Path) -> No
         assert (process.returncode, told) == (130, "")
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells how far the loading is")
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_ends_it_while_weights_are_loaded(sent: signal.Signals, code: int) -> None:
+    command = [sys.executable, "-m", "agent", "serve", "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and ".safetensors" not in Path(f"/proc/{process.pid}/maps").read_text():
+            pass
+        process.send_signal(sent)
+        _, told = process.communicate(timeout=60)
+        assert (process.returncode, told) == (code, "")
+
+
 async def test_a_model_that_hangs_ends_the_process_for_a_supervisor(small_bundle: Path, tmp_path: Path) -> None:
     config = tmp_path / "mine.yaml"
     config.write_text("server:\n  worker_timeout_s: 2\n")
