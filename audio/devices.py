@@ -13,6 +13,8 @@ DeviceId: TypeAlias = int | str | None
 """A number or part of a name as `list_devices` gives them; None is the default device"""
 
 _INVALID_SAMPLE_RATE = -9997  # PortAudio's paInvalidSampleRate
+_NONE = "querying device -1"
+"""What PortAudio says where there is no device at all"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,4 +91,6 @@ def refused(kind: Literal["input", "output"], device: DeviceId, error: Exception
     name = "microphone" if kind == "input" else "loudspeaker"
     which = f"the {name}" if device is None else f"the {name} '{device}'"
     reason = str(error.args[0]) if error.args else str(error)
+    if device is None and _NONE in reason:
+        return DeviceError(f"there is no {name} here; plug one in, or see what there is: noema doctor")
     return DeviceError(f"{which} cannot be used ({reason}); see which there are: noema talk --list-devices")

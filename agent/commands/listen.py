@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from audio.playback import Playback
 
 _EXAMPLES = """
-noema listen 'http://192.0.2.7:8765/listen#session=sess_1a2b&token=…&language=deu'
+noema listen 'http://192.0.2.7:8765/listen#session=sess_1a2b&token=…' --language deu
 NOEMA_TOKEN=… noema listen --session sess_1a2b --language deu
 noema listen --url wss://talks.example.org --session sess_1a2b --language fra --token-file token --text
 """
@@ -37,7 +37,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     add_server_options(parser, default=DEFAULT_URL)
     parser.add_argument("--session", metavar="ID", help="which session")
-    parser.add_argument("--language", metavar="L", help="language to follow it in, ISO 639-3 (default: the link's)")
+    parser.add_argument(
+        "--language", metavar="L", help="to follow it in, ISO 639-3 (default: the link's, if it has one)"
+    )
     parser.add_argument("--source", choices=_SOURCES, default="both", help="whom to follow (default: both)")
     parser.add_argument("--text", action="store_true", help="captions only")
     parser.add_argument("--output", metavar="DEVICE", help="loudspeaker: number or part of its name")
@@ -53,19 +55,25 @@ def run(args: argparse.Namespace) -> int:
     if session is None:
         raise UsageError("follow which session? Give the link you were given, or --session ID")
     if language is None:
-        raise UsageError("follow it in which language? Give --language, for instance --language deu")
+        raise UsageError("follow it in which language? No link names one; give --language deu, for instance")
     place = address(url, token, args.token_file, args.ca)
+    if place.token is None:
+        raise UsageError("listeners need a token: it is in the link that the speaker's page gives; give that LINK")
     asked = {"session": session, "language": language, "source": args.source, "audio": str(not args.text).lower()}
     path = f"{_PATH}?{urlencode(asked, quote_via=quote)}"
     return asyncio.run(_listen(place, path, args))
 
 
 async def _listen(place: ServerAddress, path: str, args: argparse.Namespace) -> int:
+    from audio.errors import DeviceError
     from audio.playback import Playback
 
     device = int(args.output) if args.output is not None and args.output.isdigit() else args.output
     async with AsyncExitStack() as stack:
-        playback = None if args.text else await stack.enter_async_context(Playback(device))
+        try:
+            playback = None if args.text else await stack.enter_async_context(Playback(device))
+        except DeviceError as error:
+            raise DeviceError(f"{error}; --text follows it in captions only") from error
         captions = _Captions(playback)
         await _follow(place, path, captions)
         if playback is not None:

@@ -37,6 +37,7 @@ const strip = new Strip(at("strip"), at("meter"), () => speaker.level());
 const listeners = new ListenersPanel(at("listeners-panel"), at("listeners"), (open) => settings.setListeners(open));
 const path = new ConceptPath({ picture: at("picture"), card: at("card"), list: at("path-list") }, tell);
 let opening = false;
+let pressed = false; // while the microphone opens: the turn begins as soon as it is open
 let changed = false;
 let refused = false; // and told so: once an outage
 
@@ -135,11 +136,12 @@ async function openMicrophone() {
     await microphone.start();
     notices.clear("microphone");
     notices.clear("sound");
+    if (pressed) live.hold();
   } catch (error) {
     microphone.stop();
     complain(error.name);
   }
-  opening = false;
+  opening = pressed = false;
   show();
 }
 
@@ -169,15 +171,22 @@ microphone.addEventListener("sounds", () => notices.clear("microphone"));
 // What the user does
 
 bindTalkKeys(at("microphone"), {
-  holding: () => settings.values.mode === "hold" && microphone.open,
   toggle: () => (microphone.open ? closeMicrophone() : openMicrophone()),
   hold: () => {
     notices.clear("short");
-    live.hold();
+    if (microphone.open && !opening) {
+      live.hold();
+    } else {
+      pressed = true;
+      openMicrophone();
+    }
   },
-  release: () => live.release(),
+  release: () => {
+    pressed = false;
+    live.release();
+  },
   interrupt: () => live.interrupt(),
-  held: () => live.talk.held,
+  held: () => pressed || live.talk.held,
   byHand: () => settings.values.mode === "hold",
 });
 at("off").addEventListener("click", closeMicrophone);

@@ -5,9 +5,8 @@ const OPERABLE = "a, button, input, select, textarea, summary, dialog";
 /**
  * @param {HTMLButtonElement} button
  * @param {object} does
- * @param {() => boolean} does.holding whether the button is one to be held: else it switches
+ * @param {() => boolean} does.byHand whether the button is one to be held, and the space bar, too: else it switches
  * @param {() => boolean} does.held
- * @param {() => boolean} does.byHand whether the space bar talks, too
  * @param {() => void} does.toggle
  * @param {() => void} does.hold
  * @param {() => void} does.release
@@ -20,18 +19,18 @@ export function bindTalkKeys(button, does) {
     does.release();
   };
   button.addEventListener("click", ({ detail }) => {
-    if (!does.holding()) does.toggle();
+    if (!does.byHand()) does.toggle();
     else if (detail) return; // a pointer's, which held it
     else if (does.held()) does.release(); // a screen reader's
     else does.hold();
   });
   button.addEventListener("pointerdown", (event) => {
-    if (!does.holding() || event.button !== 0) return;
+    if (!does.byHand() || event.button !== 0) return;
     button.setPointerCapture(event.pointerId);
     does.hold();
   });
   for (const type of ["pointerup", "pointercancel"]) button.addEventListener(type, end);
-  button.addEventListener("contextmenu", (event) => does.holding() && event.preventDefault()); // a long touch
+  button.addEventListener("contextmenu", (event) => does.byHand() && event.preventDefault()); // a long touch
 
   addEventListener("keydown", (event) => {
     if (event.key === "Escape" && !document.querySelector("dialog[open]")) does.interrupt();
@@ -39,8 +38,7 @@ export function bindTalkKeys(button, does) {
     event.preventDefault();
     if (event.repeat) return;
     pressed = event.key;
-    if (does.holding()) does.hold();
-    else does.toggle();
+    does.hold();
   });
   addEventListener("keyup", (event) => {
     if (event.key !== pressed) return;

@@ -229,6 +229,12 @@ STREAMS = """() => {
     return stream;
   };
 }"""
+LATE = """() => {
+  const given = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+  const allowed = new Promise((allow) => (globalThis.allow = allow));
+  navigator.mediaDevices.getUserMedia = async (wanted) => (await allowed, given(wanted));
+}"""
+"""A microphone that opens when it is allowed to"""
 OPEN = "() => streams.filter((stream) => stream.getTracks().some((track) => track.readyState === 'live')).length"
 
 
@@ -273,6 +279,35 @@ def test_a_key_that_comes_up_elsewhere_ends_the_turn_too(page: "Page") -> None:
     page.keyboard.up(" ")
     server.until(lambda: server.of("input_audio_buffer.commit"))
     assert page.evaluate("noema.live.talk.held") is False
+
+
+def test_the_first_press_counts_as_soon_as_the_microphone_is_open(page: "Page") -> None:
+    server = opened(page)
+    page.get_by_role("radio", name="Hold to talk").check()
+    server.until(lambda: server.settings.turn_detection is None)
+    page.evaluate(LATE)
+    page.locator("#microphone").hover()
+    page.mouse.down()
+    assert page.locator("#status").inner_text() == "Opening the microphone…"
+    page.evaluate("globalThis.allow()")
+    page.wait_for_function("() => noema.live.talk.held")
+    server.until(lambda: len(server.of("input_audio_buffer.append")) > 30)
+    page.mouse.up()
+    server.until(lambda: server.of("input_audio_buffer.commit"))
+    assert page.evaluate("noema.microphone.open"), "the click that follows closes nothing"
+
+
+def test_a_first_press_that_is_over_before_the_microphone_is_open_begins_no_turn(page: "Page") -> None:
+    server = opened(page)
+    page.get_by_role("radio", name="Hold to talk").check()
+    server.until(lambda: server.settings.turn_detection is None)
+    page.evaluate(LATE)
+    page.locator("#microphone").click()
+    page.wait_for_selector("body[data-microphone=opening]")
+    page.evaluate("globalThis.allow()")
+    page.wait_for_selector("body[data-microphone=on]")
+    assert page.evaluate("noema.live.talk.held") is False
+    assert page.locator("#status").inner_text().startswith("Hold the button")
 
 
 def test_a_window_that_is_left_ends_the_turn_too(page: "Page") -> None:
