@@ -3,6 +3,7 @@
 import { hide } from "./focus.js";
 import { languageName } from "./languages.js";
 
+const LOOPBACK = ["127.0.0.1", "localhost", "[::1]"];
 const SVG = "http://www.w3.org/2000/svg";
 
 export class ListenersPanel {
@@ -15,7 +16,7 @@ export class ListenersPanel {
     Object.assign(this, { dialog, opener });
     const find = (name) => dialog.querySelector(`[data-part="${name}"]`);
     this.parts = Object.fromEntries(
-      ["start", "trouble", "open", "code", "link", "copy", "stop", "counts", "close"].map((name) => [name, find(name)]),
+      ["start", "trouble", "open", "code", "here", "link", "copy", "stop", "counts", "close"].map((name) => [name, find(name)]),
     );
     this.count = opener.querySelector("[data-part=count]");
     opener.addEventListener("click", () => dialog.showModal());
@@ -38,6 +39,9 @@ export class ListenersPanel {
       return;
     }
     this.parts.link.href = this.parts.link.textContent = listeners.url;
+    const here = LOOPBACK.includes(this.parts.link.hostname); // no camera's device gets there
+    this.parts.here.hidden = !here;
+    this.parts.code.hidden = here;
     this.parts.code.replaceChildren(qrCode(listeners.qr_svg));
   }
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.core.events import Task
+from agent.server.sharing import listeners_offer
 from tests.agent.scripted_server import ScriptedServer, files_served
 from tests.browser import ALLOWED, HEARS, chromium
 
@@ -171,6 +172,22 @@ def test_a_sentence_that_is_being_thought_about_gives_way_to_the_next(page: "Pag
     kinds = [message["type"] for message in server.told[1:]]
     asked = ["conversation.item.create", "response.create"]
     assert kinds == [*asked, "response.cancel", *asked]
+
+
+# Listeners
+
+
+@pytest.mark.parametrize(("host", "here"), [("127.0.0.1", True), ("[::1]", True), ("192.168.1.20", False)])
+def test_a_link_that_only_this_machine_can_follow_says_so(page: "Page", host: str, here: bool) -> None:
+    server = opened(page)
+    session = server.session()
+    base = f"http://{host}:8765"
+    session["noema"]["listeners"] = listeners_offer("sess_1", "secret", base).model_dump(mode="json")
+    server.say("session.updated", session=session)
+    page.get_by_role("button", name="Listeners").click()
+    page.get_by_role("link", name=base).wait_for()
+    assert page.get_by_text("for this machine only").is_visible() is here
+    assert page.get_by_role("img", name="QR code").is_visible() is not here
 
 
 # The connection

@@ -214,7 +214,7 @@ def test_replies_in_writing_are_silent(page: "Page") -> None:
 def test_two_listen_each_in_a_language_of_their_own(page: "Page", browser: "Browser") -> None:
     page.get_by_role("button", name="Listeners").click()
     page.get_by_role("button", name="Make a link").click()
-    page.locator("[data-part=code] svg path").first.wait_for()
+    page.locator("[data-part=code] svg path").first.wait_for(state="attached")  # shown to other devices only
     link = page.locator("[data-part=link]").get_attribute("href")
     assert link is not None
     page.get_by_role("button", name="Close", exact=True).click()
