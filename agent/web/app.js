@@ -57,7 +57,7 @@ live.addEventListener("state", ({ detail }) => {
   hide(at("retry"), !["waiting", "elsewhere"].includes(detail.state), at("microphone"));
   at("anew").disabled = ["waiting", "connecting"].includes(detail.state); // the old one could not be forgotten
   if (["refused", "mistyped"].includes(detail.reason)) {
-    if (!refused) notices.show("connection", ...refusal());
+    if (!refused) notices.show("connection", ...refusal(detail.reason));
     refused = true;
   }
   if (detail.state === "open") {

@@ -18,13 +18,16 @@ export function connectionText({ state, reason }) {
   return CUT[reason] ?? `Cut off: ${reason}; reconnecting…`;
 }
 
-/** @returns {[string, string[]]} */
-export function refusal() {
+const TOKEN = "the link that “noema serve” printed, or the address with #token=… (your NOEMA_TOKEN) behind it.";
+
+/** A browser is not told why. @param {"refused"|"mistyped"} reason @returns {[string, string[]]} */
+export function refusal(reason) {
+  if (reason === "mistyped") return ["The token is not the right one: no token looks like that.", [`Open ${TOKEN}`]];
   return [
     "The server answers, but does not let this page in.",
     [
       "It may be full: then this page gets in by itself as soon as there is room.",
-      "Or the link is not the right one: open the one with #token=… that “noema serve” printed when it started.",
+      `Or the token is missing or not the right one: open ${TOKEN}`,
     ],
   ];
 }

@@ -196,8 +196,16 @@ def test_a_link_that_only_this_machine_can_follow_says_so(page: "Page", host: st
 def test_a_token_that_no_link_holds_is_told_rather_than_tried_for_ever(page: "Page") -> None:
     page.goto("/index.html#token=abc=")
     page.get_by_role("alert").wait_for()
-    assert "the link is not the right one" in page.get_by_role("alert").inner_text()
+    assert "The token is not the right one" in page.get_by_role("alert").inner_text()
     assert page.locator("#connection").get_attribute("data-state") == "closed"
+
+
+def test_who_is_not_let_in_is_told_of_room_and_of_the_token(page: "Page") -> None:
+    page.route("**/readyz", lambda route: route.fulfill(body="ready"))
+    page.goto("/index.html#token=mine")  # and no websocket is to be had
+    told = page.get_by_role("alert")
+    told.get_by_text("It may be full").wait_for()
+    assert "#token=… (your NOEMA_TOKEN)" in told.inner_text()
 
 
 def test_a_forgotten_page_gives_its_seat_away_until_somebody_is_there(page: "Page") -> None:
