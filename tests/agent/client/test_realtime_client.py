@@ -122,6 +122,7 @@ async def test_cut_again_and_again_it_says_and_hears_everything_once(live: Runni
             talk.type("The cat is hungry.")
             await talk.until("response.output_audio.delta", 1)
             wire.cut()
+            await talk.until("noema.resumed", 1)
             await talk.until("response.done", 1)
             content = to_pcm16(wire_sound(recording)).astype("<i2").tobytes()
             for number, start in enumerate(range(0, len(content), 9600)):

@@ -331,18 +331,21 @@ async def test_no_event_crosses_sessions(live: RunningServer, speech: FloatArray
 
 
 async def test_a_model_that_fails_once_fails_one_reply(live: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    encode_text = Models.encode_text
+    encode_text, asked_for = Models.encode_text, Event()
 
     def encode(models: Models, request: Any) -> Any:
         if "bad luck" in request.text:
+            asked_for.wait(10)  # else it may have failed before anybody asked for a reply
             raise ThinkerError("out of luck")
         return encode_text(models, request)
 
     monkeypatch.setattr(Models, "encode_text", encode)
     async with dialled(live) as other, dialled(live) as client:
         asked = asyncio.create_task(other.ask("Hello."))
-        response = await client.ask("This is bad luck.")
-        assert response["status"] == "failed"
+        await client.type("This is bad luck.")
+        await client.until("response.created")
+        asked_for.set()
+        assert (await client.until("response.done"))["response"]["status"] == "failed"
         assert (await client.ask("And now?"))["status"] == "completed"
         assert (await asked)["status"] == "completed"
 
