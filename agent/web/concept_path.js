@@ -6,6 +6,8 @@ import { cardOf, inWords } from "./path_card.js";
 const SVG = "http://www.w3.org/2000/svg";
 const MOVE_MS = 700;
 const LABELLED = 4;
+const CLEAR = 8; // of the latest segments, labels keep off; those before are faint
+const STEPS = 24; // places looked at along a segment
 const HEAD = 28; // pixels that the title and the legend take
 
 export class ConceptPath {
@@ -142,30 +144,37 @@ export class ConceptPath {
       const age = places.length - 2 - n;
       return svg("path", {
         class: this.#points[n + 1].role,
-        d: curve(places[n - 1] ?? places[n], places[n], to, places[n + 2] ?? to),
+        d: drawn(this.#segment(places, n)),
         "stroke-opacity": Math.max(0.16, 0.9 * 0.86 ** age).toFixed(2),
       });
     });
     this.layers[0].replaceChildren(...curves);
   }
 
-  /** The latest sentences beside their points, where there is room. */
+  #segment(places, n) {
+    return curve(places[n - 1] ?? places[n], places[n], places[n + 1], places[n + 2] ?? places[n + 1]);
+  }
+
+  /** The latest sentences beside their points, off the line, where there is room. */
   #label() {
     const { clientWidth: width, clientHeight: height } = this.picture;
     const taken = [...this.#at.values()].map(([x, y]) => box(x, y, 16, 16));
+    const places = this.#points.map((point) => this.#at.get(point.key)).filter(Boolean);
+    for (let n = Math.max(0, places.length - 1 - CLEAR); n < places.length - 1; n++) {
+      taken.push(...along(this.#segment(places, n)).map(([x, y]) => box(x, y, 4, 4)));
+    }
     const labels = [];
     for (const point of this.#points.slice(-LABELLED).reverse()) {
       const text = shortened(this.tell(point).text, Math.min(34, Math.floor(width / 14)));
       if (!text || !this.#at.has(point.key)) continue;
       const [x, y] = this.#at.get(point.key);
       const long = text.length * 7.2;
-      const right = x + 18 + long < width;
-      for (const dy of [5, -16, 26]) {
-        const left = right ? x + 18 : x - 18 - long;
+      for (const [dx, dy] of [[18, 5], [-18, 5], [12, -16], [12, 26], [-12, -16], [-12, 26]]) {
+        const left = dx > 0 ? x + dx : x + dx - long;
         const place = { x0: left, x1: left + long, y0: y + dy - 14, y1: y + dy + 5 };
-        if (left < 4 || place.y0 < HEAD || place.y1 > height - 2 || taken.some((other) => overlap(place, other))) continue;
-        const label = svg("text", { x: right ? x + 18 : x - 18, y: y + dy, class: point.role });
-        if (!right) label.setAttribute("text-anchor", "end");
+        if (left < 4 || place.x1 > width - 4 || place.y0 < HEAD || place.y1 > height - 2 || taken.some((other) => overlap(place, other))) continue;
+        const label = svg("text", { x: x + dx, y: y + dy, class: point.role });
+        if (dx < 0) label.setAttribute("text-anchor", "end");
         label.textContent = text;
         labels.push(label);
         taken.push(place);
@@ -238,8 +247,19 @@ function curve(before, from, to, after) {
     const scale = Math.min(1 / 6, most / (Math.hypot(x1 - x0, y1 - y0) || 1));
     return [x + scale * (x1 - x0), y + scale * (y1 - y0)];
   };
-  const way = [bend(from, before, to), bend(to, after, from), to];
+  return [from, bend(from, before, to), bend(to, after, from), to];
+}
+
+function drawn([from, ...way]) {
   return `M${written(from)}C${way.map(written).join(",")}`;
+}
+
+/** Places on a curve (Bernstein). */
+function along([a, b, c, d]) {
+  return Array.from({ length: STEPS + 1 }, (_, n) => {
+    const [t, s] = [n / STEPS, 1 - n / STEPS];
+    return [0, 1].map((i) => s ** 3 * a[i] + 3 * s * s * t * b[i] + 3 * s * t * t * c[i] + t ** 3 * d[i]);
+  });
 }
 
 function written(place) {

@@ -390,6 +390,36 @@ def test_sound_that_is_taken_away_is_told_until_it_is_back(page: "Page") -> None
     page.get_by_role("alert").wait_for(state="hidden")
 
 
+# The path
+
+
+def test_no_line_runs_through_a_label_and_no_label_through_another(page: "Page") -> None:
+    opened(page)
+    page.emulate_media(reduced_motion="reduce")
+    seen = page.evaluate(
+        """() => {
+          noema.path.tell = () => ({ who: 'You', text: 'Where is the station?', latency: null, speculated: false });
+          const at = [[0, 0], [4, 0.2], [3, 2], [1, 1.5], [0.5, 3], [4, 3.2]];
+          noema.path.show(at.map(([x, y], n) => ({ key: `${n}`, item: 'i', index: n, role: n % 2 ? 'assistant' : 'user',
+            language: 'eng', nearness: null, x, y })));
+          const boxes = [...document.querySelectorAll('.labels text')].map((label) => label.getBBox());
+          const within = ({ x, y, width, height }, p) =>
+            p.x > x && p.x < x + width && p.y > y + 2 && p.y < y + height - 2;
+          let struck = 0;
+          for (const path of document.querySelectorAll('.trail path')) {
+            for (let far = 0; far < path.getTotalLength(); far++) {
+              if (boxes.some((box) => within(box, path.getPointAtLength(far)))) struck++;
+            }
+          }
+          const over = (a, b) => a.x < b.x + b.width && b.x < a.x + a.width && a.y + 4 < b.y + b.height - 4
+            && b.y + 4 < a.y + a.height - 4;
+          return { labels: boxes.length, struck, tangled: boxes.some((a) => boxes.some((b) => a !== b && over(a, b))) };
+        }"""
+    )
+    assert seen["labels"] >= 2
+    assert (seen["struck"], seen["tangled"]) == (0, False)
+
+
 # Small things
 
 
