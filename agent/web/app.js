@@ -65,6 +65,7 @@ live.addEventListener("state", ({ detail }) => {
     refused = false;
   } else strip.judge(null);
   if (detail.state === "elsewhere") closeMicrophone();
+  showWaiting();
   show();
 });
 live.addEventListener("session", ({ detail }) => {
@@ -79,12 +80,14 @@ live.addEventListener("lost", () => {
 });
 live.addEventListener("line", ({ detail }) => {
   captions.show(detail, live.conversation.lines);
+  showWaiting();
   path.refresh();
   changed = true;
 });
 live.addEventListener("heard", ({ detail }) => captions.show(detail, live.conversation.lines));
 live.addEventListener("lines", () => {
   captions.showAll(live.conversation.lines);
+  showWaiting();
   draw();
 });
 live.addEventListener("concepts", draw);
@@ -96,6 +99,10 @@ live.addEventListener("warning", ({ detail }) => {
 });
 live.addEventListener("tooShort", () => notices.show("short", "Hold it for as long as you speak."));
 live.addEventListener("floor", show);
+
+function showWaiting() {
+  captions.showWaiting(live.connection.queue.sentences);
+}
 
 function draw() {
   path.show(live.concepts.points);
@@ -205,7 +212,10 @@ at("typing").addEventListener("submit", (event) => {
   const text = at("words").value.trim();
   if (!text) return;
   at("words").value = "";
-  live.say(text);
+  live.say(text).then(() => {
+    changed = true;
+    showWaiting();
+  });
 });
 const locked = () => notices.show("sound", "Press any key, or tap anywhere, to hear Noema.");
 speaker.addEventListener("locked", locked);
@@ -224,6 +234,7 @@ addEventListener("pagehide", keep);
 setInterval(() => changed && keep(), KEEP_MS);
 
 captions.showAll(live.conversation.lines);
+showWaiting();
 draw();
 show();
 live.connection.connect();

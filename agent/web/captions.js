@@ -13,6 +13,7 @@ export class Captions {
   constructor(list) {
     this.list = list;
     this.atEnd = true;
+    this.waiting = []; // drawn below all lines
     list.addEventListener("scroll", () => {
       this.atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < NEAR_END;
     });
@@ -27,6 +28,7 @@ export class Captions {
   showAll(lines) {
     this.list.replaceChildren();
     this.#drawn.clear();
+    this.waiting = [];
     for (const line of lines) this.show(line, lines);
     this.atEnd = true;
     this.#follow();
@@ -43,6 +45,21 @@ export class Captions {
     this.#follow();
   }
 
+  /** What was typed and has not gone out. @param {string[]} sentences */
+  showWaiting(sentences) {
+    if (!sentences.length && !this.waiting.length) return;
+    for (const root of this.waiting) root.remove();
+    this.waiting = sentences.map((sentence) => {
+      const { root, meta, text } = framed({ role: "user" });
+      root.className = "line user waiting";
+      meta.textContent = "waiting for the connection";
+      text.textContent = sentence;
+      return root;
+    });
+    this.list.append(...this.waiting);
+    this.#follow();
+  }
+
   /** Takes lines off that are no more. */
   keep(lines) {
     const ids = new Set(lines.map((line) => line.id));
@@ -54,20 +71,9 @@ export class Captions {
   }
 
   #begin(line, lines) {
-    const root = document.createElement("div");
-    const head = root.appendChild(document.createElement("p"));
-    head.className = "meta";
-    const who = head.appendChild(document.createElement("span"));
-    who.className = "who";
-    who.textContent = line.role === "user" ? "You" : "Noema";
-    if (line.paraphrase) head.append(" ", approximately());
-    const meta = head.appendChild(document.createElement("span"));
-    meta.className = "about";
-    const text = root.appendChild(document.createElement("p"));
-    text.className = "text";
-    text.dir = "auto";
+    const { root, meta, text } = framed(line);
     const after = lines[lines.indexOf(line) + 1];
-    this.list.insertBefore(root, this.#drawn.get(after?.id)?.root ?? null);
+    this.list.insertBefore(root, this.#drawn.get(after?.id)?.root ?? this.waiting[0] ?? null);
     const drawn = { root, meta, text, written: "", words: [] };
     this.#drawn.set(line.id, drawn);
     this.keep(lines);
@@ -96,6 +102,23 @@ export class Captions {
       if (span.classList.contains("heard") !== is) span.classList.toggle("heard", is);
     }
   }
+}
+
+/** A line's elements, nothing in them yet but whose it is. @param {{role: string, paraphrase?: boolean}} line */
+function framed({ role, paraphrase }) {
+  const root = document.createElement("div");
+  const head = root.appendChild(document.createElement("p"));
+  head.className = "meta";
+  const who = head.appendChild(document.createElement("span"));
+  who.className = "who";
+  who.textContent = role === "user" ? "You" : "Noema";
+  if (paraphrase) head.append(" ", approximately());
+  const meta = head.appendChild(document.createElement("span"));
+  meta.className = "about";
+  const text = root.appendChild(document.createElement("p"));
+  text.className = "text";
+  text.dir = "auto";
+  return { root, meta, text };
 }
 
 /** Words, each with what follows it. @param {string} text */

@@ -28,6 +28,12 @@ export class ResumeQueue {
     return this.#entries.length - this.#sent;
   }
 
+  /** Typed, and not gone out yet. @returns {string[]} */
+  get sentences() {
+    const typed = this.#entries.slice(this.#sent).filter(({ event, at }) => at === null && event?.item?.content);
+    return typed.map(({ event }) => event.item.content.map((part) => part.text ?? "").join(" "));
+  }
+
   /** @param {Uint8Array} audio samples of 16 bits */
   addAudio(audio) {
     this.#entries.push({ audio, at: null });

@@ -228,6 +228,24 @@ def test_a_page_that_reads_too_slowly_comes_back_by_itself(page: "Page") -> None
     server.until(lambda: len(server.of("session.update")) == 2)
 
 
+def test_what_is_typed_while_cut_off_stands_in_the_conversation_and_waits(page: "Page") -> None:
+    page.goto("/index.html")  # nothing answers
+    page.wait_for_selector("#connection[data-state=waiting]")
+    type_(page, "One.")
+    type_(page, "Two.")
+    waiting = page.locator(".captions .line.waiting")
+    waiting.nth(1).wait_for()
+    assert waiting.locator(".text").all_inner_texts() == ["One.", "Two."]
+    assert "waiting for the connection" in waiting.first.inner_text()
+    page.reload()
+    waiting.nth(1).wait_for()
+    server = ScriptedServer(page)
+    page.evaluate("noema.live.connection.connect()")
+    server.until(lambda: len(server.of("conversation.item.create")) == 2)
+    server.reply()
+    waiting.first.wait_for(state="detached")
+
+
 def test_what_the_network_did_not_take_goes_out_when_it_does(page: "Page") -> None:
     server = opened(page)
     page.evaluate(
