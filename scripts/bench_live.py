@@ -189,10 +189,11 @@ def _figures(load: dict[str, Any]) -> dict[str, Any]:
 def _gives_way(figures: dict[str, Any], one: dict[str, Any]) -> list[str]:
     """What is beyond its bound, causes before effects. Empty: nothing."""
     cores = len(os.sched_getaffinity(0))
-    used = figures["server_cpu"] + figures["callers_cpu"]
+    used, model = figures["server_cpu"] + figures["callers_cpu"], figures["server_cpu"] - figures["loop_cpu"]
     beyond = {
         f"the callers themselves send late ({figures['callers_late_p99_ms']} ms)": figures["callers_late_p99_ms"] > 20,
         f"the event loop's thread ({figures['loop_cpu']} of one core)": figures["loop_cpu"] > BUSY,
+        f"the model's and the voice's threads ({model:.2f} of one core)": model > BUSY,
         f"the machine's {cores} cores ({used:.2f} used)": used > BUSY * cores,
         "the event loop is late": figures["loop_lag_p99_ms"] > 20,
         "replies come late": figures["after_hangover_p95_ms"] > 2.5 * one["after_hangover_p95_ms"],
