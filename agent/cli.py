@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
-from agent.commands import doctor, fetch, first_minute, listen, live, replay, serve, sessions, texts
+from agent.commands import doctor, fetch, first_minute, listen, live, replay, serve, sessions, texts, uses
 from agent.errors import FAILED, INTERRUPTED, OK, exit_code, first_known, one_line
 
 _EPILOG = """exit codes:
@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (serve, live, listen, replay, texts, fetch, doctor, sessions, first_minute):
+    for module in (serve, live, listen, replay, texts, uses, fetch, doctor, sessions, first_minute):
         module.add_parser(commands)
     return parser
 

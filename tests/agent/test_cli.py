@@ -173,7 +173,10 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_every_command_has_examples() -> None:
-    for command in ("chat", "talk", "replay", "encode", "decode", "translate", "fetch", "doctor", "sessions"):
+    for command in (
+        *("chat", "talk", "replay", "encode", "decode", "translate", "continue", "summarise", "plan"),
+        *("fetch", "doctor", "sessions"),
+    ):
         process = noema_process(command, "--help")
         out, _ = process.communicate(timeout=60)
         assert process.returncode == 0
