@@ -7,6 +7,7 @@
     python -m scripts.train configs/training/spoken_language_mini.yaml --bundle lcm/bundles/mini
     python -m scripts.train configs/training/base_mini.yaml --bundle lcm/bundles/mini
     python -m scripts.train configs/training/bank_mini.yaml --export lcm/bundles/mini
+    python -m scripts.train configs/training/judge_mini.yaml --bundle lcm/bundles/mini     # measures; in no bundle
 
 In this order: the text space first; speech and LCM learn its concepts and mean nothing without it, and which language
 is spoken is learnt from the phones of the finished speech encoder. Ctrl-C saves, stops.
@@ -41,6 +42,7 @@ from lcm.training.export import (
     export_text,
     note_command,
 )
+from lcm.training.judge_trainer import JudgeTrainer, JudgeTraining
 from lcm.training.recordings import prepare_flite, prepare_recordings
 from lcm.training.replies import BankBuilding, build_bank
 from lcm.training.speech import SpeechTrainer, SpeechTraining, Teacher
@@ -56,6 +58,7 @@ class TrainingFile(Settings):
     spoken_language: SpokenLanguageTraining | None = None
     base: BaseTraining | None = None
     bank: BankBuilding | None = None
+    judge: JudgeTraining | None = None
 
 
 class Trainer(Protocol):
@@ -102,7 +105,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Train, or export."""
     config = load_config(arguments.config, TrainingFile)
     if len(config.model_fields_set) != 1:
-        raise ConfigError(f"{arguments.config}: give exactly one section: text, speech, spoken_language, base or bank")
+        raise ConfigError(
+            f"{arguments.config}: give exactly one section: text, speech, spoken_language, base, bank or judge"
+        )
     folder = arguments.run or DEFAULT_RUNS / arguments.config.stem
     if arguments.export:
         export(config, folder, arguments)
@@ -145,6 +150,10 @@ def trainer_for(config: TrainingFile, folder: Path, arguments: argparse.Namespac
         space = ConceptSpace.load(_needed(arguments.bundle), device)
         concept_table(space, prepared, DEFAULT_RUNS / "concepts", _report)
         return BaseTrainer(config.base, DEFAULT_RUNS / "concepts", folder, device)
+    if config.judge:
+        space = ConceptSpace.load(_needed(arguments.bundle), device)
+        table = concept_table(space, prepared, DEFAULT_RUNS / "concepts", _report)
+        return JudgeTrainer(config.judge, table, space.tokenizer, folder, device)
     raise ConfigError(f"{arguments.config}: a bank is built, not trained; give --export FOLDER")
 
 
@@ -162,6 +171,8 @@ def _speech_stores(prepared: Path, data: Path) -> Path:
 def export(config: TrainingFile, folder: Path, arguments: argparse.Namespace) -> None:
     """Write what the run has learnt into the bundle `arguments.export`."""
     checkpoint, bundle = folder / "checkpoint.pt", arguments.export
+    if config.judge:
+        raise ConfigError("the judge measures and is part of no bundle; leave out --export")
     if config.text:
         export_text(checkpoint, arguments.prepared / "tokenizer.model", bundle)
     elif config.speech:
