@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidPro
 from websockets.http11 import Response
 
 from agent.client.server_address import TOKEN_VARIABLE, ServerAddress
+from agent.data_folder import data_folder
 from agent.errors import RemoteError, one_line
 
 _OPEN_S = 10.0
@@ -149,7 +150,7 @@ def _refused(place: ServerAddress, error: BaseException) -> RemoteError:
     if isinstance(error, ssl.SSLCertVerificationError):
         return RemoteError(
             f"nobody that this machine knows vouches for {place.url} ({error.verify_message}); if it is your own "
-            "server, copy certificate.pem from ~/.local/share/noema/tls there and give it with --ca"
+            f"server, copy certificate.pem from there (here it would be {data_folder() / 'tls'}) and give it with --ca"
         )
     if isinstance(error, TimeoutError):
         return RemoteError(f"{place.url} does not answer within {_OPEN_S:g} s", temporary=True)

@@ -1,13 +1,15 @@
 """Our own client against servers that say what ours never would, and against those that it cannot reach."""
 
 import json
+import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from agent.client.client_connection import Connection, Cut, connected
+from agent.client.client_connection import Connection, Cut, _refused, connected
 from agent.client.server_address import ServerAddress
 from agent.errors import RemoteError
 
@@ -51,3 +53,12 @@ async def test_a_proxy_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(RemoteError, match=r"nonsense.*proxy's variables"):
         async with connected(ServerAddress("ws://talks.example.org"), "/"):
             pass
+
+
+def test_the_folder_of_the_certificate_is_the_one_that_holds_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    error = ssl.SSLCertVerificationError()
+    error.verify_message = "self-signed certificate"
+    assert str(tmp_path / "noema" / "tls") in str(_refused(ServerAddress("wss://192.0.2.7"), error))
