@@ -9,10 +9,12 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from typing import NoReturn
+from difflib import get_close_matches
+from typing import Any, NoReturn
 
 from agent.commands import doctor, fetch, first_minute, listen, live, replay, serve, sessions, texts, uses
-from agent.errors import FAILED, INTERRUPTED, OK, exit_code, first_known, one_line
+from agent.errors import FAILED, INTERRUPTED, OK, WRONG_INPUT, exit_code, first_known, one_line
+from agent.wording import as_typed
 
 _EPILOG = """exit codes:
   0  done
@@ -26,7 +28,7 @@ _EPILOG = """exit codes:
 
 def build_parser() -> argparse.ArgumentParser:
     """All subcommands."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="noema",
         description="A live agent that thinks in concepts: it hears, answers and interprets, offline.",
         epilog=_EPILOG,
@@ -36,6 +38,23 @@ def build_parser() -> argparse.ArgumentParser:
     for module in (serve, live, listen, replay, texts, uses, fetch, doctor, sessions, first_minute):
         module.add_parser(commands)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong; of subcommands too."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Refuses what is unknown here, where the options are known that may have been meant."""
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            close = get_close_matches(rest[0].partition("=")[0], self._option_string_actions, 1)
+            self.error(f"{rest[0]} means nothing here" + (f", perhaps {close[0]} was meant" if close else ""))
+        return found, rest
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process."""
+        said = " ".join(message.split()).removeprefix("argument ")
+        self.exit(WRONG_INPUT, as_typed(f"noema: {said.removesuffix('.')}; see `{self.prog} --help`\n"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,5 +111,5 @@ def _report(error: BaseException) -> int:
             file=sys.stderr,
         )
         return FAILED
-    print(f"noema: {one_line(error)}", file=sys.stderr)
+    print(as_typed(f"noema: {one_line(error)}"), file=sys.stderr)
     return code

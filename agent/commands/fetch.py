@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from agent.commands.options import add_json_option, print_json, subparser, warn
 from agent.errors import OK, FetchError, UsageError
+from agent.wording import started_as
 
 if TYPE_CHECKING:
     from agent.fetching.partial_file import Fetched
@@ -25,8 +26,6 @@ noema fetch sonar --text --finetuned --accept-licence --folder /data/sonar
 noema fetch sonar --text --from https://mirror.example/SONAR/
 """
 _MIRROR = "NOEMA_SONAR_URL"
-_COMMAND = "NOEMA_COMMAND"
-"""How noema was started, where that is not by its name (`scripts/run`)"""
 _FLOAT32_BYTES = 8 * 10**9
 """Of memory, for both text models in float32 and what else is needed"""
 
@@ -223,11 +222,7 @@ def _example(bundle: str, memory_bytes: int | None) -> str:
     """A command that works here, as one can type it."""
     words = f'translate "Habari za asubuhi." --bundle {shlex.quote(bundle)} --language swh --to fin'
     short = memory_bytes is not None and memory_bytes < _FLOAT32_BYTES
-    return f"{_started_as()} {words}" + " --precision bfloat16" * short
-
-
-def _started_as() -> str:
-    return shlex.quote(os.environ.get(_COMMAND) or "noema")
+    return f"{started_as()} {words}" + " --precision bfloat16" * short
 
 
 def _memory_bytes() -> int | None:
@@ -254,7 +249,7 @@ def _list(folder: "SonarFolder", mirror: str, *, as_json: bool) -> int:
         rows.append((card.name, _languages(card), size, card.licence, folder.state(card) or "-", url))
     for name, languages, size, licence, here, address in rows:
         print(f"{name:30}{languages:28}{size:>12}  {licence:14}{here:7}{address}")
-    print(f"\n`{_started_as()} fetch sonar --text --speech eng,fra` fetches some of them to {folder.path}")
+    print(f"\n`{started_as()} fetch sonar --text --speech eng,fra` fetches some of them to {folder.path}")
     return OK
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from agent.commands.options import add_model_options, settings, warn
 from agent.errors import OK
+from agent.wording import as_typed
 
 if TYPE_CHECKING:
     from agent.config import AgentConfig
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         return OK
     from agent.cli import main
 
-    print("\nNow you: open the page and talk, or type. (`noema --help` has the rest.)")
+    print(as_typed("\nNow you: open the page and talk, or type. (`noema --help` has the rest.)"))
     chosen = ["--config", str(args.config)] if args.config else []
     for name in ("bundle", "device", "precision", "backend"):
         chosen += [f"--{name}", getattr(config, name)]

@@ -11,6 +11,7 @@ from typing import Any
 
 from agent.commands.options import add_json_option, print_json, subparser
 from agent.errors import OK, OutputError, RecordingError, UsageError
+from agent.wording import as_typed
 
 _EXAMPLES = """
 noema sessions list
@@ -61,9 +62,10 @@ def run_list(args: argparse.Namespace) -> int:
         print_json({"sessions": found, "folder": str(root)})
         return OK
     for facts in found:
-        print(f"{facts['name']}  {facts['seconds']:7.1f} s  {facts['turns']:3d} turns  {facts['task']}")
+        turns = "turn" if facts["turns"] == 1 else "turns"
+        print(f"{facts['name']}  {facts['seconds']:7.1f} s  {facts['turns']:3d} {turns:5}  {facts['task']}")
     if not found:
-        print(f"no sessions in {root}; record one with `noema talk --record`")
+        print(as_typed(f"no sessions in {root}; record one with `noema talk --record`"))
     return OK
 
 

@@ -181,3 +181,32 @@ def test_every_command_has_examples() -> None:
         out, _ = process.communicate(timeout=60)
         assert process.returncode == 0
         assert f"noema {command}" in out.split("examples:")[1]
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("serve --port 99999", "--port: a port is a number from 0 to 65535, not 99999; see `noema serve --help`"),
+        ("serve --prot 8000", "--prot means nothing here, perhaps --port was meant; see `noema serve --help`"),
+        ("sessions prune --day=3 x", "x means nothing here; see `noema sessions prune --help`"),
+        ("serv", "invalid choice: 'serv'"),
+        ("translate Hello.", "the following arguments are required: --to; see `noema translate --help`"),
+        ("sessions", "the following arguments are required: ACTION; see `noema sessions --help`"),
+    ],
+)
+def test_wrong_arguments_are_told_in_one_line(noema: Noema, command: str, told: str) -> None:
+    noema(*command.split()).fails(2, told)
+
+
+def test_a_hint_can_be_typed_as_it_stands(noema: Noema, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NOEMA_COMMAND", "./scripts/run")
+    monkeypatch.setenv("NOEMA_SESSIONS", str(tmp_path))
+    noema("serve", "--prot", "1").fails(2, "see `./scripts/run serve --help`")
+    noema("sessions", "show", "none").fails(2, "see `./scripts/run sessions list`")
+    assert "`./scripts/run talk --record`" in noema("sessions", "list").out
+
+
+def test_one_turn_is_a_turn(noema: Noema, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NOEMA_SESSIONS", str(tmp_path))
+    noema("chat", "--record", stdin="Hello.\n")
+    assert " 1 turn " in noema("sessions", "list").out
