@@ -3,6 +3,9 @@
 python -m scripts.evaluate --bundle mini --json
 python -m scripts.evaluate --bundle runs/bundle --only text
 python -m scripts.evaluate --bundle mini --only spoken_language --split dev
+python -m scripts.evaluate --bundle mini --only lcm --variants base,two_tower --split dev
+python -m scripts.evaluate --bundle mini --blind base:retrieve two_tower:lcm --out runs/blind  # then fill in votes.json
+python -m scripts.evaluate --votes runs/blind
 """
 
 import argparse
@@ -18,11 +21,19 @@ from audio.frames import FloatArray, Framer
 from audio.segmenter import Segmenter, Utterance
 from audio.vad import load_vad
 from lcm.bundle import Bundle, BundleWriter
-from lcm.errors import LcmError
+from lcm.engine import Engine
+from lcm.errors import BundleError, LcmError, TrainingDataError
+from lcm.reply_bank import ReplyBank
 from lcm.space import ConceptSpace
 from lcm.space.backend import Precision
+from lcm.training import blind
 from lcm.training.data import DEFAULT_DATA, DEFAULT_PREPARED, DEFAULT_RUNS, check_splits, prepare
+from lcm.training.evaluate_lcm import evaluate_lcm, evaluation_table, variants_of
+from lcm.training.judge import FolderJudge, TokenModel
+from lcm.training.judge_model import SmallJudge
+from lcm.training.prompted_replies import LcmReplier, Prompted, RetrieveReplier, prompts
 
+JUDGE = "judge_mini"
 MEASURED = ("text", "speech", "spoken_language", "lcm")
 
 
@@ -36,6 +47,18 @@ def main() -> int:
     )
     parser.add_argument("--only", type=_chosen, default=MEASURED, help=f"which to measure ({','.join(MEASURED)})")
     parser.add_argument("--split", default="test", choices=["dev", "test"], help="dev while developing (%(default)s)")
+    parser.add_argument("--variants", type=lambda text: text.split(","), help="concept models, as base,two_tower (all)")
+    parser.add_argument(
+        "--judge", type=Path, metavar="FOLDER", help="a language model of Hugging Face, as GPT-2, instead of ours"
+    )
+    parser.add_argument(
+        "--blind",
+        nargs=2,
+        metavar="VARIANT:WAY",
+        help="replies of two systems side by side, nameless; WAY: lcm, retrieve",
+    )
+    parser.add_argument("--out", type=Path, default=DEFAULT_RUNS / "blind", help="where to (%(default)s)")
+    parser.add_argument("--votes", type=Path, metavar="FOLDER", help="count the votes of a blind comparison")
     parser.add_argument("--beam", type=int, default=1, help="hypotheses of the decoder's search (%(default)s)")
     parser.add_argument(
         "--precision", default="float32", choices=get_args(Precision), help="of the weights (%(default)s)"
@@ -47,8 +70,16 @@ def main() -> int:
         parser.error("--write keeps what is reported, and that is the test split's; leave out --split dev")
     if arguments.write and (arguments.beam, arguments.precision) != (1, "float32"):
         parser.error("--write keeps what is reported: greedy, in float32; leave out --beam and --precision")
+    if arguments.write and arguments.variants:
+        parser.error("--write keeps what is reported, and that is every concept model; leave out --variants")
     report = (lambda _: None) if arguments.json else (lambda line: print(line, file=sys.stderr))
     try:
+        if arguments.votes:
+            print(json.dumps(blind.counted(arguments.votes), ensure_ascii=False))
+            return 0
+        if arguments.blind:
+            print(json.dumps(compare_blind(arguments), ensure_ascii=False))
+            return 0
         figures = evaluate(arguments, report)
         if arguments.write:
             keep(Bundle.open(arguments.bundle), figures)
@@ -91,14 +122,50 @@ def evaluate(arguments: argparse.Namespace, report: Callable[[str], None]) -> di
         report("speech: which language it is")
         told = evaluate_spoken_language(space, arguments.prepared, stores, split=split, cut=segmenting())
         figures["speech"] = figures.get("speech", {}) | {"spoken_language": told}
-    if "lcm" in only and "base" in bundle.parts:
-        from lcm.training.evaluate_lcm import evaluate_lcm
-
-        concepts = DEFAULT_RUNS / "concepts"
-        measured = evaluate_lcm(arguments.bundle, space, arguments.prepared, concepts, split=split, report=report)
+    if "lcm" in only and variants_of(arguments.bundle):
+        table = evaluation_table(space, arguments.prepared, DEFAULT_RUNS / "concepts", report)
+        measured = evaluate_lcm(
+            arguments.bundle, space, table, variants=arguments.variants, split=split, show_progress=not arguments.json,
+            judge=judge_of(space, arguments.judge, report),
+        )  # fmt: skip
         figures["lcm"] = measured["lcm"]
         figures["baselines"]["lcm"] = measured["baselines"]
+        figures["references"] = {"lcm": measured["references"]}
     return figures | {"seconds": round(time.monotonic() - started, 1)}
+
+
+def judge_of(space: ConceptSpace, folder: Path | None, report: Callable[[str], None]) -> TokenModel | None:
+    """The language model of coherence: the one at `folder`, else the one trained here, if it was."""
+    if folder:
+        return FolderJudge(folder)
+    try:
+        return SmallJudge.open(DEFAULT_RUNS / JUDGE, space.tokenizer)
+    except TrainingDataError as error:
+        report(f"mutual information is not measured: {error}")
+        return None
+
+
+def compare_blind(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Write the replies of two systems to the fixed prompts, as long as the live agent's."""
+    space = ConceptSpace.load(arguments.bundle)
+    prompted = Prompted.of(prompts(), space)
+    names = (arguments.blind[0], arguments.blind[1])
+    first, second = (_replies(name, prompted, space, arguments.bundle) for name in names)
+    blind.write_pairs(blind.paired(prompted.texts, first, second), names, arguments.out)
+    return {"pairs": len(first), "folder": str(arguments.out)}
+
+
+def _replies(system: str, prompted: Prompted, space: ConceptSpace, bundle: str) -> list[str]:
+    variant, _, way = system.partition(":")
+    thinking = load_config(None).thinker
+    engine = Engine.load(bundle, variant=variant, space=space)
+    if way == "lcm":
+        said = LcmReplier(engine, space).replies(prompted, 0, thinking.max_concepts)
+    elif way == "retrieve":
+        said = RetrieveReplier(engine, ReplyBank.load(bundle)).replies(prompted, 0, thinking.max_bank_sentences)
+    else:
+        raise BundleError(f"{system!r} is no way to answer; give VARIANT:lcm or VARIANT:retrieve")
+    return [" ".join(reply) for reply in said]
 
 
 def keep(bundle: Bundle, figures: dict[str, Any]) -> None:
@@ -108,7 +175,9 @@ def keep(bundle: Bundle, figures: dict[str, Any]) -> None:
     """
     known = bundle.description.get("metrics", {"baselines": {}})
     merged = {
-        half: known[half] | figures[half] for half in ("speech", "baselines") if half in known and half in figures
+        half: known[half] | figures[half]
+        for half in ("speech", "baselines", "references")
+        if half in known and half in figures
     }
     figures = known | figures | merged
     BundleWriter(bundle.folder).describe(metrics=figures)

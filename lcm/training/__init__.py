@@ -6,8 +6,11 @@ Text space   `text` the run; `text_batches`; `cross_entropy`
 Speech       `speech` the run; `speech_model`, `speech_losses`, `speech_batches`
 Base-LCM     `base` the run; `base_batches`
 Reply bank   `replies` builds it; `reply_texts` which sentences it may hold
-Measuring    `evaluate_text`, `evaluate_speech`; `evaluate_lcm` on `reply_items`, beside `lcm_baselines`
-All of them  `muon` the optimiser; `curves`; `export` checkpoint → bundle; `card` figures → docs/MODEL_CARD.md
+Measuring    `evaluate_text`, `evaluate_speech`
+LCMs         `evaluate_lcm`: `predictors` and `lcm_baselines` on `reply_items`; `concept_metrics`, `decoded_metrics`,
+             `hits`, `prompted_replies`, put together in `lcm_figures` with `intervals`; `judge`, `judge_model`,
+             `judge_trainer` the language model of coherence; `blind` two systems side by side
+All of them  `muon` the optimiser; `curves`; `export` checkpoint → bundle; `card`, `lcm_table` → docs/MODEL_CARD.md
 
 `scripts/train.py`, `scripts/evaluate.py` and `scripts/model_card.py` are the ways in.
 """

@@ -14,6 +14,8 @@ from typing import Any
 from lcm.space import ConceptSpace
 from lcm.space.sentences import split_sentences
 from lcm.training.evaluate_text import SHORT_WORDS, chrf
+from lcm.training.lcm_table import lcm_tables
+from lcm.training.markdown import interval, table
 from lcm.training.text_batches import held_out_pairs
 
 NAMES = {"eng": "English", "fra": "French", "spa": "Spanish", "deu": "German"}
@@ -27,12 +29,6 @@ def with_section(card: str, name: str, content: str) -> str:
     return pattern.sub(lambda match: f"{match[1]}\n{content.strip()}\n\n{match[2]}", card)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
-
-
 def rendered_figures(figures: dict[str, Any]) -> str:
     """Every figure of `scripts.evaluate`, per cent unless said otherwise."""
     parts = []
@@ -44,7 +40,8 @@ def rendered_figures(figures: dict[str, Any]) -> str:
         if told := speech.get("spoken_language"):
             parts += ["### Which language is spoken", _spoken_language_table(told)]
     if lcm := figures.get("lcm"):
-        parts += ["### Thinking", _lcm_table(lcm, baselines.get("lcm", {}))]
+        references = figures.get("references", {}).get("lcm", {})
+        parts += ["### Thinking", lcm_tables(lcm, baselines.get("lcm", {}), references)]
     return "\n\n".join(parts)
 
 
@@ -100,7 +97,7 @@ def _speech_table(speech: dict[str, Any], baselines: dict[str, Any]) -> str:
                 [
                     f"{kind.replace('_', ' ')}: {name}",
                     f"{scores['n']} / {scores['speakers']}",
-                    f"{scores['retrieval_error']} {_interval(scores['ci'])}",
+                    f"{scores['retrieval_error']} {interval(scores['ci'])}",
                     scores["sound_to_text_error"],
                     f"{scores['chrf']} / {scores.get('wer', '–')}",
                     f"{always.get('chrf', '–')} / {always.get('wer', '–')}",
@@ -120,7 +117,7 @@ def _spoken_language_table(told: dict[str, Any]) -> str:
                 [
                     f"{kind.replace('_', ' ')}: {name}",
                     f"{scores['n']} / {scores['speakers']}",
-                    f"{scores['accuracy']} {_interval(scores['ci'])}",
+                    f"{scores['accuracy']} {interval(scores['ci'])}",
                     *(f"{of['accuracy']} ({of['n']})" if of else "–" for of in by_length),
                     scores["mean_probability"],
                     ", ".join(f"{count} {language}" for language, count in scores["taken_for"].items()),
@@ -143,26 +140,6 @@ def _spoken_language_table(told: dict[str, Any]) -> str:
 def _cascade(scores: dict[str, Any] | None) -> str:
     """The recogniser's retrieval error, ours on the same clips, and how many they are."""
     return f"{scores['retrieval_error']} ({scores['ours']['retrieval_error']}), {scores['n']}" if scores else "–"
-
-
-def _interval(bounds: Sequence[float]) -> str:
-    return f"[{bounds[0]:.1f}, {bounds[1]:.1f}]"
-
-
-def _lcm_table(lcm: dict[str, Any], baselines: dict[str, Any]) -> str:
-    rows = []
-    for name, scores in (lcm | baselines).items():
-        hits = scores.get("hits_at_1_of_20", {})
-        measures = [f"{scores[k]:.2f}" if k in scores else "–" for k in ("l2", "l2_r", "ca", "par")]
-        found = [_hits(hits, kind) for kind in ("dialogue", "sgd", "story")]
-        rows.append([f"**{name}**" if name in lcm else name.replace("_", " "), *measures, *found])
-    return table(["", "ℓ2", "ℓ2-r", "CA", "PAR", "hits@1 of 20 [95 %]: dialogue", "SGD", "story"], rows)
-
-
-def _hits(hits: dict[str, Any], kind: str) -> str:
-    if kind not in hits:
-        return "–"
-    return f"{hits[kind]:.1f}" + (f" {_interval(hits['ci'][kind])}" if kind in hits.get("ci", {}) else "")
 
 
 def translated(space: ConceptSpace, texts: Sequence[str], source: str, target: str) -> list[str]:

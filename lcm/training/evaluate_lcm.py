@@ -1,9 +1,7 @@
-"""Evaluation of a concept model: a bundle and held-out documents in, figures beside their baselines out.
+"""Evaluation of concept models: a bundle and held-out documents in, figures beside their baselines out.
 
-Metrics of the LCM paper [LCM §3.2]: l2 to the true next concept, l2_r the same after decoding and re-encoding,
-contrastive accuracy (`ca`: per cent of the batch's other truths that lie farther from the prediction than its own),
-paraphrasing (`par`: how near the prediction is to its context, relative to the truth), and hits@1 of 20. 95 % intervals
-by bootstrap over documents. Knows nothing of training.
+Every variant and look-up is a `Predictor` that is asked the same questions (`lcm_figures`); models also answer fixed
+prompts (`prompted_replies`). Knows nothing of training.
 """
 
 import time
@@ -13,213 +11,148 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from tqdm import tqdm
 
+from lcm.bundle import COMPANION, Bundle
 from lcm.engine import Engine
-from lcm.errors import TrainingDataError
+from lcm.errors import BundleError, TrainingDataError
+from lcm.models.variants import VARIANTS
+from lcm.reply_bank import PART as BANK
+from lcm.reply_bank import ReplyBank
 from lcm.space import ConceptSpace
-from lcm.training.concepts import ConceptTable, Documents, Ints, concept_table
+from lcm.training.concept_metrics import Truths
+from lcm.training.concepts import ConceptTable, Documents, concept_table
+from lcm.training.decoded_metrics import Sample
+from lcm.training.hits import GROUPS, Answers, answers, hit_figures, hits_at_1
+from lcm.training.judge import TokenModel
 from lcm.training.lcm_baselines import BagOfWords, NearestReply
-from lcm.training.reply_items import CANDIDATES, ReplyItem, ReplyItems, reply_items
+from lcm.training.lcm_figures import SEEDS, Measuring, predictor_figures, references, seeds_needed
+from lcm.training.predictors import CopyLast, EnginePredictor, MeanConcept, Predictor, predictions
+from lcm.training.prompted_replies import (
+    COMMON_REPLIES,
+    LANGUAGE,
+    LcmReplier,
+    Prompted,
+    Replier,
+    RetrieveReplier,
+    prompts,
+    reply_figures,
+)
+from lcm.training.reply_items import CANDIDATES, reply_items
+from lcm.training.text_metrics import commonest
 
-GROUPS = ("dialogue", "sgd", "story")
-CONTRAST_BATCH = 256
-BATCH = 128
+__all__ = ["answers", "evaluate_lcm", "evaluation_table", "hits_at_1", "predictions", "variants_of"]
+
 BASELINE_SHARE = 0.1
-_PAR_FLOOR = 0.05
-"""a truth that is at right angles to its whole context says nothing about paraphrasing: left out"""
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """What one model (or baseline) says to all items."""
+class Sizes:
+    """How much is measured."""
 
-    predicted: Tensor | None  # [N, C]
-    hits: np.ndarray[Any, np.dtype[np.float64]]  # [N] 1 right, 0 wrong, a share where it ties
-    near_hits: np.ndarray[Any, np.dtype[np.float64]]  # [N] against the same dialogue; NaN where there is no distractor
-
-
-def predictions(engine: Engine, table: ConceptTable, items: ReplyItems) -> Tensor:
-    """The next concept after each item's context: [N, C]."""
-    predicted = torch.empty(len(items.items), engine.dim)
-    contexts = [items.context(item, engine.context) for item in items.items]
-    order = sorted(range(len(contexts)), key=lambda i: len(contexts[i][0]))
-    for start in range(0, len(order), BATCH):
-        rows = order[start : start + BATCH]
-        concepts = [table.of(contexts[i][0]) for i in rows]
-        roles = [torch.from_numpy(contexts[i][1]) for i in rows]
-        predicted[rows] = torch.stack([n.concept for n in engine.predict_next(concepts, roles)])
-    return predicted
+    per_corpus: int = 1_000
+    """questions for each corpus and language, and for each book"""
+    decoded: int = 200
+    """of each group: dialogues, SGD, stories"""
 
 
-def answers(predicted: Tensor, items: ReplyItems, table: ConceptTable) -> Answers:
-    """Choose by cosine to the prediction."""
-    unit = F.normalize(predicted, dim=1)
-
-    def hit(index: int, item: ReplyItem, distractors: Sequence[int]) -> float:
-        candidates = F.normalize(table.of(np.array([items.truth(item), *distractors])), dim=1)
-        return hit_share((candidates @ unit[index]).tolist())
-
-    hits = [hit(i, item, item.others) for i, item in enumerate(items.items)]
-    near = [hit(i, item, item.near) if item.near else np.nan for i, item in enumerate(items.items)]
-    return Answers(predicted, np.array(hits), np.array(near))
+def variants_of(bundle: str | Path) -> list[str]:
+    """The concept models of a bundle and of the optional one beside it, in the order of the registry."""
+    opened = Bundle.open(bundle)
+    parts = set(opened.parts)
+    beside = opened.folder.with_name(opened.folder.name + COMPANION)
+    if (beside / "bundle.json").is_file():
+        parts |= set(Bundle.open(beside).parts)
+    return [name for name in VARIANTS if name in parts]
 
 
-def hit_share(scores: list[float]) -> float:
-    """1 if the first score is the highest, 0 if another is higher, 1 / n if it shares the first place with n − 1."""
-    best = max(scores)
-    return 1.0 / scores.count(best) if scores[0] == best else 0.0
-
-
-def hits_at_1(said: Answers, items: ReplyItems) -> dict[str, float]:
-    """Per cent right, for each group and for each corpus of it."""
-    names = [items.documents.corpus(item.document) for item in items.items]
-    kinds = [item.group for item in items.items]
-    labels = [(g, np.array([k == g for k in kinds])) for g in GROUPS]
-    labels += [(n, np.array([name == n for name in names])) for n in sorted(set(names))]
-    return {label: 100 * float(said.hits[chosen].mean()) for label, chosen in labels if chosen.any()}
-
-
-def interval(values: np.ndarray, documents: np.ndarray, seed: int = 0) -> list[float]:
-    """95 % bootstrap interval of the mean; whole documents are drawn, for their items are not independent."""
-    rng = np.random.default_rng(seed)
-    _, place = np.unique(documents, return_inverse=True)
-    sums = np.bincount(place, weights=values)
-    counts = np.bincount(place)
-    drawn = rng.integers(len(sums), size=(1_000, len(sums)))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    return [round(float(v), 2) for v in np.quantile(means, (0.025, 0.975))]
-
-
-def hit_figures(said: Answers, items: ReplyItems) -> dict[str, Any]:
-    """Hits@1 of 20 by group, with intervals and counts."""
-    figures: dict[str, Any] = {"ci": {}, "n": {}, "same_dialogue": {}, "by_corpus": {}}
-    documents = np.array([item.document for item in items.items])
-    every = hits_at_1(said, items)
-    for group in GROUPS:
-        chosen = np.array([item.group == group for item in items.items])
-        if not chosen.any():
-            continue
-        figures[group] = round(every.pop(group), 2)
-        figures["ci"][group] = interval(100 * said.hits[chosen], documents[chosen])
-        figures["n"][group] = int(chosen.sum())
-        near = said.near_hits[chosen]
-        if not np.isnan(near).all():
-            figures["same_dialogue"][group] = round(100 * float(np.nanmean(near)), 2)
-    figures["by_corpus"] = {name: round(value, 2) for name, value in every.items()}
-    return figures
-
-
-def concept_figures(predicted: Tensor, items: ReplyItems, table: ConceptTable, context: int) -> dict[str, float]:
-    """l2, ca and par on the dialogue items, and how spread out the predictions are."""
-    chosen = [i for i, item in enumerate(items.items) if item.group == "dialogue"]
-    predicted = predicted[chosen]
-    rows = np.array([items.truth(items.items[i]) for i in chosen])
-    truths = table.of(rows)
-    ratios: list[float] = []
-    for index, said in zip(chosen, predicted, strict=True):
-        past = F.normalize(table.of(items.context(items.items[index], context)[0]), dim=1)
-        truth = float((past @ F.normalize(truths[len(ratios)], dim=0)).max())
-        ratios.append(float((past @ F.normalize(said, dim=0)).max()) / truth if truth > _PAR_FLOOR else np.nan)
-    return {
-        "l2": float((predicted - truths).norm(dim=1).mean()),
-        "ca": 100 * contrastive_accuracy(predicted, truths, rows, [items.items[i].document for i in chosen]),
-        "par": float(np.nanmean(ratios)),
-        "cosine": float(F.cosine_similarity(predicted, truths).mean()),
-        "norm": float(predicted.norm(dim=1).mean()),
-        "truth_norm": float(truths.norm(dim=1).mean()),
-        "variance_share": float(predicted.var(dim=0).sum() / truths.var(dim=0).sum()),
-    }
-
-
-def contrastive_accuracy(predicted: Tensor, truths: Tensor, rows: Ints, documents: list[int]) -> float:
-    """Share of other sentences of the batch, from other documents, that lie farther away than the prediction's own."""
-    of, sentence = torch.tensor(documents), torch.from_numpy(rows)
-    order = torch.randperm(len(of), generator=torch.Generator().manual_seed(0))
-    farther, count = 0, 0
-    for batch in order.split(CONTRAST_BATCH):
-        distances = torch.cdist(predicted[batch], truths[batch])
-        others = (of[batch][:, None] != of[batch][None]) & (sentence[batch][:, None] != sentence[batch][None])
-        farther += int(((distances > distances.diagonal()[:, None]) & others).sum())
-        count += int(others.sum())
-    return farther / count
-
-
-def round_trip_l2(
-    predicted: Tensor, items: ReplyItems, table: ConceptTable, space: ConceptSpace, count: int
-) -> dict[str, Any]:
-    """l2_r: the prediction decoded to words and encoded again, against the true concept; and some of the words."""
-    texts = table.texts()
-    chosen = [i for i, item in enumerate(items.items) if item.group == "dialogue"]
-    chosen = [chosen[i] for i in np.random.default_rng(0).permutation(len(chosen))[:count]]
-    rows = [items.truth(items.items[i]) for i in chosen]
-    languages = [texts[row][0] for row in rows]
-    said = space.decode_text(predicted[chosen], languages, max_tokens=48)
-    again = space.encode_text([text or "." for text in said], languages)
-    distance = (again - table.of(np.array(rows))).norm(dim=1).mean()
-    return {"l2_r": float(distance), "distinct": len(set(said)) / len(said), "examples": said[:20]}
+def evaluation_table(
+    space: ConceptSpace, data: Path, concepts: Path, report: Callable[[str], None] = lambda _: None
+) -> ConceptTable:
+    """The encoded sentences at `concepts`; where nobody trained here, what is needed is encoded beside it."""
+    try:
+        return ConceptTable.open(concepts, space.space_id)
+    except TrainingDataError:
+        few = concepts.with_name(f"{concepts.name}_evaluation")
+        return concept_table(space, data, few, report, train_share=BASELINE_SHARE)
 
 
 def evaluate_lcm(
     bundle: str | Path,
     space: ConceptSpace,
-    data: Path,
-    concepts: Path,
+    table: ConceptTable,
     *,
+    variants: Sequence[str] | None = None,
+    judge: TokenModel | None = None,
     split: str = "test",
-    per_corpus: int = 1_000,
-    round_trips: int = 200,
-    report: Callable[[str], None] = lambda _: None,
+    sizes: Sizes = Sizes(),
+    show_progress: bool = False,
 ) -> dict[str, Any]:
-    """`{"lcm": {"base": …}, "baselines": …}` of a bundle, per cent, on held-out documents.
+    """`{"lcm": {"base": …}, "baselines": …, "references": …}` of a bundle, per cent, on held-out documents.
 
     Args:
         bundle: name or folder.
         space: the bundle's.
-        data: the folder of prepared splits.
-        concepts: the folder of encoded sentences; what is needed is encoded beside it if they are of another space.
+        table: encoded sentences and the documents they are from.
+        variants: which; all there are if not given.
+        judge: of coherence; without one mutual information is not measured.
         split: `dev` to choose by, `test` to report once.
-        per_corpus: questions for each corpus and language.
-        round_trips: items that are decoded and encoded again.
-        report: told of progress.
+        sizes: how much.
+        show_progress: a bar on stderr.
+
+    Raises:
+        BundleError: no such variant.
     """
-    started = time.monotonic()
-    try:
-        table = ConceptTable.open(concepts, space.space_id)
-    except TrainingDataError:  # nobody trained here: encode what is needed
-        few = concepts.with_name(f"{concepts.name}_evaluation")
-        table = concept_table(space, data, few, report, train_share=BASELINE_SHARE)
-    items = reply_items(table.documents(split), table, per_corpus=per_corpus)
-    engine = Engine.load(bundle, variant="base", device=str(space.device), space=space)
-    predicted = predictions(engine, table, items)
-    figures: dict[str, Any] = _rounded(concept_figures(predicted, items, table, engine.context))
-    figures |= _rounded(round_trip_l2(predicted, items, table, space, round_trips))
-    figures["hits_at_1_of_20"] = hit_figures(answers(predicted, items, table), items)
-    figures["n"] = len(items.items)
-    report(f"lcm.base: {figures}")
+    found = variants_of(bundle)
+    if unknown := [name for name in variants or () if name not in found]:
+        raise BundleError(f"{bundle} has no model {unknown[0]!r}; it has: {', '.join(found)}")
+    chosen = found if variants is None else list(variants)
+    engines = [Engine.load(bundle, variant=name, device=str(space.device), space=space) for name in chosen]
+    items = reply_items(table.documents(split), table, per_corpus=sizes.per_corpus)
     known = table.documents("train").sample(BASELINE_SHARE)  # the same whatever this table holds
-    baselines = lcm_baselines(table, known, items, engine.context)
-    figures["seconds"] = round(time.monotonic() - started, 1)
-    return {"lcm": {"base": figures}, "baselines": baselines}
+    truths = Truths.of(items, table, max((engine.context for engine in engines), default=40))
+    measuring = Measuring(truths, Sample.of(truths, sizes.decoded), space, judge)
+    lookups: list[Predictor] = [CopyLast(table), MeanConcept(known, table), NearestReply.of(known, table)]
+    bank = ReplyBank.load(bundle) if BANK in Bundle.open(bundle).parts else None
+    common = common_replies(known, table)
+    prompted = Prompted.of(prompts(), space)
+    models: dict[str, Any] = {}
+    baselines: dict[str, Any] = {}
+    with tqdm(total=len(engines) + len(lookups), unit="model", disable=not show_progress, dynamic_ncols=True) as bar:
+        for engine in engines:
+            started = time.monotonic()
+            model = EnginePredictor(engine, table)
+            seeds = seeds_needed(model, items)
+            figures = predictor_figures(model, measuring, seeds, bar.set_postfix_str)
+            bar.set_postfix_str(f"{model.name}: replies")
+            repliers: list[Replier] = [LcmReplier(engine, space)]
+            repliers += [RetrieveReplier(engine, bank)] if bank else []
+            figures["replies"] = {
+                replier.name.partition(":")[2]: reply_figures(
+                    [replier.replies(prompted, seed) for seed in seeds], common, space
+                )
+                for replier in repliers
+            }
+            models[model.name] = figures | {"seconds": round(time.monotonic() - started, 1)}
+            bar.update()
+        for lookup in lookups:
+            baselines[lookup.name] = predictor_figures(lookup, measuring, SEEDS[:1], bar.set_postfix_str)
+            bar.update()
+        bar.set_postfix_str("what people said")
+        words = Answers(*BagOfWords.of(known, table).answers(items, table))
+        baselines["bag_of_words"] = {"hits_at_1_of_20": hit_figures(words, items)}
+        baselines["chance"] = {"hits_at_1_of_20": dict.fromkeys(GROUPS, 100 / CANDIDATES), "ca": 50.0}
+        return {"lcm": models, "baselines": baselines, "references": references(measuring, common)}
 
 
-def lcm_baselines(table: ConceptTable, training: Documents, items: ReplyItems, context: int) -> dict[str, Any]:
-    """What costs nothing to predict: last concept, mean concept, nearest training reply, common words, chance."""
-    last = table.of(np.array([items.context(item, 1)[0][0] for item in items.items]))
-    sample = np.sort(np.random.default_rng(0).choice(training.sentences, 20_000))
-    mean = table.of(sample).mean(dim=0).expand(len(items.items), -1)
-    nearest = NearestReply.of(training, table).replies(last)
-    figures: dict[str, Any] = {}
-    for name, predicted in (("copy_last", last), ("mean_concept", mean), ("nearest_training_reply", nearest)):
-        figures[name] = _rounded(concept_figures(predicted, items, table, context))
-        figures[name]["hits_at_1_of_20"] = hit_figures(answers(predicted, items, table), items)
-    words = BagOfWords.of(training, table).answers(items, table)
-    figures["bag_of_words"] = {"hits_at_1_of_20": hit_figures(Answers(None, *words), items)}
-    figures["chance"] = {"hits_at_1_of_20": dict.fromkeys(GROUPS, 100 / CANDIDATES), "ca": 50.0}
-    return figures
-
-
-def _rounded(figures: dict[str, Any]) -> dict[str, Any]:
-    return {k: round(v, 4) if isinstance(v, float) else v for k, v in figures.items()}
+def common_replies(training: Documents, table: ConceptTable) -> frozenset[str]:
+    """Keys of the commonest first sentences of replies in the training dialogues of the prompts' language."""
+    at = [
+        training.starts[document] + start
+        for document in range(len(training))
+        if training.corpus(document).startswith("dialogue/") and training.language(document) == LANGUAGE
+        for start in training.reply_starts(document)
+    ]
+    rows = training.sentences[np.array(at, dtype=np.int64)].tolist()
+    texts = table.texts().of(rows)
+    return commonest([texts[row][1] for row in rows], COMMON_REPLIES)

@@ -8,7 +8,7 @@ learnt too. Knows nothing of concepts.
 import bisect
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,8 @@ class JudgeTraining(Schedule):
     context: int = 192
 
     rows_a_step: int = 16
-    steps: int = 2_600
-    decay_steps: int = 1_200
+    steps: int = 1_300
+    decay_steps: int = 700
     warmup_steps: int = 100
     ema: float = 0.995
     matrix_lr: float = 0.02
@@ -66,7 +66,7 @@ class TokenisedDocuments:
     starts: Ints  # [D + 1] where each document does
 
     @classmethod
-    def of(cls, documents: Documents, texts: list[tuple[str, str]], tokenizer: Tokenizer) -> "TokenisedDocuments":
+    def of(cls, documents: Documents, texts: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> "TokenisedDocuments":
         """Tokenise each distinct sentence once."""
         known: dict[int, list[int]] = {}
         for row in np.unique(documents.sentences).tolist():

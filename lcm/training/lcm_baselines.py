@@ -21,10 +21,12 @@ _WORDS_SEEN = 3
 
 @dataclass(frozen=True, slots=True)
 class NearestReply:
-    """Training contexts' last sentences and what was replied."""
+    """Training contexts' last sentences and what was replied: a `Predictor`."""
 
+    table: ConceptTable
     heard: Tensor  # [N, C] unit
     replied: Tensor  # [N, C]
+    name: str = "nearest_training_reply"
 
     @classmethod
     def of(cls, training: Documents, table: ConceptTable, seed: int = 0) -> "NearestReply":
@@ -37,7 +39,11 @@ class NearestReply:
         at = np.flatnonzero(inside & (changes | narrated))
         at = np.sort(rng.permutation(at)[:NEAREST_AMONG])
         heard = table.of(training.sentences[at - 1])
-        return cls(F.normalize(heard, dim=1), table.of(training.sentences[at]))
+        return cls(table, F.normalize(heard, dim=1), table.of(training.sentences[at]))
+
+    def predictions(self, items: ReplyItems, seed: int) -> Tensor:
+        """[N, C]."""
+        return self.replies(self.table.of(np.array([items.context(item, 1)[0][0] for item in items.items])))
 
     def replies(self, last: Tensor) -> Tensor:
         """[N, C] last sentences → the replies to the training sentences nearest to them."""

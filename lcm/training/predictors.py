@@ -1,0 +1,86 @@
+"""Predictors: questions about held-out documents in, a concept for each out. What every metric is asked of.
+
+A model and a look-up are asked the same way. Knows nothing of metrics.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lcm.engine import Engine
+from lcm.training.concepts import ConceptTable, Documents
+from lcm.training.reply_items import ReplyItems
+
+BATCH = 128
+_MEAN_OF = 20_000
+
+
+class Predictor(Protocol):
+    """Says what comes next."""
+
+    @property
+    def name(self) -> str:
+        """What the figures stand under."""
+        ...
+
+    def predictions(self, items: ReplyItems, seed: int) -> Tensor:
+        """[N, C], one an item; the same for the same seed."""
+        ...
+
+
+class EnginePredictor:
+    """A concept model."""
+
+    def __init__(self, engine: Engine, table: ConceptTable) -> None:
+        self.name = engine.variant
+        self._engine, self._table = engine, table
+
+    def predictions(self, items: ReplyItems, seed: int) -> Tensor:
+        """Every item has noise of its own."""
+        count = len(items.items)
+        return predictions(self._engine, self._table, items, [seed * count + number for number in range(count)])
+
+
+class CopyLast:
+    """What was said last, again."""
+
+    name = "copy_last"
+
+    def __init__(self, table: ConceptTable) -> None:
+        self._table = table
+
+    def predictions(self, items: ReplyItems, seed: int) -> Tensor:
+        """[N, C]."""
+        return self._table.of(np.array([items.context(item, 1)[0][0] for item in items.items]))
+
+
+class MeanConcept:
+    """The mean of the training sentences, always."""
+
+    name = "mean_concept"
+
+    def __init__(self, training: Documents, table: ConceptTable) -> None:
+        sample = np.sort(np.random.default_rng(0).choice(training.sentences, _MEAN_OF))
+        self._mean = table.of(sample).mean(dim=0)
+
+    def predictions(self, items: ReplyItems, seed: int) -> Tensor:
+        """[N, C]."""
+        return self._mean.repeat(len(items.items), 1)
+
+
+def predictions(engine: Engine, table: ConceptTable, items: ReplyItems, seeds: Sequence[int] | None = None) -> Tensor:
+    """The next concept after each item's context: [N, C]; contexts of a length are read together."""
+    seeds = [0] * len(items.items) if seeds is None else seeds
+    predicted = torch.empty(len(items.items), engine.dim)
+    contexts = [items.context(item, engine.context) for item in items.items]
+    order = sorted(range(len(contexts)), key=lambda i: len(contexts[i][0]))
+    for start in range(0, len(order), BATCH):
+        rows = order[start : start + BATCH]
+        concepts = [table.of(contexts[i][0]) for i in rows]
+        roles = [torch.from_numpy(contexts[i][1]) for i in rows]
+        said = engine.predict_next(concepts, roles, [seeds[i] for i in rows])
+        predicted[rows] = torch.stack([step.concept for step in said])
+    return predicted
