@@ -20,7 +20,7 @@ PINS = {
 def requirements(*, extras: bool) -> list[Requirement]:
     lines = list(PROJECT["project"]["dependencies"])
     if extras:
-        for extra in ("train", "dev"):
+        for extra in ("train", "bench", "dev"):
             lines += PROJECT["project"]["optional-dependencies"][extra]
     return [requirement for requirement in map(Requirement, lines) if requirement.name != "noema"]
 
