@@ -12,6 +12,7 @@ import sys
 import time
 
 BENCHMARKS = {
+    "context": "scripts.bench_context",
     "echo": "scripts.bench_echo",
     "live": "scripts.bench_live",
     "replay": "scripts.bench_replay",
