@@ -28,9 +28,16 @@ FORMAT = 1
 SHARD_BYTES = 16 * 1024 * 1024
 SPACE_PART = "text_encoder"
 TOKENIZER = "tokenizer.model"
+SCALES = ".scales"
+"""Ends the name of what the rows of an int8 matrix are multiplied by; both lie in one shard"""
 LONGEST_SECONDS = 8.0
 """Of speech in one concept, where a bundle does not say"""
 BUNDLES = Path(__file__).parent / "bundles"
+COMPANION = "-lcms"
+"""Ends the name of the optional bundle with the models that a bundle has no room for"""
+
+_WORTH_BYTES = 4_096
+"""Smaller matrices stay as they are"""
 
 FileName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 """A file of the bundle's own folder: a bundle from elsewhere shall not name others"""
@@ -89,8 +96,13 @@ class Part:
                 if _sha256(path) != digest:
                     raise BundleError(f"{path} is damaged (its hash differs); {_repair(self.folder)}")
                 with safe_open(path, framework="pt") as file:
-                    for key in file.keys():  # noqa: SIM118, safe_open is no mapping
+                    keys = set(file.keys())
+                    for key in sorted(keys):
+                        if key.removesuffix(SCALES) in keys - {key}:
+                            continue
                         tensor = file.get_tensor(key)
+                        if key + SCALES in keys:
+                            tensor = tensor.float() * file.get_tensor(key + SCALES).float()[:, None]
                         yield key, tensor.float() if tensor.is_floating_point() else tensor
             except (OSError, SafetensorError) as error:
                 raise BundleError(f"{path} is missing or damaged ({error}); {_repair(self.folder)}") from error
@@ -165,6 +177,23 @@ class Bundle:
         opened._check_files(verify=verify)
         return opened
 
+    def lcm_part(self, variant: str) -> Part:
+        """A Large Concept Model of this bundle, or of the optional bundle beside it, NAME-lcms.
+
+        Raises:
+            BundleError: neither has it, or it belongs to another space.
+        """
+        beside = self.folder.with_name(self.folder.name + COMPANION)
+        if variant in self.parts or not (beside / "bundle.json").is_file():
+            return self.part(variant)
+        companion = Bundle.open(beside)
+        if companion.space_id != self.space_id:
+            raise BundleError(
+                f"the models of {beside} are of space {companion.space_id}, {self.folder} holds {self.space_id}; "
+                "train them again on this space, or restore both bundles"
+            )
+        return companion.part(variant)
+
     @property
     def longest_seconds(self) -> float:
         """How much speech its encoders were trained to hear at once."""
@@ -202,7 +231,8 @@ class Bundle:
     def _check_files(self, *, verify: bool) -> None:
         files = self.description["files"]
         parts = self.description["parts"].values()
-        named = {TOKENIZER, *(shard for part in parts for shard in part["shards"])}
+        named = {shard for part in parts for shard in part["shards"]}
+        named |= {TOKENIZER} if SPACE_PART in self.parts else set()  # a companion has the space of another bundle
         named |= {part["checkpoint"] for part in parts if part.get("checkpoint")}
         if unlisted := sorted(named - files.keys()):
             raise BundleError(
@@ -252,6 +282,11 @@ class BundleWriter:
         self._describe(SPACE_PART, config, self._name_space(config, shards), shards, {})
         return str(self.description["space_id"])
 
+    def accompany(self, bundle: Bundle) -> None:
+        """Be the companion of `bundle`: models of its space."""
+        self.description |= {"space_id": bundle.space_id, "concept_dim": bundle.concept_dim}
+        self.description["languages"] = {"text": list(bundle.languages["text"]), "speech": []}
+
     def adopt_space(self, languages: list[str], config: Mapping[str, Any], checkpoint: str) -> None:
         """Take `tokenizer.model` and a published checkpoint of a text encoder, both in the folder, as they are."""
         self._record(TOKENIZER)
@@ -280,8 +315,9 @@ class BundleWriter:
         sidecars: Mapping[str, bytes] | None = None,
         *,
         figures: Sequence[str] = (),
+        int8: bool = False,
     ) -> None:
-        """Write or replace one part, in float16 shards (integers keep their type).
+        """Write or replace one part, in float16 shards (integers keep their type); with `int8` matrices as bytes.
 
         The metrics were measured with what was there before, and are forgotten. Where the part bears on some of them
         only, `figures` is the way to those, such as `["speech", "spoken_language"]`, and the others stay.
@@ -289,7 +325,8 @@ class BundleWriter:
         for sidecar, content in (sidecars or {}).items():
             _replace(self.folder / f"{name}.{sidecar}", content)
             self._record(f"{name}.{sidecar}")
-        self._describe(name, config, space_id, self._write_shards(name, tensors), sidecars or {}, figures=figures)
+        shards = self._write_shards(name, _as_bytes(tensors) if int8 else tensors)
+        self._describe(name, config, space_id, shards, sidecars or {}, figures=figures)
 
     def describe(self, **entries: Any) -> None:
         """Set entries of `bundle.json` itself: training data, metrics, the command and commit that made it."""
@@ -345,13 +382,26 @@ class BundleWriter:
         _replace(self.folder / "bundle.json", text.encode())
 
 
+def _as_bytes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Matrices as int8, each row with a scale of its own; everything else as it is."""
+    stored: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        if tensor.ndim != 2 or not tensor.is_floating_point() or tensor.numel() < _WORTH_BYTES:
+            stored[key] = tensor
+            continue
+        scales = (tensor.float().abs().amax(dim=1) / 127).clamp_min(1e-7).to(torch.float16)
+        stored[key] = (tensor.float() / scales.float()[:, None]).round().clamp(-127, 127).to(torch.int8)
+        stored[key + SCALES] = scales
+    return stored
+
+
 def _shards(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     shard: dict[str, Tensor] = {}
     size = 0
     for key, tensor in tensors.items():
         stored = tensor.detach().cpu().contiguous()
         stored = stored.to(torch.float16) if stored.is_floating_point() else stored
-        if shard and size + stored.nbytes > SHARD_BYTES - 64 * 1024:
+        if shard and size + stored.nbytes > SHARD_BYTES - 64 * 1024 and not key.endswith(SCALES):
             yield shard
             shard, size = {}, 0
         shard[key] = stored

@@ -1,8 +1,8 @@
 """Engine: conversations as concepts in, the concepts that continue them out. Knows nothing of text, sound or sessions.
 
 The reply ends where the stop head says so, where it would repeat itself (cosine ≥ 0.9 to the concept before
-[LCM §2.4.2]), or at `max_concepts`. Same input, seed, bundle, machine and torch: bit-identical when alone; in a batch
-within 1e-4.
+[LCM §2.4.2]), or at `max_concepts`. A concept is predicted from a sliding window of those before it. Same input, seed,
+bundle, machine and torch: bit-identical when alone; in a batch within 1e-4.
 """
 
 from collections.abc import Sequence
@@ -16,18 +16,23 @@ from torch import Tensor
 
 from lcm.bundle import Bundle, fitting
 from lcm.errors import BundleError, ContextError
-from lcm.models.base_lcm import ROLE_AGENT, ROLE_NARRATOR, ROLE_USER, ROLES, BaseLcm, BaseLcmConfig, Turns
+from lcm.models.sampler import Sampling
 from lcm.models.state import LcmState
+from lcm.models.tower import Drawer, Tower
+from lcm.models.turns import ROLE_AGENT, ROLE_NARRATOR, ROLE_USER, ROLES, Turns
+from lcm.models.variants import VARIANTS, built
 
 if TYPE_CHECKING:
     from lcm.space import ConceptSpace
 
-__all__ = ["ROLE_AGENT", "ROLE_NARRATOR", "ROLE_USER", "Engine", "NextConcept"]
+__all__ = ["ROLE_AGENT", "ROLE_NARRATOR", "ROLE_USER", "Engine", "NextConcept", "Sampling"]
 
-VARIANTS = {"base": (BaseLcm, BaseLcmConfig)}
 MAX_CONCEPTS = 32
+MAX_CONTEXT = 4_096
+"""Concepts of a context that are read; the latest"""
 STOP_PROBABILITY = 0.5
 REPEAT_COSINE = 0.9
+_DRAWERS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +47,20 @@ class NextConcept:
 class Engine:
     """One model, in evaluation mode, on one device. Use from one thread at a time."""
 
-    def __init__(self, model: BaseLcm, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        model: Tower,
+        device: str | torch.device = "cpu",
+        sampling: Sampling | None = None,
+        variant: str = "base",
+    ) -> None:
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
         self.dim = model.config.concept_dim
         self.context = model.config.context
+        self.sampling = sampling or Sampling()
+        self.variant = variant
+        self._drawers: dict[Sampling, Drawer] = {}
 
     @classmethod
     def load(
@@ -60,7 +74,7 @@ class Engine:
 
         Args:
             name: `mini`, or a bundle folder.
-            variant: which of its models.
+            variant: which of its models; one that it lacks is looked for in the bundle NAME-lcms beside it.
             device: `auto` (CUDA, else MPS, else CPU) or any torch device.
             space: the space whose concepts it will be given, if it is loaded already; checked, not kept.
 
@@ -77,12 +91,11 @@ class Engine:
                 f"the models of {bundle.folder} think in space {bundle.space_id}, the loaded space is "
                 f"{space.space_id}; load both from one bundle"
             )
-        part = bundle.part(variant)
-        kind, config = VARIANTS[variant]
+        part = bundle.lcm_part(variant)
         with fitting(part):
-            model = kind(config(**part.config))
+            model, sampling = built(variant, part.config)
             model.load_state_dict(part.tensors())
-        return cls(model, chosen_device(device))
+        return cls(model, chosen_device(device), sampling, variant)
 
     @torch.inference_mode()
     def predict(
@@ -92,16 +105,16 @@ class Engine:
         max_concepts: int = 4,
         seeds: Sequence[int] | None = None,
         *,
-        temperature: float = 0.0,
+        sampling: Sampling | None = None,
     ) -> list[Tensor]:
         """Continue each context by the agent's turn (by the narrator's, where a narrator spoke last).
 
         Args:
-            contexts: [T, C] each, any length ≥ 1; the latest `self.context` concepts are read.
+            contexts: [T, C] each, any length ≥ 1; each concept sees `self.context` of them, itself included.
             roles: [T] each: 0 user, 1 agent, 2 narrator.
             max_concepts: of a reply; 1 … 32.
             seeds: one each, of the noise; a batch's other items do not change it.
-            temperature: how much Gaussian noise a prediction gets, in the space's own standard deviations.
+            sampling: how concepts are drawn, if not as the variant does by itself.
 
         Returns:
             [n, C] float32 on the CPU each, 1 ≤ n ≤ `max_concepts`.
@@ -111,27 +124,37 @@ class Engine:
         """
         if not contexts:
             return []
-        seeds = [0] * len(contexts) if seeds is None else seeds
-        if len(seeds) != len(contexts) or not 1 <= max_concepts <= MAX_CONCEPTS:
-            raise ContextError(f"give one seed for each context, and 1 to {MAX_CONCEPTS} concepts to predict")
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        if not 1 <= max_concepts <= MAX_CONCEPTS:
+            raise ContextError(f"ask for 1 to {MAX_CONCEPTS} concepts, not {max_concepts}")
+        drawer = self._drawer(sampling)
+        generators = self._generators(contexts, seeds)
         replies: list[list[Tensor]] = [[] for _ in contexts]
         going = self._read(contexts, roles, max_concepts)
         while len(going.rows):
-            going.predicted = self._noised(going.predicted, [generators[r] for r in going.rows.tolist()], temperature)
-            if replies[int(going.rows[0])]:
-                previous = torch.stack([replies[r][-1] for r in going.rows.tolist()]).to(self.device)
-                going.keep(F.cosine_similarity(going.predicted, previous, dim=1) < REPEAT_COSINE)
-            for row, concept in zip(going.rows.tolist(), going.predicted.cpu(), strict=True):
+            rows = going.rows.tolist()
+            drawn = drawer(going.asked, going.state, self._noise(drawer, [generators[r] for r in rows]))
+            if replies[rows[0]]:
+                previous = torch.stack([replies[r][-1] for r in rows]).to(self.device)
+                fresh = F.cosine_similarity(drawn, previous, dim=1) < REPEAT_COSINE
+                drawn = drawn[fresh]
+                going = going.only(fresh)
+            for row, concept in zip(going.rows.tolist(), drawn.cpu(), strict=True):
                 replies[row].append(concept)
             if not len(going.rows) or len(replies[int(going.rows[0])]) == max_concepts:
                 break
-            stop = self._follow(going)
-            going.keep(stop.sigmoid() < STOP_PROBABILITY)
+            stops = self._follow(going, drawn)
+            going = going.only(stops.sigmoid() < STOP_PROBABILITY)
         return [torch.stack(reply) for reply in replies]
 
     @torch.inference_mode()
-    def predict_next(self, contexts: Sequence[Tensor], roles: Sequence[Tensor]) -> list[NextConcept]:
+    def predict_next(
+        self,
+        contexts: Sequence[Tensor],
+        roles: Sequence[Tensor],
+        seeds: Sequence[int] | None = None,
+        *,
+        sampling: Sampling | None = None,
+    ) -> list[NextConcept]:
         """One step: what the agent says next, and whether the turn so far was complete.
 
         For a caller that says something else than the prediction (a sentence of a bank): it appends what it said and
@@ -142,42 +165,57 @@ class Engine:
         """
         if not contexts:
             return []
+        drawer = self._drawer(sampling)
+        generators = self._generators(contexts, seeds)
         read = self._read(contexts, roles, 1)
-        return [NextConcept(c, p) for c, p in zip(read.predicted.cpu(), read.stop.sigmoid().tolist(), strict=True)]
+        drawn = drawer(read.asked, read.state, self._noise(drawer, generators))
+        return [NextConcept(c, p) for c, p in zip(drawn.cpu(), read.stops.sigmoid().tolist(), strict=True)]
+
+    def _drawer(self, sampling: Sampling | None) -> Drawer:
+        wanted = sampling or self.sampling
+        if wanted not in self._drawers:
+            if len(self._drawers) >= _DRAWERS:
+                del self._drawers[next(iter(self._drawers))]
+            try:
+                self._drawers[wanted] = self.model.drawer(wanted)
+            except ValueError as error:
+                raise ContextError(str(error)) from error
+        return self._drawers[wanted]
+
+    def _generators(self, contexts: Sequence[Tensor], seeds: Sequence[int] | None) -> list[torch.Generator]:
+        seeds = [0] * len(contexts) if seeds is None else seeds
+        if len(seeds) != len(contexts):
+            raise ContextError(f"{len(contexts)} contexts but {len(seeds)} seeds; give one each")
+        return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def _noise(self, drawer: Drawer, generators: list[torch.Generator]) -> Tensor:
+        return torch.stack([torch.randn(drawer.noise_shape, generator=g) for g in generators]).to(self.device)
 
     def _read(self, contexts: Sequence[Tensor], roles: Sequence[Tensor], ahead: int) -> "_Going":
         """The model after the contexts, with room for `ahead` concepts more."""
         self._check(contexts, roles)
-        latest = [c[-self.context :].to(torch.float32) for c in contexts]
-        told = [torch.as_tensor(r)[-self.context :].to(torch.int64) for r in roles]
-        counts = torch.tensor([len(c) for c in latest], device=self.device)
-        speakers = torch.tensor([ROLE_NARRATOR if int(r[-1]) == ROLE_NARRATOR else ROLE_AGENT for r in told])
-        width = max(len(c) for c in latest)
+        latest = [c[-MAX_CONTEXT:].to(torch.float32) for c in contexts]
+        told = [torch.as_tensor(r)[-MAX_CONTEXT:].to(torch.int64) for r in roles]
+        counts = torch.tensor([len(c) for c in latest])
+        width = int(counts.max())
         concepts = torch.zeros(len(latest), width, self.dim)
-        padded = speakers[:, None].repeat(1, width)  # after the last concept stands who speaks next
+        spoken = torch.zeros(len(latest), width, dtype=torch.int64)
         for row, (concept, role) in enumerate(zip(latest, told, strict=True)):
-            concepts[row, : len(concept)], padded[row, : len(role)] = concept, role
-        speakers = speakers.to(self.device)
-        turns = Turns.of(padded.to(self.device), speakers)
+            concepts[row, : len(concept)], spoken[row, : len(role)] = concept, role
+        turns = Turns.of(spoken)
+        rows = torch.arange(len(latest))
+        last = Turns(turns.roles[rows, counts - 1], turns.places[rows, counts - 1])
+        speakers = torch.where(last.roles == ROLE_NARRATOR, ROLE_NARRATOR, ROLE_AGENT)
         state = self.model.start(len(latest), width + ahead)
-        predicted, stop = self.model.extend(concepts.to(self.device), turns, counts, state)
-        rows = torch.arange(len(latest), device=self.device)
-        at = (rows, counts - 1)
-        places = torch.where(turns.roles[at] == speakers, turns.places[at] + 1, 0)
-        return _Going(rows, predicted[at], stop[at], speakers, places, state)
+        stops = self.model.read(concepts.to(self.device), turns.to(self.device), counts.to(self.device), state)
+        return _Going(rows.to(self.device), stops, last.followed_by(speakers).to(self.device), state)
 
-    def _follow(self, going: "_Going") -> Tensor:
-        """Read the predictions themselves; returns the logits [B] of each ending its turn."""
-        turns = Turns(going.speakers[:, None], going.places[:, None], going.speakers[:, None])
-        followed, stop = self.model.extend(going.predicted[:, None], turns, torch.ones_like(going.rows), going.state)
-        going.predicted, going.places = followed[:, 0], going.places + 1
-        return stop[:, 0]
-
-    def _noised(self, predicted: Tensor, generators: list[torch.Generator], temperature: float) -> Tensor:
-        if temperature <= 0:
-            return predicted
-        noise = torch.stack([torch.randn(self.dim, generator=g) for g in generators]).to(self.device)
-        return predicted + temperature * self.model.normalizer.scale * noise
+    def _follow(self, going: "_Going", drawn: Tensor) -> Tensor:
+        """Read what was drawn; returns the logits [B] of each ending its turn."""
+        turns = Turns(going.asked.roles[:, None], going.asked.places[:, None])
+        stops = self.model.read(drawn[:, None], turns, torch.ones_like(going.rows), going.state)
+        going.asked = Turns(going.asked.roles, going.asked.places + 1)
+        return stops
 
     def _check(self, contexts: Sequence[Tensor], roles: Sequence[Tensor]) -> None:
         if len(contexts) != len(roles):
@@ -198,16 +236,14 @@ class _Going:
     """The conversations of a batch whose reply goes on."""
 
     rows: Tensor  # [B] place in the batch
-    predicted: Tensor  # [B, C]
-    stop: Tensor  # [B]
-    speakers: Tensor  # [B] who says what is predicted
-    places: Tensor  # [B] where in their turn
+    stops: Tensor  # [B]
+    asked: Turns  # [B] who says what comes next, and where in their turn
     state: LcmState
 
-    def keep(self, wanted: Tensor) -> None:
+    def only(self, wanted: Tensor) -> "_Going":
         """Let the others leave."""
         if bool(wanted.all()):
-            return
+            return self
         at = wanted.nonzero()[:, 0]
-        self.rows, self.predicted, self.stop = self.rows[at], self.predicted[at], self.stop[at]
-        self.speakers, self.places, self.state = self.speakers[at], self.places[at], self.state.select(at)
+        asked = Turns(self.asked.roles[at], self.asked.places[at])
+        return _Going(self.rows[at], self.stops[at], asked, self.state.select(at))

@@ -30,19 +30,19 @@ from lcm.bundle import Bundle
 from lcm.engine import Engine
 from lcm.errors import LcmError, TrainingDataError
 from lcm.space import ConceptSpace
-from lcm.training.base import BaseTrainer, BaseTraining
-from lcm.training.concepts import concept_table
+from lcm.training.concepts import ConceptTable, concept_table
 from lcm.training.curves import draw_curves
 from lcm.training.data import DEFAULT_DATA, DEFAULT_PREPARED, DEFAULT_RUNS, check_splits
 from lcm.training.export import (
     describe_making,
-    export_base,
+    export_lcm,
     export_speech,
     export_spoken_language,
     export_text,
     note_command,
 )
 from lcm.training.judge_trainer import JudgeTrainer, JudgeTraining
+from lcm.training.lcm_variants import BaseTraining, TwoTowerTraining, VariantTraining, lcm_trainer
 from lcm.training.recordings import prepare_flite, prepare_recordings
 from lcm.training.replies import BankBuilding, build_bank
 from lcm.training.speech import SpeechTrainer, SpeechTraining, Teacher
@@ -57,8 +57,14 @@ class TrainingFile(Settings):
     speech: SpeechTraining | None = None
     spoken_language: SpokenLanguageTraining | None = None
     base: BaseTraining | None = None
+    two_tower: TwoTowerTraining | None = None
     bank: BankBuilding | None = None
     judge: JudgeTraining | None = None
+
+    @property
+    def lcm(self) -> VariantTraining | None:
+        """Which Large Concept Model it is, if it is one."""
+        return self.base or self.two_tower
 
 
 class Trainer(Protocol):
@@ -88,6 +94,7 @@ def main() -> int:
     parser.add_argument("--prepared", type=Path, default=DEFAULT_PREPARED, help="its splits (%(default)s)")
     parser.add_argument("--run", type=Path, help="checkpoints and metrics (runs/NAME of the config)")
     parser.add_argument("--bundle", help="whose space speech and LCM learn; speech without it learns phones only")
+    parser.add_argument("--concepts", type=Path, help="LCM: what prepare_data encoded (else dialogues and stories)")
     parser.add_argument("--finish", type=int, metavar="N", help="text, speech: linear decay over N more steps")
     parser.add_argument("--export", type=Path, metavar="FOLDER", help="write the weights to a bundle, train nothing")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -105,16 +112,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Train, or export."""
     config = load_config(arguments.config, TrainingFile)
     if len(config.model_fields_set) != 1:
-        raise ConfigError(
-            f"{arguments.config}: give exactly one section: text, speech, spoken_language, base, bank or judge"
-        )
+        raise ConfigError(f"{arguments.config}: give exactly one section: {', '.join(TrainingFile.model_fields)}")
     folder = arguments.run or DEFAULT_RUNS / arguments.config.stem
     if arguments.export:
         export(config, folder, arguments)
         return 0
     if arguments.finish and not (config.text or config.speech):
         raise ConfigError(f"{arguments.config}: --finish is for text and speech; the others end by themselves")
-    check_splits(arguments.prepared)
+    if not arguments.concepts:
+        check_splits(arguments.prepared)
     trainer = trainer_for(config, folder, arguments)
     first = trainer.step
     try:
@@ -146,10 +152,8 @@ def trainer_for(config: TrainingFile, folder: Path, arguments: argparse.Namespac
         if arguments.finish:
             speech.finish_in(arguments.finish)
         return speech
-    if config.base:
-        space = ConceptSpace.load(_needed(arguments.bundle), device)
-        concept_table(space, prepared, DEFAULT_RUNS / "concepts", _report)
-        return BaseTrainer(config.base, DEFAULT_RUNS / "concepts", folder, device)
+    if config.lcm:
+        return lcm_trainer(config.lcm, _concepts(arguments), folder, device)
     if config.judge:
         space = ConceptSpace.load(_needed(arguments.bundle), device)
         table = concept_table(space, prepared, DEFAULT_RUNS / "concepts", _report)
@@ -179,8 +183,8 @@ def export(config: TrainingFile, folder: Path, arguments: argparse.Namespace) ->
         export_speech(checkpoint, bundle)
     elif config.spoken_language:
         export_spoken_language(checkpoint, bundle)
-    elif config.base:
-        export_base(checkpoint, bundle)
+    elif config.lcm:
+        export_lcm(folder, bundle, config.lcm.sampling)
     elif config.bank:
         space = ConceptSpace.load(bundle, arguments.device)
         engine = Engine.load(bundle, variant="base", device=arguments.device, space=space)
@@ -214,6 +218,15 @@ def train(trainer: Trainer) -> None:
 def _teacher(bundle: str, device: str) -> Teacher:
     space = ConceptSpace.load(bundle, device)
     return Teacher(space.encode_text, space.space_id, space.bundle.part("text_encoder").tensors())
+
+
+def _concepts(arguments: argparse.Namespace) -> ConceptTable:
+    """What an LCM learns from: a corpus of one's own, or the dialogues and stories, encoded here if need be."""
+    if arguments.concepts:
+        space_id = Bundle.open(arguments.bundle).space_id if arguments.bundle else None
+        return ConceptTable.open(arguments.concepts, space_id)
+    space = ConceptSpace.load(_needed(arguments.bundle), arguments.device)
+    return concept_table(space, arguments.prepared, DEFAULT_RUNS / "concepts", _report)
 
 
 def _command() -> list[str]:

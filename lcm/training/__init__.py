@@ -4,7 +4,8 @@ Data         `data` raw corpora → frozen splits; `recordings` audio → stores
              speech; `concepts` every sentence of dialogues and stories, encoded once
 Text space   `text` the run; `text_batches`; `cross_entropy`
 Speech       `speech` the run; `speech_model`, `speech_losses`, `speech_batches`
-Base-LCM     `base` the run; `base_batches`
+LCMs         `lcm_trainer` the run, `lcm_variants` what differs; `packing` its batches; `objective` what is learnt:
+             `regression`, `diffusion`; `processes`, `tensors` several processes; `checkpoints`
 Reply bank   `replies` builds it; `reply_texts` which sentences it may hold
 Measuring    `evaluate_text`, `evaluate_speech`
 LCMs         `evaluate_lcm`: `predictors` and `lcm_baselines` on `reply_items`; `concept_metrics`, `decoded_metrics`,

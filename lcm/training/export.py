@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from lcm.bundle import Bundle, BundleWriter
+from lcm.bundle import COMPANION, Bundle, BundleWriter
 from lcm.errors import TrainingDataError
+from lcm.models.sampler import Sampling
 from lcm.space.spoken_language import PART, SpokenLanguageConfig
-from lcm.training.base import BaseTraining
+from lcm.training.checkpoints import part_of, read_tensors
 from lcm.training.data import LANGUAGES
 from lcm.training.speech_model import SpeechTraining
 from lcm.training.text import TextModel, TextTraining, load_average, tokenizer_id
@@ -57,16 +58,30 @@ def export_speech(checkpoint: Path, folder: Path, languages: Sequence[str] = LAN
     writer.describe(languages={**bundle.languages, "speech": list(languages)})
 
 
-def export_base(checkpoint: Path, folder: Path) -> None:
-    """Write a run's Base-LCM, with its normaliser and stop head, as `base` of the bundle whose space it learnt.
+def export_lcm(run: Path, folder: Path, sampling: Sampling) -> None:
+    """Write a run's averaged LCM, with its normaliser, as a part of the bundle whose space it learnt.
+
+    In a companion (a folder BUNDLE-lcms beside the bundle, made where it is missing) its matrices are int8.
+
+    Args:
+        run: the run's folder.
+        folder: the bundle, or its companion.
+        sampling: how the variant draws concepts by itself.
 
     Raises:
-        TrainingDataError: it learnt the concepts of another space.
+        TrainingDataError: nothing was trained, or on the concepts of another space.
     """
-    state = _loaded(checkpoint)
-    bundle = _of_its_space(folder, state, checkpoint)
-    config = BaseTraining(**state["config"]).model(state["concept_dim"])
-    BundleWriter(folder).write_part("base", asdict(config), state["model"], bundle.space_id)
+    saved = read_tensors(run)
+    if saved is None:
+        raise TrainingDataError(f"{run} holds no checkpoint; train before you export, or name the run with --run")
+    tensors, notes = saved
+    accompanies = folder.name.endswith(COMPANION)
+    bundle = _of_its_space(folder.with_name(folder.name.removesuffix(COMPANION)), notes, run)
+    writer = BundleWriter(folder)
+    if accompanies:
+        writer.accompany(bundle)
+    config = notes["model"] | {"sampling": asdict(sampling)}
+    writer.write_part(notes["variant"], config, part_of(tensors, "average"), bundle.space_id, int8=accompanies)
 
 
 def export_spoken_language(checkpoint: Path, folder: Path) -> None:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from lcm.training.tensors import restored, whole
+
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 
 
@@ -72,5 +74,7 @@ class Muon(Optimizer):
             updates.append(parameter.grad.lerp(buffer, momentum))
         rows, columns = parameters[0].shape
         scale = max(1.0, rows / columns) ** 0.5
-        for parameter, update in zip(parameters, orthogonalise(torch.stack(updates)), strict=True):
-            parameter.mul_(1 - lr * weight_decay).add_(update, alpha=-lr * scale)
+        # What is sharded over processes is orthogonalised whole, by each of them.
+        orthogonal = orthogonalise(torch.stack([whole(update) for update in updates]))
+        for parameter, update in zip(parameters, orthogonal, strict=True):
+            parameter.mul_(1 - lr * weight_decay).add_(restored(update, parameter), alpha=-lr * scale)

@@ -6,10 +6,10 @@ Knows nothing of concepts or models.
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lcm.models.base_lcm import ROLE_AGENT
+from lcm.models.turns import ROLE_AGENT
 from lcm.training.concepts import SYMMETRIC, Documents
 from lcm.training.data import key
 
@@ -71,7 +71,7 @@ def presentable(text: str, language: str) -> str | None:
     return marks + body
 
 
-def reply_candidates(training: Documents, texts: list[tuple[str, str]]) -> list[Candidate]:
+def reply_candidates(training: Documents, texts: Sequence[tuple[str, str]]) -> list[Candidate]:
     """Presentable first sentences of replies, most frequent first; equal up to case and marks, the commonest form."""
     counts: Counter[tuple[str, str]] = Counter()
     for document in range(len(training)):

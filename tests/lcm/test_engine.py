@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from lcm.bundle import BundleWriter
-from lcm.engine import Engine
+from lcm.engine import Engine, Sampling
 from lcm.errors import BundleError, ContextError
 from lcm.models.base_lcm import BaseLcm, BaseLcmConfig
+from lcm.models.turns import Turns
 
 SMALL = BaseLcmConfig(concept_dim=16, dim=32, layers=2, heads=4, ffn_dim=48, context=6)
 
@@ -37,23 +38,25 @@ def contexts(*lengths: int) -> tuple[list[Tensor], list[Tensor]]:
 
 def test_batched_equals_alone(engine: Engine) -> None:
     concepts, roles = contexts(1, 4, 2, 6)
-    together = engine.predict(concepts, roles, max_concepts=5, seeds=[0, 1, 2, 3], temperature=0.3)
+    together = engine.predict(concepts, roles, max_concepts=5, seeds=[0, 1, 2, 3], sampling=Sampling(temperature=0.3))
     for row in range(4):
-        [alone] = engine.predict(concepts[row : row + 1], roles[row : row + 1], 5, [row], temperature=0.3)
+        [alone] = engine.predict(
+            concepts[row : row + 1], roles[row : row + 1], 5, [row], sampling=Sampling(temperature=0.3)
+        )
         torch.testing.assert_close(together[row], alone, rtol=0, atol=1e-4)
 
 
 def test_alone_it_is_bit_identical(engine: Engine) -> None:
     concepts, roles = contexts(5)
-    first = engine.predict(concepts, roles, seeds=[7], temperature=0.5)
-    again = engine.predict(concepts, roles, seeds=[7], temperature=0.5)
+    first = engine.predict(concepts, roles, seeds=[7], sampling=Sampling(temperature=0.5))
+    again = engine.predict(concepts, roles, seeds=[7], sampling=Sampling(temperature=0.5))
     assert torch.equal(first[0], again[0])
 
 
 def test_seeds_are_per_item(engine: Engine) -> None:
     concepts, roles = contexts(3, 3)
-    a, b = engine.predict(concepts, roles, seeds=[1, 2], temperature=0.5)
-    c, d = engine.predict(concepts, roles, seeds=[1, 9], temperature=0.5)
+    a, b = engine.predict(concepts, roles, seeds=[1, 2], sampling=Sampling(temperature=0.5))
+    c, d = engine.predict(concepts, roles, seeds=[1, 9], sampling=Sampling(temperature=0.5))
     torch.testing.assert_close(a, c, rtol=0, atol=1e-4)
     assert not torch.allclose(b[0], d[0], atol=1e-2)
 
@@ -89,11 +92,22 @@ def test_a_reply_that_repeats_itself_ends() -> None:
     assert len(reply) == 1
 
 
-def test_only_the_latest_concepts_are_read(engine: Engine) -> None:
-    concepts, roles = contexts(40)
-    whole = engine.predict(concepts, roles)
-    latest = engine.predict([concepts[0][-6:]], [roles[0][-6:]])
-    assert torch.equal(whole[0], latest[0])
+def test_a_long_context_slides_by_as_if_it_had_been_read_concept_by_concept(engine: Engine) -> None:
+    concepts, roles = contexts(90)
+    state = engine.model.start(1)
+    turns = Turns.of(roles[0][None])
+    for at in range(90):
+        here = Turns(turns.roles[:, at : at + 1], turns.places[:, at : at + 1])
+        with torch.no_grad():
+            engine.model.read(concepts[0][None, at : at + 1], here, torch.ones(1, dtype=torch.int64), state)
+    asked = turns.followed_by(torch.ones_like(turns.roles))
+    with torch.no_grad():
+        drawn = engine.model.drawer(Sampling())(
+            Turns(asked.roles[:, -1], asked.places[:, -1]), state, torch.zeros(1, 0)
+        )
+    torch.testing.assert_close(engine.predict_next(concepts, roles)[0].concept, drawn[0], rtol=0, atol=1e-5)
+    far = torch.cat([torch.randn(30, SMALL.concept_dim), concepts[0][30:]])
+    torch.testing.assert_close(engine.predict_next([far], roles)[0].concept, drawn[0], rtol=0, atol=1e-5)
 
 
 def test_ended_tells_whether_the_turn_was_complete() -> None:

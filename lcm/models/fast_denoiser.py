@@ -1,0 +1,116 @@
+"""Fast denoiser: the same numbers as `Denoiser`, for one concept a row, with nothing computed twice.
+
+What depends on the noise level alone is tabulated; value and output map of the attention to one's own position are one
+map; keys and values of the context come from the state; what a row without context gets from cross-attention is a
+constant. Knows nothing of chains of steps.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lcm.models.denoiser import Denoiser, DenoiserLayer
+from lcm.models.fast_linear import fast_linear
+from lcm.models.state import LcmState
+from lcm.models.transformer import NORM_EPS, attend, split_heads
+
+
+@dataclass(frozen=True, slots=True)
+class SeenContext:
+    """What the rows of a batch see, the zero vector first."""
+
+    keys: list[Tensor]  # per layer [B, H, K + 1, D / H]
+    values: list[Tensor]  # per layer [B, H, K + 1, D / H]
+    mask: Tensor | None  # [B, 1, 1, K + 1]; None: all of it
+
+
+class FastDenoiser:
+    """A denoiser made ready for the diffusion times of one chain."""
+
+    @torch.no_grad()
+    def __init__(self, denoiser: Denoiser, times: tuple[int, ...]) -> None:
+        level = denoiser.levels(torch.tensor(times, device=denoiser.norm.weight.device))
+        self.layers = [_FastLayer(layer, level) for layer in denoiser.layers if isinstance(layer, DenoiserLayer)]
+        self._type = denoiser.norm.weight.dtype
+        self._prenet = fast_linear(denoiser.prenet.weight, denoiser.prenet.bias)
+        self._postnet = fast_linear(denoiser.postnet.weight, denoiser.postnet.bias)
+        self._norm = denoiser.norm.weight
+
+    def context(self, state: LcmState, first: int) -> SeenContext:
+        """What is held of the context for the layers, `first` being the number of the first one in the state."""
+        visible, used = state.visible(), min(state.slots, state.longest)
+        keys, values = [], []
+        for number, layer in enumerate(self.layers, start=first):
+            held = state.keys[number][:, :, :used], state.values[number][:, :, :used]
+            nothing = (part.expand(len(visible), -1, -1, -1) for part in layer.nothing)
+            k, v = (torch.cat([none, part], dim=2) for none, part in zip(nothing, held, strict=True))
+            keys.append(k)
+            values.append(v)
+        everything = visible.device.type == "cpu" and bool(visible.all())  # elsewhere asking would mean waiting
+        mask = None if everything else F.pad(visible, (1, 0), value=True)[:, None, None]
+        return SeenContext(keys, values, mask)
+
+    def step(
+        self, number: int, noisy: Tensor, asked: Tensor, context: SeenContext, *, guided: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """x_0 of noisy [B, C] at the chain's step `number`; with `guided`, also without the context."""
+        x = self._prenet(noisy.to(self._type)) + asked
+        if guided:
+            x = x.repeat(2, 1)
+        for index, layer in enumerate(self.layers):
+            x = layer.step(number, x, context.keys[index], context.values[index], context.mask)
+        predicted = self._postnet(F.rms_norm(x, x.shape[-1:], self._norm, NORM_EPS)).float()
+        if not guided:
+            return predicted, None
+        given, free = predicted.chunk(2)
+        return given, free
+
+
+class _FastLayer:
+    def __init__(self, layer: DenoiserLayer, level: Tensor) -> None:
+        own, cross, ffn = layer.own, layer.cross, layer.ffn
+        norms = (layer.own_norm, layer.cross_norm, layer.ffn_norm)
+        self._tables: list[tuple[Tensor, Tensor, Tensor]] = []
+        for norm, part in zip(norms, layer.modulator(level).chunk(3, dim=-1), strict=True):
+            shift, scale, gate = part.chunk(3, dim=-1)
+            self._tables.append((shift, norm.weight * (1 + scale), gate))
+        self._heads = cross.heads
+        bias: Tensor | None = own.output_proj.bias
+        if bias is not None:
+            bias = bias + own.output_proj.weight @ own.v_proj.bias
+        self._own = fast_linear(own.output_proj.weight @ own.v_proj.weight, bias)
+        self._q = fast_linear(cross.q_proj.weight, cross.q_proj.bias)
+        self._output = fast_linear(cross.output_proj.weight, cross.output_proj.bias)
+        self.nothing = cross.keys_and_values(torch.zeros_like(layer.own_norm.weight)[None, None])
+        self._nothing_seen = cross.output_proj(self.nothing[1].transpose(1, 2).flatten(2))[0, 0]
+        self._inner = fast_linear(_stacked(ffn.gate_proj, ffn.inner_proj), _stacked_bias(ffn.gate_proj, ffn.inner_proj))
+        self._ffn_output = fast_linear(ffn.output_proj.weight, ffn.output_proj.bias)
+
+    def step(self, number: int, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        """[B, D], or [2 B, D] of which the second half sees no context."""
+        own, to, inside = ([part[number] for part in table] for table in self._tables)
+        x = torch.addcmul(x, own[2], self._own(_modulated(x, own)))
+        seeing = len(keys)
+        asked = _modulated(x[:seeing], to)
+        q = split_heads(self._q(asked)[:, None], self._heads)
+        seen = self._output(attend(q, keys, values, mask)[:, 0])
+        if len(x) > seeing:
+            seen = torch.cat([seen, self._nothing_seen.expand(len(x) - seeing, -1)])
+        x = torch.addcmul(x, to[2], seen)
+        gate, inner = self._inner(_modulated(x, inside)).chunk(2, dim=-1)
+        return torch.addcmul(x, inside[2], self._ffn_output(F.silu(gate) * inner))
+
+
+def _modulated(x: Tensor, table: list[Tensor]) -> Tensor:
+    return torch.addcmul(table[0], F.rms_norm(x, x.shape[-1:], eps=NORM_EPS), table[1])
+
+
+def _stacked(*linears: nn.Linear) -> Tensor:
+    return torch.cat([linear.weight for linear in linears])
+
+
+def _stacked_bias(*linears: nn.Linear) -> Tensor | None:
+    biases: list[Tensor | None] = [linear.bias for linear in linears]
+    return None if biases[0] is None else torch.cat([b for b in biases if b is not None])

@@ -1,0 +1,102 @@
+"""Two-Tower diffusion LCM: one tower reads the concepts so far, the other turns noise into the next one [LCM §2.3.4].
+
+Knows nothing of text, turns' ends or how fast its denoiser runs (`fast_denoiser.py`).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lcm.models.denoiser import Denoiser
+from lcm.models.fast_denoiser import FastDenoiser
+from lcm.models.sampler import DenoisingPlan, Sampling, denoise
+from lcm.models.schedule import NoiseSchedule, Shape
+from lcm.models.state import LcmState, Placed
+from lcm.models.tower import Tower, TowerConfig
+from lcm.models.turns import Turns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwoTowerConfig(TowerConfig):
+    """Sizes of both towers; `layers` are the contextualiser's."""
+
+    layers: int = 3
+    denoiser_layers: int = 4
+    schedule: Shape = "cosine"
+    times: int = 100
+    whole_attention: bool = False
+    """as of `Denoiser`: with it, a model of Meta's sizes has as many parameters as Meta's"""
+
+    def noise_schedule(self) -> NoiseSchedule:
+        """How noisy a concept is at each time."""
+        return NoiseSchedule(self.schedule, self.times)
+
+
+class TwoTower(Tower):
+    """Contextualiser and denoiser."""
+
+    config: TwoTowerConfig
+
+    def __init__(self, config: TwoTowerConfig) -> None:
+        super().__init__(config)
+        self.denoiser = Denoiser(
+            config.concept_dim, config.dim, config.denoiser_layers, config.heads, config.ffn_dim, config.dropout,
+            bias=config.bias, whole=config.whole_attention,
+        )  # fmt: skip
+
+    def denoised(self, x: Tensor, noisy: Tensor, times: Tensor, asked: Turns, mask: Tensor) -> Tensor:
+        """Normalised predictions of what follows each concept: whole sequences, for training.
+
+        Args:
+            x: [B, T, D] the tower's output.
+            noisy: [B, T, C] the concept after each one, normalised, noisy.
+            times: [B, T] how noisy.
+            asked: [B, T] who says it.
+            mask: [B, 1, T, T + 1] what of nothing (first) and the context it may see.
+        """
+        context = self.norm(x)
+        context = torch.cat([torch.zeros_like(context[:, :1]), context], dim=1)
+        level = self.denoiser.levels(torch.arange(self.config.times, device=x.device))
+        predicted: Tensor = self.denoiser(noisy, level, times, self.asked(asked), context, mask)
+        return predicted
+
+    def start(self, rows: int, slots: int | None = None) -> LcmState:
+        """Also holds the keys and values that the denoiser's layers see of each concept."""
+        return self.config.state(rows, self.norm.weight, slots, self.config.denoiser_layers)
+
+    def drawer(self, sampling: Sampling) -> "TwoTowerDrawer":
+        """A chain of denoising steps."""
+        plan = DenoisingPlan.of(self.config.noise_schedule(), sampling.steps)
+        return TwoTowerDrawer(self, FastDenoiser(self.denoiser, plan.times), plan, sampling)
+
+    def _remember(self, x: Tensor, state: LcmState, placed: Placed) -> None:
+        context = self.norm(x)
+        for number, layer in enumerate(self.denoiser.layers, start=self.config.layers):
+            state.write(number, placed, *layer.cross.keys_and_values(context))  # type: ignore[union-attr,operator]
+
+
+@dataclass(frozen=True, slots=True)
+class TwoTowerDrawer:
+    """Denoises what comes next."""
+
+    model: TwoTower
+    denoiser: FastDenoiser
+    plan: DenoisingPlan
+    sampling: Sampling
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Of one concept."""
+        return (self.model.config.concept_dim,)
+
+    def __call__(self, asked: Turns, state: LcmState, noise: Tensor) -> Tensor:
+        """[B, C]."""
+        model, first = self.model, self.model.config.layers
+        context = self.denoiser.context(state, first)
+        told = model.asked(asked)
+
+        def step(number: int, x: Tensor, guided: bool) -> tuple[Tensor, Tensor | None]:
+            return self.denoiser.step(number, x, told, context, guided=guided)
+
+        return model.normalizer.inverse(denoise(step, self.plan, noise, self.sampling))

@@ -1,0 +1,28 @@
+"""Variants: every Large Concept Model by the name it has in a bundle. The registry is one dict."""
+
+from typing import Any
+
+from lcm.models.base_lcm import BaseLcm, BaseLcmConfig
+from lcm.models.sampler import Sampling
+from lcm.models.tower import Tower, TowerConfig
+from lcm.models.two_tower import TwoTower, TwoTowerConfig
+
+VARIANTS: dict[str, tuple[type[Tower], type[TowerConfig]]] = {
+    "base": (BaseLcm, BaseLcmConfig),
+    "base_mse": (BaseLcm, BaseLcmConfig),
+    "base_ce": (BaseLcm, BaseLcmConfig),
+    "two_tower": (TwoTower, TwoTowerConfig),
+    "two_tower_few": (TwoTower, TwoTowerConfig),
+}
+
+
+def built(variant: str, config: dict[str, Any]) -> tuple[Tower, Sampling]:
+    """An untrained model of a variant and how it is sampled, from what a bundle says of it.
+
+    Raises:
+        TypeError, ValueError: settings that this code does not know.
+    """
+    settings = dict(config)
+    sampling = Sampling(**settings.pop("sampling", {}))
+    model, sizes = VARIANTS[variant]
+    return model(sizes(**settings)), sampling

@@ -1,0 +1,87 @@
+"""Objective of the diffusion LCMs: the next concept out of its noisy self and the context [LCM §2.3.2].
+
+x_0-prediction: MSE of the normalised concept, weighted by how much the noise level tells. In a share of the places the
+context is hidden, so that the model can be guided [Ho & Salimans 2022].
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from configs.loader import Settings
+from lcm.models.schedule import NoiseSchedule
+from lcm.models.tower import Tower
+from lcm.models.turns import Turns
+from lcm.training.objective import Batch, heard, squares, stop_loss
+
+
+class Diffusion(Settings):
+    """What is learnt, and where from."""
+
+    free_share: float = 0.15
+    """of the places, which see no context"""
+    weighting: Literal["one", "clamped_snr", "fragility"] = "one"
+    most_snr: float = 5.0
+    """where the signal-to-noise ratio is clamped"""
+    stop_weight: float = 0.1
+    input_noise: float = 0.3
+    draws: int = 1
+    """noise levels drawn for each concept"""
+
+
+class Denoises(Protocol):
+    """A model that this trains."""
+
+    def denoised(self, x: Tensor, noisy: Tensor, times: Tensor, asked: Turns, mask: Tensor) -> Tensor:
+        """As of `TwoTower`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DiffusionObjective:
+    """Distance and stop."""
+
+    settings: Diffusion
+    schedule: NoiseSchedule
+    fragility: Tensor | None = None
+    """[N] of each row of the concept table, 0 to 1: how much its meaning suffers from noise [LCM §2.5.2]"""
+
+    def __call__(self, model: Tower, batch: Batch) -> dict[str, Tensor]:
+        """Terms of the loss."""
+        settings, known = self.settings, batch.known
+        rows = batch.rows.rows(batch.mine)
+        seen = rows.mask(model.config.context)
+        x = model(heard(model, batch, settings.input_noise), rows.turns, seen)
+        targets = batch.targets[batch.mine]
+        kept = self.schedule.kept().to(x.device)
+        distance = x.new_zeros((), dtype=torch.float32)
+        for _ in range(settings.draws):
+            times = (batch.uniform(x.shape[1]) * self.schedule.steps).long()
+            signal = kept[times][..., None]
+            noisy = signal.sqrt() * model.normalizer(targets) + (1 - signal).sqrt() * batch.noise_like(batch.targets)
+            free = batch.uniform(x.shape[1]) < settings.free_share
+            predicted = model.denoised(x, noisy, times, rows.asked, _with_nothing(seen, free))  # type: ignore[operator]
+            wrong = squares(model, predicted[known], targets[known])
+            distance = distance + batch.mean(wrong * self._weights(kept[times[known]], rows.targets[known]))
+        terms = {"distance": distance / settings.draws, "stop": stop_loss(model, batch, x)}
+        terms["loss"] = terms["distance"] + settings.stop_weight * terms["stop"]
+        return terms
+
+    def _weights(self, kept: Tensor, sentences: Tensor) -> Tensor:
+        """[M], of mean about 1."""
+        if self.settings.weighting == "clamped_snr":  # [Hang et al. 2023]
+            snr = (kept / (1 - kept)).clamp(1e-3, self.settings.most_snr)
+            return snr / snr.mean()
+        if self.settings.weighting == "fragility":
+            assert self.fragility is not None  # whoever sets the weighting measures it first
+            weight = torch.sigmoid(-4 * self.fragility.to(kept.device)[sentences] + 3.5)  # [LCM eq. 22]
+            return weight / weight.mean()
+        return torch.ones_like(kept)
+
+
+def _with_nothing(seen: Tensor, free: Tensor) -> Tensor:
+    """[b, 1, T, T], hidden where `free` [b, T], and before it what stands for nothing: [b, 1, T, T + 1]."""
+    seen = seen & ~free[:, None, :, None]
+    return torch.cat([torch.ones_like(seen[..., :1]), seen], dim=-1)

@@ -1,0 +1,86 @@
+"""Objective of the Base-LCM: the mean of what comes next, and its direction among others'.
+
+MSE of the normalised concept [LCM §2.3.1]; InfoNCE of the predicted direction against the batch's own targets and a
+bank of training replies (the `retrieve` thinker and hits@1 go by cosine).
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from configs.loader import Settings
+from lcm.models.base_lcm import BaseLcm
+from lcm.models.tower import Tower
+from lcm.training.objective import Batch, heard, squares, stop_loss
+
+
+class Regression(Settings):
+    """Weights of the terms."""
+
+    distance_weight: float = 1.0
+    contrast_weight: float = 1.0
+    stop_weight: float = 0.1
+    temperature: float = 0.05
+    input_noise: float = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class RegressionObjective:
+    """Distance, contrast, stop."""
+
+    settings: Regression
+
+    def __call__(self, model: Tower, batch: Batch) -> dict[str, Tensor]:
+        """Terms of the loss."""
+        assert isinstance(model, BaseLcm)
+        settings, known = self.settings, batch.known
+        rows = batch.rows.rows(batch.mine)
+        x = model(heard(model, batch, settings.input_noise), rows.turns, rows.mask(model.config.context))
+        predicted = model.predicted(x, rows.asked)[known]
+        targets = batch.targets[batch.mine][known]
+        terms = {
+            "distance": batch.mean(squares(model, predicted, targets)),
+            "contrast": batch.mean(contrast(model.normalizer.inverse(predicted), batch, settings.temperature)),
+            "stop": stop_loss(model, batch, x),
+        }
+        weights = (settings.distance_weight, settings.contrast_weight, settings.stop_weight)
+        terms["loss"] = sum((w * t for w, t in zip(weights, terms.values(), strict=True)), x.new_zeros(()))
+        return terms
+
+
+def contrast(predicted: Tensor, batch: Batch, temperature: float) -> Tensor:
+    """InfoNCE [M] of my predictions [M, C] (not normalised) among all targets of the batch and the negatives."""
+    every = batch.rows.known
+    keys = torch.cat([batch.rows.targets[every], batch.negatives])
+    concepts = torch.cat([batch.targets[every], batch.negative_concepts])
+    mine = torch.zeros_like(every)
+    mine[batch.mine] = every[batch.mine]
+    logits, wanted = contrast_logits(predicted, (keys, concepts), batch.rows.pieces[every], mine[every])
+    return F.cross_entropy(logits / temperature, wanted, reduction="none")
+
+
+def contrast_logits(
+    predicted: Tensor, keys: tuple[Tensor, Tensor], pieces: Tensor, mine: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Cosines [M, K] of predictions [M, C] to every distinct sentence, and the right one [M].
+
+    `keys` are rows [N + K] and concepts of all targets of the batch and of negatives; `pieces` [N] tells which piece of
+    a document each target is of, and `mine` [N] which of them the predictions are for. Other sentences of one's own
+    piece count as neither right nor wrong: as wrong ones they would teach the prediction to stay away from its subject.
+    """
+    rows, concepts = keys
+    _, place = rows.unique(return_inverse=True)
+    count = int(place.max()) + 1
+    first = torch.full((count,), len(rows), device=rows.device)
+    first = first.scatter_reduce(0, place, torch.arange(len(rows), device=rows.device), "amin")
+    with torch.autocast(predicted.device.type, dtype=torch.bfloat16):
+        logits = (F.normalize(predicted, dim=1) @ F.normalize(concepts[first], dim=1).T).float()
+    of_targets = place[: len(pieces)]
+    wanted = of_targets[mine]
+    beside = torch.zeros(int(pieces.max()) + 1, count, dtype=torch.bool, device=rows.device)
+    beside[pieces, of_targets] = True
+    ignored = beside[pieces[mine]]
+    ignored[torch.arange(len(predicted), device=rows.device), wanted] = False
+    return logits.masked_fill(ignored, float("-inf")), wanted
