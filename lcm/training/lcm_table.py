@@ -30,11 +30,9 @@ def lcm_tables(lcm: Figures, baselines: Figures, references: Figures) -> str:
     parts, everything = [], {**lcm, **baselines}
     for group, title in _GROUPS.items():
         rows = [[_name(name, lcm), *_measures(_of(scores, group))] for name, scores in everything.items()]
-        if any(cell != "–" for row in rows for cell in row[1:]):
-            parts += [
-                f"**{title}**",
-                table(["", *(head for _, head, _ in _MEASURES)], rows + _people(references, group)),
-            ]
+        if measured := [row for row in rows if set(row[1:]) != {"–"}]:
+            head = ["", *(head for _, head, _ in _MEASURES)]
+            parts += [f"**{title}**", table(head, measured + _people(references, group))]
     if judge := _judged(references):
         parts.append(judge)
     hits = [[_name(name, lcm), *_hits(scores.get("hits_at_1_of_20", {}))] for name, scores in everything.items()]
