@@ -14,6 +14,7 @@ import time
 BENCHMARKS = {
     "context": "scripts.bench_context",
     "echo": "scripts.bench_echo",
+    "lcm": "scripts.bench_lcm",
     "live": "scripts.bench_live",
     "replay": "scripts.bench_replay",
     "soak": "scripts.bench_soak",
