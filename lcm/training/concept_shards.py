@@ -84,7 +84,7 @@ class ShardedConcepts:
         for shard in np.flatnonzero(np.diff(bounds)):
             own = slice(bounds[shard], bounds[shard + 1])
             out[order[own]] = self._shards[shard][ascending[own] - self._starts[shard]]
-        return out.reshape(*np.shape(rows), -1)
+        return out.reshape(*np.shape(rows), self.shape[1])
 
 
 class ShardedTexts(Sequence[tuple[str, str]]):

@@ -1,12 +1,12 @@
-"""Concepts for training: prepared dialogues and stories in, every sentence's concept out, encoded once.
+"""Concepts for training: a folder of them in, sentences' concepts and texts and the documents they stand in out.
 
-Writes a folder: `concepts.npy` (float16 [N, C], memory-mapped when read), `sentences.jsonl.xz` (language and text of
-each row), one `documents.SPLIT.npz` a split (which rows follow one another, who says them) and `manifest.json` with the
-`space_id`. Knows nothing of models that predict.
+A folder holds shards of concepts and sentences (`concept_shards`), one `documents.SPLIT.npz` a split (which rows follow
+one another, who says them) and `manifest.json` with the `space_id`, the number of rows and those of each shard. It is
+written by `shard_writer`, of any corpus; here of the prepared dialogues and stories. Knows nothing of models that
+predict.
 """
 
 import json
-import lzma
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,13 @@ import numpy as np
 import torch
 
 from lcm.errors import TrainingDataError
-from lcm.models.base_lcm import ROLE_AGENT, ROLE_NARRATOR, ROLE_USER
+from lcm.models.turns import ROLE_AGENT, ROLE_NARRATOR, ROLE_USER
 from lcm.space import ConceptSpace
-from lcm.space.sentences import split_sentences
-from lcm.training.data import MAX_CHARS, SPLITS, made_of, read_split, share
+from lcm.training.concept_shards import ShardedConcepts, ShardedTexts, concepts_path, sentences_path
+from lcm.training.corpus_records import CorpusDocument, Position, Record
+from lcm.training.data import SPLITS, made_of, read_split, share, splits_id
+from lcm.training.shard_writer import write_shards
 
-ENCODE_CHUNK = 8_192
 _ADVICE = "python -m scripts.train configs/training/base_mini.yaml --bundle BUNDLE encodes them"
 SGD_SHARE = 0.15
 """Of Schema-Guided Dialogue's templated dialogues so many are kept"""
@@ -62,7 +63,8 @@ class Documents:
     def sample(self, kept: float) -> "Documents":
         """The documents that a table of a share of them would hold: the same whatever this one holds."""
         chosen = [d for d in range(len(self)) if _is_kept(self.corpus(d), self.names[d], kept)]
-        rows = np.concatenate([np.arange(self.starts[d], self.starts[d + 1]) for d in chosen])
+        kept_rows = [np.arange(self.starts[d], self.starts[d + 1]) for d in chosen]
+        rows = np.concatenate([np.empty(0, dtype=np.int64), *kept_rows])
         lengths = np.diff(self.starts)[chosen]
         return Documents(
             self.sentences[rows],
@@ -84,36 +86,32 @@ class Documents:
 class ConceptTable:
     """Every distinct sentence's concept."""
 
-    concepts: np.ndarray[Any, np.dtype[np.float16]]  # [N, C], memory-mapped
+    concepts: ShardedConcepts  # [N, C], memory-mapped
     folder: Path
     space_id: str
 
     @classmethod
     def open(cls, folder: Path, space_id: str | None = None) -> "ConceptTable":
-        """Open what `prepare_concepts` wrote.
+        """Open what `prepare_concepts` or `python -m scripts.prepare_data corpus` wrote.
 
         Raises:
-            TrainingDataError: nothing there, or made for another space than `space_id`.
+            TrainingDataError: nothing there, or not finished, or made for another space than `space_id`.
         """
-        try:
-            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-            concepts = np.load(folder / "concepts.npy", mmap_mode="r")
-        except (OSError, ValueError) as error:
-            raise TrainingDataError(f"no concepts at {folder} ({error}); {_ADVICE}") from error
+        manifest = _manifest(folder)
         if space_id is not None and manifest["space_id"] != space_id:
             raise TrainingDataError(
                 f"the concepts at {folder} are of space {manifest['space_id']}, not {space_id}; {_ADVICE}"
             )
-        return cls(concepts, folder, manifest["space_id"])
+        paths, rows = _shards(folder, manifest, concepts_path, "concepts.npy")
+        return cls(ShardedConcepts.open(paths, rows, manifest["dim"]), folder, manifest["space_id"])
 
     def of(self, rows: Ints) -> torch.Tensor:
         """[...] rows → [..., C] float32."""
         return torch.from_numpy(self.concepts[rows].astype(np.float32))
 
-    def texts(self) -> list[tuple[str, str]]:
-        """(language, text) of every row."""
-        with lzma.open(self.folder / "sentences.jsonl.xz", "rt", encoding="utf-8") as lines:
-            return [(row[0], row[1]) for row in map(json.loads, lines)]
+    def texts(self) -> ShardedTexts:
+        """(language, text) of every row, unpacked when asked for; `texts().of(rows)` for some rows of a large table."""
+        return ShardedTexts(*_shards(self.folder, _manifest(self.folder), sentences_path, "sentences.jsonl.xz"))
 
     def documents(self, split: str) -> Documents:
         """The documents of `train`, `dev` or `test`."""
@@ -152,26 +150,46 @@ def prepare_concepts(
 
     Args:
         data: the folder of prepared splits.
-        out: where to write; replaced file by file, the manifest last.
+        out: where to write; the beginning of the same is gone on with, anything else replaced.
         space: whose concepts.
         train_share: how many of all training documents to keep, for a trial.
         report: told of progress.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    for name in ("manifest.json", "splits.txt"):
-        (out / name).unlink(missing_ok=True)
+    (out / "splits.txt").unlink(missing_ok=True)
     made_of(out, data)
-    index: dict[tuple[str, str], int] = {}
-    for split in SPLITS:
-        kept = train_share if split == "train" else 1.0
-        documents = _numbered(_turns(data, split, kept), index)
-        np.savez(out / f"documents.{split}.npz", **documents)
-        report(f"{split}: {len(documents['corpora'])} documents, {len(documents['sentences'])} sentences")
-    with lzma.open(out / "sentences.jsonl.xz", "wt", encoding="utf-8", preset=1) as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in index)
-    _encode(list(index), out / "concepts.npy", space, report)
-    manifest = {"space_id": space.space_id, "rows": len(index), "dim": space.dim}
-    (out / "manifest.json").write_text(json.dumps(manifest) + "\n", encoding="utf-8")
+    for progress in write_shards(PreparedCorpus(data, train_share), out, space, replace=True):
+        report(f"{progress.counts['documents']} documents read, {progress.rows} sentences encoded")
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedCorpus:
+    """The dialogues and stories of the prepared splits."""
+
+    data: Path
+    train_share: float = 1.0
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the documents depend on."""
+        return {"splits": splits_id(self.data), "train_share": self.train_share}
+
+    def records(self, start: Position) -> Iterator[Record]:
+        """Dialogues, then stories, split by split."""
+        files = [(kind, split) for split in SPLITS for kind in ("dialogues", "stories")]
+        for number, (kind, split) in enumerate(files[start[0] :], start=start[0]):
+            kept = self.train_share if split == "train" else 1.0
+            for line, row in enumerate(read_split(self.data, f"{kind}.{split}"), start=1):
+                if number == start[0] and line <= start[1]:
+                    continue
+                if kind == "dialogues":
+                    corpus = f"dialogue/{row['corpus']}"
+                    turns = [((ROLE_USER, ROLE_AGENT)[i % 2], turn) for i, turn in enumerate(row["turns"])]
+                else:
+                    corpus = f"story/{row['corpus']}"
+                    turns = [(ROLE_NARRATOR, paragraph) for paragraph in row["paragraphs"]]
+                if _is_kept(corpus, row["id"], kept):
+                    document = CorpusDocument(corpus, row["language"], str(row["id"]), split, turns)
+                    yield Record((number, line), number / len(files), document)
 
 
 def _is_kept(corpus: str, name: str, kept: float) -> bool:
@@ -180,57 +198,18 @@ def _is_kept(corpus: str, name: str, kept: float) -> bool:
     return kind == "story" or share(name, "concepts") < kept * (SGD_SHARE if corpus.startswith("sgd") else 1.0)
 
 
-def _turns(data: Path, split: str, kept: float) -> Iterator[tuple[str, str, str, list[tuple[int, str]]]]:
-    """Each kept document: corpus, language, identifier, and its turns as (role, text)."""
-    for row in read_split(data, f"dialogues.{split}"):
-        if not _is_kept(f"dialogue/{row['corpus']}", row["id"], kept):
-            continue
-        roles = (ROLE_USER, ROLE_AGENT)
-        turns = [(roles[i % 2], turn) for i, turn in enumerate(row["turns"])]
-        yield f"dialogue/{row['corpus']}", row["language"], row["id"], turns
-    for row in read_split(data, f"stories.{split}"):
-        turns = [(ROLE_NARRATOR, paragraph) for paragraph in row["paragraphs"]]
-        yield f"story/{row['corpus']}", row["language"], row["id"], turns
+def _manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        return {"rows": manifest["rows"], "dim": manifest["dim"], "space_id": manifest["space_id"]} | manifest
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise TrainingDataError(f"no concepts at {folder} ({error}); {_ADVICE}") from error
 
 
-def _numbered(
-    documents: Iterator[tuple[str, str, str, list[tuple[int, str]]]], index: dict[tuple[str, str], int]
-) -> dict[str, Any]:
-    sentences, roles, last, starts, corpora, names = [], [], [], [0], [], []
-    corpus_names: dict[str, int] = {}
-    for corpus, language, name, turns in documents:
-        for role, turn in turns:
-            parts = [s for s in split_sentences(turn, language, max_chars=MAX_CHARS) if any(c.isalnum() for c in s)]
-            for number, sentence in enumerate(parts, start=1):
-                sentences.append(index.setdefault((language, sentence), len(index)))
-                roles.append(role)
-                last.append(number == len(parts))
-        if len(sentences) - starts[-1] < 2:
-            del sentences[starts[-1] :], roles[starts[-1] :], last[starts[-1] :]
-            continue
-        starts.append(len(sentences))
-        corpora.append(corpus_names.setdefault(f"{corpus}.{language}", len(corpus_names)))
-        names.append(str(name))
-    return {
-        "sentences": np.array(sentences, dtype=np.int32),
-        "roles": np.array(roles, dtype=np.uint8),
-        "last": np.array(last, dtype=np.uint8),
-        "starts": np.array(starts, dtype=np.int64),
-        "corpora": np.array(corpora, dtype=np.int16),
-        "corpus_names": np.array(list(corpus_names)),
-        "names": np.array(names),
-    }
-
-
-def _encode(sentences: list[tuple[str, str]], path: Path, space: ConceptSpace, report: Callable[[str], None]) -> None:
-    """Shortest first, so that a batch holds little padding."""
-    order = sorted(range(len(sentences)), key=lambda i: len(sentences[i][1]))
-    aside = path.with_suffix(".new.npy")
-    table = np.lib.format.open_memmap(aside, mode="w+", dtype=np.float16, shape=(len(sentences), space.dim))
-    for start in range(0, len(order), ENCODE_CHUNK):
-        rows = order[start : start + ENCODE_CHUNK]
-        texts, languages = [sentences[i][1] for i in rows], [sentences[i][0] for i in rows]
-        table[rows] = space.encode_text(texts, languages).numpy().astype(np.float16)
-        report(f"encoded {start + len(rows)} of {len(sentences)} sentences")
-    table.flush()
-    aside.replace(path)
+def _shards(
+    folder: Path, manifest: dict[str, Any], path: Callable[[Path, int], Path], alone: str
+) -> tuple[list[Path], list[int]]:
+    """The file of each shard, and its rows. Without shards one file, called `alone`, holds everything."""
+    if "shards" not in manifest:
+        return [folder / alone], [manifest["rows"]]
+    return [path(folder, number) for number in range(len(manifest["shards"]))], manifest["shards"]

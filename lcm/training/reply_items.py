@@ -6,12 +6,12 @@ stories every sentence is a question, and the distractors come from the same boo
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from lcm.models.base_lcm import ROLE_AGENT
+from lcm.models.turns import ROLE_AGENT
 from lcm.training.concepts import SYMMETRIC, ConceptTable, Documents, Ints
 from lcm.training.data import key
 
@@ -56,7 +56,7 @@ class ReplyItems:
 
 def reply_items(documents: Documents, table: ConceptTable, *, per_corpus: int, seed: int = 0) -> ReplyItems:
     """At most `per_corpus` questions for each corpus and language (each book, for stories) that has 20 candidates."""
-    texts = table.texts()
+    texts = table.texts().of(documents.sentences)
     items: list[ReplyItem] = []
     for name in documents.corpus_names:
         members = [d for d in range(len(documents)) if documents.corpus(d) == name]
@@ -73,7 +73,7 @@ def _dialogue_items(
     documents: Documents,
     members: list[int],
     name: str,
-    texts: list[tuple[str, str]],
+    texts: Mapping[int, tuple[str, str]],
     count: int,
     rng: np.random.Generator,
 ) -> list[ReplyItem]:
@@ -99,7 +99,7 @@ def _dialogue_items(
 
 
 def _story_items(
-    documents: Documents, document: int, texts: list[tuple[str, str]], count: int, rng: np.random.Generator
+    documents: Documents, document: int, texts: Mapping[int, tuple[str, str]], count: int, rng: np.random.Generator
 ) -> list[ReplyItem]:
     rows = documents.sentences[documents.rows(document)].astype(np.int64)
     items = []
@@ -110,7 +110,7 @@ def _story_items(
     return items
 
 
-def _unlike(texts: list[tuple[str, str]], truth: int, rows: Iterator[int]) -> tuple[int, ...]:
+def _unlike(texts: Mapping[int, tuple[str, str]], truth: int, rows: Iterator[int]) -> tuple[int, ...]:
     seen = {key(texts[truth][1])}
     chosen: list[int] = []
     for row in rows:

@@ -146,14 +146,14 @@ def _remembered(out: Path, done: list[dict[str, Any]]) -> Remembered:
 
 
 def _claim(out: Path, identity: dict[str, Any], *, replace: bool) -> None:
-    """Make `out` a folder of this corpus, or see that it is one."""
+    """Make `out` a folder of this corpus, or see that it is one; where nothing is written yet, settings may change."""
     note = out / "source.json"
     found = json.loads(note.read_text(encoding="utf-8")) if note.exists() else None
     wanted = json.loads(json.dumps(identity))
     if found == wanted:
         return
     ours = [path for pattern in _FILES for path in out.glob(pattern)]
-    if ours and not replace:
+    if any(path != note for path in ours) and not replace:
         what = "concepts of something else" if found is None else _difference(found, wanted)
         raise TrainingDataError(f"{out} holds {what}; remove it, or give another --out")
     for path in [out / "manifest.json", *ours]:  # the manifest first: without it the rest is nothing
@@ -221,7 +221,9 @@ def _encoded(out: Path, number: int, rows: int, space: ConceptSpace, chunk: int)
     aside = path.with_suffix(".npy.part")
     with aside.open("r+b" if aside.exists() else "w+b") as file:
         written = max(0, file.seek(0, os.SEEK_END) - len(header)) // (2 * space.dim)
-        done = written // chunk * chunk  # what follows the last whole chunk may be half a row
+        done = (
+            rows if written == rows else written // chunk * chunk
+        )  # what follows the last whole chunk may be half a row
         file.truncate(len(header) + 2 * space.dim * done if done else 0)
         file.seek(0, os.SEEK_END)
         if not done:
