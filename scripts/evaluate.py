@@ -21,14 +21,13 @@ from audio.frames import FloatArray, Framer
 from audio.segmenter import Segmenter, Utterance
 from audio.vad import load_vad
 from lcm.bundle import Bundle, BundleWriter
-from lcm.engine import Engine
 from lcm.errors import BundleError, LcmError, TrainingDataError
 from lcm.reply_bank import ReplyBank
 from lcm.space import ConceptSpace
 from lcm.space.backend import Precision
 from lcm.training import blind
 from lcm.training.data import DEFAULT_DATA, DEFAULT_PREPARED, DEFAULT_RUNS, check_splits, prepare
-from lcm.training.evaluate_lcm import evaluate_lcm, evaluation_table, variants_of
+from lcm.training.evaluate_lcm import engine_of, evaluate_lcm, evaluation_table, variants_of
 from lcm.training.judge import FolderJudge, TokenModel
 from lcm.training.judge_model import SmallJudge
 from lcm.training.prompted_replies import LcmReplier, Prompted, RetrieveReplier, prompts
@@ -47,7 +46,9 @@ def main() -> int:
     )
     parser.add_argument("--only", type=_chosen, default=MEASURED, help=f"which to measure ({','.join(MEASURED)})")
     parser.add_argument("--split", default="test", choices=["dev", "test"], help="dev while developing (%(default)s)")
-    parser.add_argument("--variants", type=lambda text: text.split(","), help="concept models, as base,two_tower (all)")
+    parser.add_argument(
+        "--variants", type=lambda text: text.split(","), help="concept models: base,two_tower@steps=4 (all)"
+    )
     parser.add_argument(
         "--judge", type=Path, metavar="FOLDER", help="a language model of Hugging Face, as GPT-2, instead of ours"
     )
@@ -158,7 +159,7 @@ def compare_blind(arguments: argparse.Namespace) -> dict[str, Any]:
 def _replies(system: str, prompted: Prompted, space: ConceptSpace, bundle: str) -> list[str]:
     variant, _, way = system.partition(":")
     thinking = load_config(None).thinker
-    engine = Engine.load(bundle, variant=variant, space=space)
+    engine = engine_of(bundle, variant, space)
     if way == "lcm":
         said = LcmReplier(engine, space).replies(prompted, 0, thinking.max_concepts)
     elif way == "retrieve":

@@ -6,7 +6,7 @@ prompts (`prompted_replies`). Knows nothing of training.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lcm.bundle import COMPANION, Bundle
-from lcm.engine import Engine
+from lcm.engine import Engine, Sampling
 from lcm.errors import BundleError, TrainingDataError
 from lcm.models.variants import VARIANTS
 from lcm.reply_bank import PART as BANK
@@ -41,7 +41,7 @@ from lcm.training.prompted_replies import (
 from lcm.training.reply_items import CANDIDATES, reply_items
 from lcm.training.text_metrics import commonest
 
-__all__ = ["answers", "evaluate_lcm", "evaluation_table", "hits_at_1", "predictions", "variants_of"]
+__all__ = ["answers", "engine_of", "evaluate_lcm", "evaluation_table", "hits_at_1", "predictions", "variants_of"]
 
 BASELINE_SHARE = 0.1
 
@@ -64,6 +64,28 @@ def variants_of(bundle: str | Path) -> list[str]:
     if (beside / "bundle.json").is_file():
         parts |= set(Bundle.open(beside).parts)
     return [name for name in VARIANTS if name in parts]
+
+
+def engine_of(bundle: str | Path, variant: str, space: ConceptSpace) -> Engine:
+    """A model by its name, or with how it draws concepts: `two_tower@steps=4@guidance=1.5`.
+
+    Raises:
+        BundleError: no such model or option.
+    """
+    name, *options = variant.split("@")
+    if name not in (found := variants_of(bundle)):
+        raise BundleError(f"{bundle} has no model {name!r}; it has: {', '.join(found)}")
+    engine = Engine.load(bundle, variant=name, device=str(space.device), space=space)
+    kinds = {field.name: type(getattr(engine.sampling, field.name)) for field in fields(Sampling)}
+    for option in options:
+        key, _, value = option.partition("=")
+        if key not in kinds:
+            raise BundleError(f"{variant!r}: no option is called {key!r}; there are: {', '.join(kinds)}")
+        try:
+            engine.sampling = replace(engine.sampling, **{key: kinds[key](value)})
+        except ValueError as error:
+            raise BundleError(f"{variant!r}: {error}") from error
+    return engine
 
 
 def evaluation_table(
@@ -94,23 +116,20 @@ def evaluate_lcm(
         bundle: name or folder.
         space: the bundle's.
         table: encoded sentences and the documents they are from.
-        variants: which; all there are if not given.
+        variants: which, as `engine_of` takes them; all there are if not given.
         judge: of coherence; without one mutual information is not measured.
         split: `dev` to choose by, `test` to report once.
         sizes: how much.
         show_progress: a bar on stderr.
 
     Raises:
-        BundleError: no such variant.
+        BundleError: as `engine_of`.
     """
-    found = variants_of(bundle)
-    if unknown := [name for name in variants or () if name not in found]:
-        raise BundleError(f"{bundle} has no model {unknown[0]!r}; it has: {', '.join(found)}")
-    chosen = found if variants is None else list(variants)
-    engines = [Engine.load(bundle, variant=name, device=str(space.device), space=space) for name in chosen]
+    chosen = variants_of(bundle) if variants is None else variants
+    engines = {name: engine_of(bundle, name, space) for name in chosen}
     items = reply_items(table.documents(split), table, per_corpus=sizes.per_corpus)
     known = table.documents("train").sample(BASELINE_SHARE)  # the same whatever this table holds
-    truths = Truths.of(items, table, max((engine.context for engine in engines), default=40))
+    truths = Truths.of(items, table, max((engine.context for engine in engines.values()), default=40))
     measuring = Measuring(truths, Sample.of(truths, sizes.decoded), space, judge)
     lookups: list[Predictor] = [CopyLast(table), MeanConcept(known, table), NearestReply.of(known, table)]
     bank = ReplyBank.load(bundle) if BANK in Bundle.open(bundle).parts else None
@@ -119,12 +138,12 @@ def evaluate_lcm(
     models: dict[str, Any] = {}
     baselines: dict[str, Any] = {}
     with tqdm(total=len(engines) + len(lookups), unit="model", disable=not show_progress, dynamic_ncols=True) as bar:
-        for engine in engines:
+        for name, engine in engines.items():
             started = time.monotonic()
-            model = EnginePredictor(engine, table)
+            model = EnginePredictor(engine, table, name)
             seeds = seeds_needed(model, items)
             figures = predictor_figures(model, measuring, seeds, bar.set_postfix_str)
-            bar.set_postfix_str(f"{model.name}: replies")
+            bar.set_postfix_str(f"{name}: replies")
             repliers: list[Replier] = [LcmReplier(engine, space)]
             repliers += [RetrieveReplier(engine, bank)] if bank else []
             figures["replies"] = {
@@ -133,7 +152,7 @@ def evaluate_lcm(
                 )
                 for replier in repliers
             }
-            models[model.name] = figures | {"seconds": round(time.monotonic() - started, 1)}
+            models[name] = figures | {"seconds": round(time.monotonic() - started, 1)}
             bar.update()
         for lookup in lookups:
             baselines[lookup.name] = predictor_figures(lookup, measuring, SEEDS[:1], bar.set_postfix_str)

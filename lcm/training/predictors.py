@@ -34,8 +34,8 @@ class Predictor(Protocol):
 class EnginePredictor:
     """A concept model."""
 
-    def __init__(self, engine: Engine, table: ConceptTable) -> None:
-        self.name = engine.variant
+    def __init__(self, engine: Engine, table: ConceptTable, name: str | None = None) -> None:
+        self.name = name or engine.variant
         self._engine, self._table = engine, table
 
     def predictions(self, items: ReplyItems, seed: int) -> Tensor:

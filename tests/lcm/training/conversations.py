@@ -14,16 +14,16 @@ DIALOGUES, TURNS = 60, 8
 SENTENCES = 40
 
 
-def write_concepts(folder: Path, space_id: str = "space") -> ConceptTable:
+def write_concepts(folder: Path, space_id: str = "space", dim: int = DIM) -> ConceptTable:
     """Sentence n is answered by sentence n + 1, so that there is something to learn."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    np.save(folder / "concepts.npy", rng.standard_normal((SENTENCES, DIM)).astype(np.float16))
+    np.save(folder / "concepts.npy", rng.standard_normal((SENTENCES, dim)).astype(np.float16))
     with lzma.open(folder / "sentences.jsonl.xz", "wt", encoding="utf-8") as file:
         file.writelines(json.dumps(["eng", f"Sentence number {_word(n)}."]) + "\n" for n in range(SENTENCES))
     for split in ("train", "dev", "test"):
         np.savez(folder / f"documents.{split}.npz", **_documents(rng))
-    manifest = {"space_id": space_id, "rows": SENTENCES, "dim": DIM}
+    manifest = {"space_id": space_id, "rows": SENTENCES, "dim": dim}
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return ConceptTable.open(folder)
 

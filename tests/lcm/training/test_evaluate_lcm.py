@@ -1,6 +1,7 @@
 """Evaluation of concept models: perfect, foolish and untrained answers have the figures they must have."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from lcm.space import ConceptSpace
 from lcm.training.concept_metrics import Truths
 from lcm.training.concepts import ConceptTable
 from lcm.training.decoded_metrics import Sample
-from lcm.training.evaluate_lcm import evaluate_lcm, variants_of
+from lcm.training.evaluate_lcm import engine_of, evaluate_lcm, variants_of
 from lcm.training.hits import Answers, answers, hit_figures, hit_share
 from lcm.training.judge import CONTEXT_SENTENCES
 from lcm.training.lcm_baselines import BagOfWords, NearestReply
@@ -175,3 +176,26 @@ def test_the_bundles_models_are_those_of_the_registry() -> None:
 def test_an_unknown_model_is_told(table: ConceptTable, small_space: ConceptSpace) -> None:
     with pytest.raises(BundleError, match="no model 'three_tower'; it has: base"):
         evaluate_lcm("mini", small_space, table, variants=["three_tower"])
+
+
+@pytest.fixture(scope="module")
+def mini() -> ConceptSpace:
+    return ConceptSpace.load("mini", device="cpu")
+
+
+def test_how_a_model_draws_is_part_of_its_name(mini: ConceptSpace) -> None:
+    chosen = engine_of("mini", "base@temperature=0.5@steps=7", mini)
+    assert (chosen.sampling.temperature, chosen.sampling.steps) == (0.5, 7)
+    assert chosen.sampling.guidance == engine_of("mini", "base", mini).sampling.guidance
+    with pytest.raises(BundleError, match="no option is called 'step'"):
+        engine_of("mini", "base@step=7", mini)
+    with pytest.raises(BundleError, match="steps=many"):
+        engine_of("mini", "base@steps=many", mini)
+
+
+def test_noise_of_base_is_drawn_anew_for_each_seed_and_item(mini: ConceptSpace, tmp_path: Path) -> None:
+    table = write_concepts(tmp_path, dim=mini.dim)
+    items = reply_items(table.documents("test"), table, per_corpus=20)
+    model = EnginePredictor(engine_of("mini", "base@temperature=0.5", mini), table)
+    assert seeds_needed(model, items) == (0, 1, 2)
+    assert torch.equal(model.predictions(items, 1), model.predictions(items, 1))
