@@ -25,7 +25,7 @@ class BoundaryOptions:
 
     window: int = 3
     """sentences on each side of a boundary that are compared"""
-    depth: float = 0.5
+    depth: float = 1.0
     """a boundary's dip in similarity exceeds the mean dip by so many standard deviations"""
 
 
