@@ -42,7 +42,15 @@ from lcm.training.export import (
     note_command,
 )
 from lcm.training.judge_trainer import JudgeTrainer, JudgeTraining
-from lcm.training.lcm_variants import BaseTraining, TwoTowerTraining, VariantTraining, lcm_trainer
+from lcm.training.lcm_variants import (
+    BaseTraining,
+    OneStepTraining,
+    OneTowerTraining,
+    QuantizedTraining,
+    TwoTowerTraining,
+    VariantTraining,
+    lcm_trainer,
+)
 from lcm.training.recordings import prepare_flite, prepare_recordings
 from lcm.training.replies import BankBuilding, build_bank
 from lcm.training.speech import SpeechTrainer, SpeechTraining, Teacher
@@ -57,14 +65,17 @@ class TrainingFile(Settings):
     speech: SpeechTraining | None = None
     spoken_language: SpokenLanguageTraining | None = None
     base: BaseTraining | None = None
+    one_tower: OneTowerTraining | None = None
     two_tower: TwoTowerTraining | None = None
+    one_step: OneStepTraining | None = None
+    quantized: QuantizedTraining | None = None
     bank: BankBuilding | None = None
     judge: JudgeTraining | None = None
 
     @property
     def lcm(self) -> VariantTraining | None:
         """Which Large Concept Model it is, if it is one."""
-        return self.base or self.two_tower
+        return self.base or self.one_tower or self.two_tower or self.one_step or self.quantized
 
 
 class Trainer(Protocol):
@@ -153,7 +164,7 @@ def trainer_for(config: TrainingFile, folder: Path, arguments: argparse.Namespac
             speech.finish_in(arguments.finish)
         return speech
     if config.lcm:
-        return lcm_trainer(config.lcm, _concepts(arguments), folder, device)
+        return lcm_trainer(config.lcm, _concepts(arguments), folder, device, _report)
     if config.judge:
         space = ConceptSpace.load(_needed(arguments.bundle), device)
         table = concept_table(space, prepared, DEFAULT_RUNS / "concepts", _report)

@@ -138,7 +138,7 @@ class Denoiser(nn.Module):
             context: [B, K, D], the zero vector that stands for no context among them.
             mask: [B, 1, T, K].
         """
-        x = self.prenet(noisy.to(self.norm.weight.dtype)) + asked
+        x = self.prenet(noisy.to(self.norm.weight.dtype)).to(self.norm.weight.dtype) + asked
         for layer in self.layers:
             x = layer(x, level, times, context, mask)
         concept: Tensor = self.postnet(self.norm(x)).float()

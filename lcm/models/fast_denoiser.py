@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lcm.models.denoiser import Denoiser, DenoiserLayer
-from lcm.models.fast_linear import fast_linear
+from lcm.models.fast_linear import fast_linear, stacked
 from lcm.models.state import LcmState
 from lcm.models.transformer import NORM_EPS, attend, split_heads
 
@@ -85,7 +85,7 @@ class _FastLayer:
         self._output = fast_linear(cross.output_proj.weight, cross.output_proj.bias)
         self.nothing = cross.keys_and_values(torch.zeros_like(layer.own_norm.weight)[None, None])
         self._nothing_seen = cross.output_proj(self.nothing[1].transpose(1, 2).flatten(2))[0, 0]
-        self._inner = fast_linear(_stacked(ffn.gate_proj, ffn.inner_proj), _stacked_bias(ffn.gate_proj, ffn.inner_proj))
+        self._inner = stacked(ffn.gate_proj, ffn.inner_proj)
         self._ffn_output = fast_linear(ffn.output_proj.weight, ffn.output_proj.bias)
 
     def step(self, number: int, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
@@ -105,12 +105,3 @@ class _FastLayer:
 
 def _modulated(x: Tensor, table: list[Tensor]) -> Tensor:
     return torch.addcmul(table[0], F.rms_norm(x, x.shape[-1:], eps=NORM_EPS), table[1])
-
-
-def _stacked(*linears: nn.Linear) -> Tensor:
-    return torch.cat([linear.weight for linear in linears])
-
-
-def _stacked_bias(*linears: nn.Linear) -> Tensor | None:
-    biases: list[Tensor | None] = [linear.bias for linear in linears]
-    return None if biases[0] is None else torch.cat([b for b in biases if b is not None])

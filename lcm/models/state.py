@@ -87,11 +87,11 @@ class LcmState:
         self.values[layer][rows, :, placed.slots] = values.transpose(1, 2)
         return self.keys[layer][:, :, : placed.used], self.values[layer][:, :, : placed.used]
 
-    def visible(self) -> Tensor:
-        """[B, K]: what the next concept will see: the window up to the last one, in the first K slots."""
+    def visible(self, ahead: int = 0) -> Tensor:
+        """[B, K]: which of the first K slots a concept sees that stands `ahead` places behind the last one read."""
         used = min(self.slots, self.longest)
         held, last = self.held[:, :used], (self.lengths - 1)[:, None]
-        return (held >= 0) & (held > last - self.window)
+        return (held >= 0) & (held > last + ahead - self.window)
 
     def rewind(self, length: int) -> bool:
         """Forget what a state of one row read beyond its first `length` concepts; False: the ring no longer holds them.

@@ -132,7 +132,11 @@ class Tower(nn.Module):
 
     def embedded(self, normalised: Tensor, turns: Turns) -> Tensor:
         """What the first layer gets: [..., C] → [..., D]."""
-        x: Tensor = self.prenet(normalised.to(self.norm.weight.dtype))
+        return self.told(self.prenet(normalised.to(self.norm.weight.dtype)), turns)
+
+    def told(self, x: Tensor, turns: Turns) -> Tensor:
+        """Concepts after the PreNet [..., D], and who said them."""
+        x = x.to(self.norm.weight.dtype)  # under autocast too: what is added up keeps its digits
         if self.config.turns:
             x = x + self.role_embed(turns.roles) + self.place_embed(self._told(turns.places))
         return self.dropout(x)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lcm.models.denoiser import Denoiser
 from lcm.models.fast_denoiser import FastDenoiser
+from lcm.models.refining import ReadRows
 from lcm.models.sampler import DenoisingPlan, Sampling, denoise
 from lcm.models.schedule import NoiseSchedule, Shape
 from lcm.models.state import LcmState, Placed
@@ -45,21 +46,15 @@ class TwoTower(Tower):
             bias=config.bias, whole=config.whole_attention,
         )  # fmt: skip
 
-    def denoised(self, x: Tensor, noisy: Tensor, times: Tensor, asked: Turns, mask: Tensor) -> Tensor:
-        """Normalised predictions of what follows each concept: whole sequences, for training.
-
-        Args:
-            x: [B, T, D] the tower's output.
-            noisy: [B, T, C] the concept after each one, normalised, noisy.
-            times: [B, T] how noisy.
-            asked: [B, T] who says it.
-            mask: [B, 1, T, T + 1] what of nothing (first) and the context it may see.
-        """
+    def refined(self, read: ReadRows, noisy: Tensor, times: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Refines` has it."""
+        x = Tower.forward(self, read.normalised, read.turns, read.seen)
+        seen = read.seen & ~free[:, None, :, None]
+        mask = torch.cat([torch.ones_like(seen[..., :1]), seen], dim=-1)  # nothing, then the context
         context = self.norm(x)
         context = torch.cat([torch.zeros_like(context[:, :1]), context], dim=1)
         level = self.denoiser.levels(torch.arange(self.config.times, device=x.device))
-        predicted: Tensor = self.denoiser(noisy, level, times, self.asked(asked), context, mask)
-        return predicted
+        return x, self.denoiser(noisy, level, times, self.asked(read.asked), context, mask)
 
     def start(self, rows: int, slots: int | None = None) -> LcmState:
         """Also holds the keys and values that the denoiser's layers see of each concept."""

@@ -3,6 +3,9 @@
 from typing import Any
 
 from lcm.models.base_lcm import BaseLcm, BaseLcmConfig
+from lcm.models.one_step import OneStep, OneStepConfig
+from lcm.models.one_tower import OneTower, OneTowerConfig
+from lcm.models.quantized import Quantized, QuantizedConfig
 from lcm.models.sampler import Sampling
 from lcm.models.tower import Tower, TowerConfig
 from lcm.models.two_tower import TwoTower, TwoTowerConfig
@@ -11,6 +14,10 @@ VARIANTS: dict[str, tuple[type[Tower], type[TowerConfig]]] = {
     "base": (BaseLcm, BaseLcmConfig),
     "base_mse": (BaseLcm, BaseLcmConfig),
     "base_ce": (BaseLcm, BaseLcmConfig),
+    "one_step": (OneStep, OneStepConfig),
+    "one_tower": (OneTower, OneTowerConfig),
+    "quant_c": (Quantized, QuantizedConfig),
+    "quant_d": (Quantized, QuantizedConfig),
     "two_tower": (TwoTower, TwoTowerConfig),
     "two_tower_few": (TwoTower, TwoTowerConfig),
 }

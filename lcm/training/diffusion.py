@@ -5,16 +5,16 @@ context is hidden, so that the model can be guided [Ho & Salimans 2022].
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
 
 from configs.loader import Settings
+from lcm.models.refining import Refines
 from lcm.models.schedule import NoiseSchedule
 from lcm.models.tower import Tower
-from lcm.models.turns import Turns
-from lcm.training.objective import Batch, heard, squares, stop_loss
+from lcm.training.objective import Batch, read_rows, squares, stop_loss
 
 
 class Diffusion(Settings):
@@ -27,16 +27,6 @@ class Diffusion(Settings):
     """where the signal-to-noise ratio is clamped"""
     stop_weight: float = 0.1
     input_noise: float = 0.3
-    draws: int = 1
-    """noise levels drawn for each concept"""
-
-
-class Denoises(Protocol):
-    """A model that this trains."""
-
-    def denoised(self, x: Tensor, noisy: Tensor, times: Tensor, asked: Turns, mask: Tensor) -> Tensor:
-        """As of `TwoTower`."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +42,18 @@ class DiffusionObjective:
         """Terms of the loss."""
         settings, known = self.settings, batch.known
         rows = batch.rows.rows(batch.mine)
-        seen = rows.mask(model.config.context)
-        x = model(heard(model, batch, settings.input_noise), rows.turns, seen)
+        read = read_rows(model, batch, settings.input_noise)
         targets = batch.targets[batch.mine]
-        kept = self.schedule.kept().to(x.device)
-        distance = x.new_zeros((), dtype=torch.float32)
-        for _ in range(settings.draws):
-            times = (batch.uniform(x.shape[1]) * self.schedule.steps).long()
-            signal = kept[times][..., None]
-            noisy = signal.sqrt() * model.normalizer(targets) + (1 - signal).sqrt() * batch.noise_like(batch.targets)
-            free = batch.uniform(x.shape[1]) < settings.free_share
-            predicted = model.denoised(x, noisy, times, rows.asked, _with_nothing(seen, free))  # type: ignore[operator]
-            wrong = squares(model, predicted[known], targets[known])
-            distance = distance + batch.mean(wrong * self._weights(kept[times[known]], rows.targets[known]))
-        terms = {"distance": distance / settings.draws, "stop": stop_loss(model, batch, x)}
+        kept = self.schedule.kept().to(targets.device)
+        length = known.shape[1]
+        times = (batch.uniform(length) * self.schedule.steps).long()
+        signal = kept[times][..., None]
+        noisy = signal.sqrt() * model.normalizer(targets) + (1 - signal).sqrt() * batch.noise_like(batch.targets)
+        free = batch.uniform(length) < settings.free_share
+        x, predicted = cast(Refines, model).refined(read, noisy, times, free)
+        wrong = squares(model, predicted[known], targets[known])
+        distance = batch.mean(wrong * self._weights(kept[times[known]], rows.targets[known]))
+        terms = {"distance": distance, "stop": stop_loss(model, batch, x)}
         terms["loss"] = terms["distance"] + settings.stop_weight * terms["stop"]
         return terms
 
@@ -79,9 +67,3 @@ class DiffusionObjective:
             weight = torch.sigmoid(-4 * self.fragility.to(kept.device)[sentences] + 3.5)  # [LCM eq. 22]
             return weight / weight.mean()
         return torch.ones_like(kept)
-
-
-def _with_nothing(seen: Tensor, free: Tensor) -> Tensor:
-    """[b, 1, T, T], hidden where `free` [b, T], and before it what stands for nothing: [b, 1, T, T + 1]."""
-    seen = seen & ~free[:, None, :, None]
-    return torch.cat([torch.ones_like(seen[..., :1]), seen], dim=-1)

@@ -20,7 +20,6 @@ from torch.optim import Optimizer
 from configs.loader import Settings
 from lcm.engine import Engine
 from lcm.errors import TrainingDataError
-from lcm.models.normalizer import Normalizer
 from lcm.models.sampler import Sampling
 from lcm.models.tower import Tower, TowerConfig
 from lcm.models.variants import VARIANTS
@@ -30,12 +29,11 @@ from lcm.training.hits import answers, hits_at_1
 from lcm.training.muon import muon_and_adamw
 from lcm.training.objective import Batch, Objective
 from lcm.training.packing import PackedRows, PackingPlan, iterate, reply_rows, steps_of
-from lcm.training.processes import Processes
 from lcm.training.predictors import predictions
+from lcm.training.processes import Processes
 from lcm.training.reply_items import reply_items
 from lcm.training.tensors import local, restored, whole
 
-NORMALIZER_SAMPLE = 50_000
 LOG_EVERY = 100
 _LOST_STEPS = 20
 """So many steps in a row without a finite gradient end a run"""
@@ -82,7 +80,7 @@ class LcmTrainer:
         run: Path,
         device: str = "cpu",
     ) -> None:
-        """`model` as it begins; its normaliser is fitted here.
+        """`model` as it begins, what is fitted once fitted.
 
         Raises:
             TrainingDataError: the run in the folder is of another model or space.
@@ -94,7 +92,6 @@ class LcmTrainer:
         self.documents = table.documents("train")
         self.negatives = reply_rows(self.documents)
         self.model = model.to(self.device)
-        self._fit_normalizer()
         saved = read_tensors(run)
         if saved:
             self._check(saved[1])
@@ -187,7 +184,9 @@ class LcmTrainer:
         items = reply_items(self.table.documents("dev"), self.table, per_corpus=self.config.evaluate_items)
         if not items.items:
             return {}
-        said = answers(predictions(Engine(model, self.device), self.table, items), items, self.table)
+        said = answers(
+            predictions(Engine(model, self.device, self.config.sampling), self.table, items), items, self.table
+        )
         return {f"hits {k}": round(v, 2) for k, v in hits_at_1(said, items).items()}
 
     def averaged(self) -> dict[str, Tensor]:
@@ -254,13 +253,6 @@ class LcmTrainer:
         self.model.load_state_dict(buffers, strict=False)
         self.step, self.epoch, self.at = notes["position"]
 
-    def _fit_normalizer(self) -> None:
-        rng = np.random.default_rng(0)
-        used = np.unique(self.documents.sentences)
-        sample = np.sort(rng.choice(used, min(NORMALIZER_SAMPLE, len(used)), replace=False))
-        fitted = Normalizer.fitted(self.table.of(sample).numpy())
-        self.model.normalizer.load_state_dict(fitted.state_dict())
-
     def _shard(self) -> None:
         if self.processes.count == 1:
             return
@@ -269,7 +261,7 @@ class LcmTrainer:
                 for layer in module:
                     fully_shard(layer)
         fully_shard(self.model)
-        for name in ("predicted", "denoised", "stops", "asked"):
+        for name in ("predicted", "refined", "stops"):
             if hasattr(self.model, name):
                 register_fsdp_forward_method(self.model, name)
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lcm.models.refining import ReadRows
 from lcm.models.tower import Tower
 from lcm.training.packing import PackedRows
 
@@ -53,6 +54,12 @@ def heard(model: Tower, batch: Batch, noise: float) -> Tensor:
     """My concepts [b, T, C], normalised, each row with noise of its own strength, up to `noise`."""
     normalised = model.normalizer(batch.concepts[batch.mine])
     return normalised + noise * batch.uniform(1, 1) * batch.noise_like(batch.concepts)
+
+
+def read_rows(model: Tower, batch: Batch, noise: float) -> ReadRows:
+    """My rows as a model that refines reads them; the noise as of `heard`."""
+    rows = batch.rows.rows(batch.mine)
+    return ReadRows(heard(model, batch, noise), rows.turns, rows.asked, rows.mask(model.config.context))
 
 
 def stop_loss(model: Tower, batch: Batch, x: Tensor) -> Tensor:

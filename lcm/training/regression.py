@@ -42,12 +42,17 @@ class RegressionObjective:
         targets = batch.targets[batch.mine][known]
         terms = {
             "distance": batch.mean(squares(model, predicted, targets)),
-            "contrast": batch.mean(contrast(model.normalizer.inverse(predicted), batch, settings.temperature)),
+            "contrast": self._contrast(model.normalizer.inverse(predicted), batch),
             "stop": stop_loss(model, batch, x),
         }
         weights = (settings.distance_weight, settings.contrast_weight, settings.stop_weight)
         terms["loss"] = sum((w * t for w, t in zip(weights, terms.values(), strict=True)), x.new_zeros(()))
         return terms
+
+    def _contrast(self, predicted: Tensor, batch: Batch) -> Tensor:
+        if self.settings.contrast_weight == 0:
+            return predicted.new_zeros(())
+        return batch.mean(contrast(predicted, batch, self.settings.temperature))
 
 
 def contrast(predicted: Tensor, batch: Batch, temperature: float) -> Tensor:

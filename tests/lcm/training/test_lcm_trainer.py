@@ -19,12 +19,23 @@ from lcm.bundle import Bundle, BundleWriter
 from lcm.engine import Engine, Sampling
 from lcm.errors import BundleError, TrainingDataError
 from lcm.models.base_lcm import BaseLcmConfig
+from lcm.models.one_step import OneStepConfig
+from lcm.models.one_tower import OneTowerConfig
+from lcm.models.quantized import QuantizedConfig
 from lcm.models.two_tower import TwoTowerConfig
 from lcm.training.checkpoints import NAME, read_tensors
 from lcm.training.concepts import ConceptTable
 from lcm.training.export import export_lcm
 from lcm.training.lcm_trainer import LcmTrainer
-from lcm.training.lcm_variants import BaseTraining, TwoTowerTraining, VariantTraining, lcm_trainer
+from lcm.training.lcm_variants import (
+    BaseTraining,
+    OneStepTraining,
+    OneTowerTraining,
+    QuantizedTraining,
+    TwoTowerTraining,
+    VariantTraining,
+    lcm_trainer,
+)
 from lcm.training.regression import contrast_logits
 from tests.lcm.training.conversations import DIM, write_concepts
 
@@ -36,7 +47,14 @@ BASE = BaseTraining(**RUN, model=BaseLcmConfig(dim=32, layers=1, heads=2, ffn_di
 TWO_TOWER = TwoTowerTraining(
     **RUN, model=TwoTowerConfig(dim=32, layers=1, denoiser_layers=2, heads=2, ffn_dim=48, context=8)
 )
-EVERY = [BASE, TWO_TOWER]
+ONE_TOWER = OneTowerTraining(**RUN, model=OneTowerConfig(dim=32, layers=2, heads=2, ffn_dim=48, context=8))
+ONE_STEP = OneStepTraining(**RUN, model=OneStepConfig(dim=32, layers=1, heads=2, ffn_dim=48, context=8, noise_dim=4))
+QUANT: dict[str, Any] = {"dim": 32, "layers": 2, "heads": 2, "ffn_dim": 48, "context": 8, "codebooks": 3, "entries": 8}
+QUANT_D = QuantizedTraining(**RUN, model=QuantizedConfig(**QUANT), sampling=Sampling(guidance=1.0))
+QUANT_C = QuantizedTraining(**RUN, model=QuantizedConfig(**QUANT, discrete=False), sampling=Sampling(guidance=1.0))
+EVERY = [BASE, ONE_TOWER, TWO_TOWER, ONE_STEP, QUANT_D, QUANT_C]
+LEAST = {"base": 40.0}
+"""Hits@1 after thirty epochs; of what is drawn by lot in a model this small less is asked: chance is 5"""
 
 
 def named(config: VariantTraining) -> str:
@@ -61,13 +79,13 @@ def steps(trainer: LcmTrainer, count: int) -> None:
         pass
 
 
-@pytest.mark.parametrize(("config", "least"), [(BASE, 40.0), (TWO_TOWER, 12.0)], ids=["base", "two_tower"])
-def test_it_learns_what_follows(config: VariantTraining, least: float, table: ConceptTable, tmp_path: Path) -> None:
+@pytest.mark.parametrize("config", EVERY, ids=named)
+def test_it_learns_what_follows(config: VariantTraining, table: ConceptTable, tmp_path: Path) -> None:
     trainer = lcm_trainer(config.model_copy(update={"epochs": 30}), table, tmp_path)
     rows = [row for row in trainer.train() if row]
     hits = [row["hits dialogue"] for row in rows if "hits dialogue" in row]
     assert len(hits) == 30
-    assert hits[-1] > least, "chance is 5"
+    assert hits[-1] > LEAST.get(config.variant, 12.0)
 
 
 @pytest.mark.parametrize("config", EVERY, ids=named)
@@ -95,10 +113,11 @@ from itertools import islice
 from pathlib import Path
 import torch
 from lcm.training.concepts import ConceptTable
-from lcm.training.lcm_variants import BaseTraining, TwoTowerTraining, lcm_trainer
+from lcm.training.lcm_variants import BaseTraining, OneTowerTraining, TwoTowerTraining, lcm_trainer
 torch.set_num_threads(1)
 folder, run, kind, settings = sys.argv[1:5]
-config = {"base": BaseTraining, "two_tower": TwoTowerTraining}[kind].model_validate_json(settings)
+kinds = {"base": BaseTraining, "one_tower": OneTowerTraining, "two_tower": TwoTowerTraining}
+config = kinds[kind].model_validate_json(settings)
 trainer = lcm_trainer(config, ConceptTable.open(Path(folder)), Path(run))
 losses = []
 step = trainer.train_step
@@ -114,15 +133,15 @@ if trainer.processes.first:
 """
 
 
-@pytest.mark.parametrize("config", EVERY, ids=named)
+@pytest.mark.parametrize("config", [BASE, ONE_TOWER, TWO_TOWER], ids=named)
 def test_two_processes_have_the_losses_of_one(config: VariantTraining, table: ConceptTable, tmp_path: Path) -> None:
     plain = config.model_copy(update={"bf16": False, "model": replace(config.model, dropout=0.0)})
 
     def run(*launcher: str, to: str) -> list[dict[str, float]]:
+        command = [sys.executable, *launcher, str(script), str(table.folder), str(tmp_path / to)]
         said = subprocess.run(
-            [sys.executable, *launcher, "-c" if not launcher else str(script), *([TWO] if not launcher else []),
-             str(table.folder), str(tmp_path / to), named(plain), plain.model_dump_json()],
-            capture_output=True, text=True, check=False, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            [*command, named(plain), plain.model_dump_json()], capture_output=True, text=True, check=False, timeout=240,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         assert said.returncode == 0, said.stderr[-2_000:]
         losses: list[dict[str, float]] = json.loads(said.stdout.splitlines()[-1])

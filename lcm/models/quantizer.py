@@ -1,0 +1,88 @@
+"""Quantiser: normalised concepts in, one entry of each codebook out, and back [LCM §2.4].
+
+Residual vector quantisation: each codebook describes what those before it left over; its entries are found by k-means.
+Knows nothing of what predicts entries.
+"""
+
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+_CHUNK = 8_192
+
+
+class Quantizer(nn.Module):
+    """N codebooks of K entries."""
+
+    entries: Tensor  # [N · K, C]
+
+    def __init__(self, codebooks: int, size: int, dim: int) -> None:
+        super().__init__()
+        self.codebooks, self.size = codebooks, size
+        self.register_buffer("entries", torch.zeros(codebooks * size, dim))
+
+    def codebook(self, number: int) -> Tensor:
+        """[K, C]."""
+        return self.entries[number * self.size : (number + 1) * self.size]
+
+    def forward(self, normalised: Tensor) -> Tensor:
+        """[M, C] → numbers of entries [M, N], each codebook's nearest to what is left."""
+        chosen = []
+        for part in normalised.split(_CHUNK):
+            left, codes = part, []
+            for number in range(self.codebooks):
+                book = self.codebook(number)
+                codes.append(nearest(left, book))
+                left = left - book[codes[-1]]
+            chosen.append(torch.stack(codes, dim=1))
+        return torch.cat(chosen)
+
+    def sums(self, codes: Tensor) -> Tensor:
+        """Entries [M, N] → what the first 0, 1 … N codebooks make of them: [M, N + 1, C]."""
+        offsets = torch.arange(self.codebooks, device=codes.device) * self.size
+        steps = self.entries[codes + offsets].cumsum(dim=1)
+        return torch.cat([torch.zeros_like(steps[:, :1]), steps], dim=1)
+
+    @classmethod
+    def fitted(
+        cls,
+        normalised: Tensor,
+        codebooks: int,
+        size: int,
+        *,
+        rounds: int = 12,
+        seed: int = 0,
+        report: Callable[[str], None] = lambda _: None,
+    ) -> Self:
+        """From training concepts [M, C]."""
+        quantizer = cls(codebooks, size, normalised.shape[1])
+        generator = torch.Generator().manual_seed(seed)
+        left, spread = normalised, float(normalised.var(dim=0).sum())
+        for number in range(codebooks):
+            book = kmeans(left, size, rounds=rounds, generator=generator)
+            quantizer.entries[number * size : (number + 1) * size] = book
+            left = torch.cat([part - book[nearest(part, book)] for part in left.split(_CHUNK)])
+            report(f"codebook {number + 1} of {codebooks}: {float(left.square().sum(dim=1).mean()) / spread:.3f} left")
+        return quantizer
+
+
+def nearest(points: Tensor, entries: Tensor) -> Tensor:
+    """Which of the entries [K, C] is nearest to each point [M, C]: [M]."""
+    return (points @ entries.T - entries.square().sum(dim=1) / 2).argmax(dim=1)
+
+
+def kmeans(points: Tensor, count: int, *, rounds: int, generator: torch.Generator) -> Tensor:
+    """Centres [K, C] of points [M, C], by Lloyd's rounds from points drawn by lot; one that nobody is near moves."""
+    if len(points) < count:
+        raise ValueError(f"{len(points)} concepts cannot have {count} centres; take fewer entries or more concepts")
+    centres = points[torch.randperm(len(points), generator=generator)[:count]].clone()
+    for _ in range(rounds):
+        of = torch.cat([nearest(part, centres) for part in points.split(_CHUNK)])
+        counts = torch.bincount(of, minlength=count)
+        sums = torch.zeros_like(centres).index_add_(0, of, points)
+        centres = torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], centres)
+        if lonely := int((counts == 0).sum()):
+            centres[counts == 0] = points[torch.randint(len(points), (lonely,), generator=generator)]
+    return centres
