@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lcm.bundle import Bundle, fitting
 from lcm.errors import BundleError, ContextError
+from lcm.models.base_lcm import BaseLcm
 from lcm.models.sampler import Sampling
 from lcm.models.state import LcmState
 from lcm.models.tower import Drawer, Tower
@@ -33,6 +34,7 @@ MAX_CONTEXT = 4_096
 STOP_PROBABILITY = 0.5
 REPEAT_COSINE = 0.9
 _DRAWERS = 4
+_CHUNK = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,8 @@ class NextConcept:
     concept: Tensor  # [C] what comes next
     ended: float
     """probability that the last concept of the context ended its speaker's turn"""
+    query: Tensor | None = None  # [K]
+    """what sentences that could be said are chosen by, from their keys; None: by their cosine to the concept"""
 
 
 class Engine:
@@ -169,7 +173,31 @@ class Engine:
         generators = self._generators(contexts, seeds)
         read = self._read(contexts, roles, 1)
         drawn = drawer(read.asked, read.state, self._noise(drawer, generators))
-        return [NextConcept(c, p) for c, p in zip(drawn.cpu(), read.stops.sigmoid().tolist(), strict=True)]
+        queries = [None] * len(drawn) if not self.keyed else list(self._queries(read))
+        ended = read.stops.sigmoid().tolist()
+        return [NextConcept(*said) for said in zip(drawn.cpu(), ended, queries, strict=True)]
+
+    @property
+    def keyed(self) -> bool:
+        """Whether the model has queries and keys to choose among sentences by."""
+        return isinstance(self.model, BaseLcm) and self.model.config.key_dim > 0
+
+    @torch.inference_mode()
+    def keys(self, concepts: Tensor) -> Tensor:
+        """Concepts [N, C] of sentences that could be said → unit vectors [N, K] on the CPU.
+
+        The keys of a model that is `keyed`, to be compared with its queries; else the concepts' directions, with its
+        concepts'.
+        """
+        if not (isinstance(self.model, BaseLcm) and self.keyed):
+            return F.normalize(concepts.float(), dim=1)
+        parts = concepts.to(self.device, torch.float32).split(_CHUNK)
+        return torch.cat([self.model.keys(self.model.normalizer(part)).float().cpu() for part in parts])
+
+    def _queries(self, read: "_Going") -> Tensor:
+        assert isinstance(self.model, BaseLcm)  # it is keyed
+        assert read.state.hidden is not None  # it has read
+        return self.model.queries(read.state.hidden, read.asked).cpu()
 
     def _drawer(self, sampling: Sampling | None) -> Drawer:
         wanted = sampling or self.sampling

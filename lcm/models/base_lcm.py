@@ -1,11 +1,13 @@
 """Base-LCM: the concepts so far in, the next concept out, in one pass and always the same [LCM §2.3.1].
 
 Beyond the paper, where `turns` is set: a head that is told who speaks next, so that a reply is not blurred with the
-speaker's going on. Knows nothing of text, turns' ends or sampling.
+speaker's going on. And where `key_dim` is: queries and keys, to choose among sentences that exist; what would follow is
+not always what lies nearest to the mean of all that could. Knows nothing of text, turns' ends or sampling.
 """
 
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lcm.models.sampler import Sampling
@@ -18,6 +20,26 @@ from lcm.models.turns import Turns
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseLcmConfig(TowerConfig):
     """Sizes of a Base-LCM; without `turns` it is Meta's, whose PostNet reads the tower directly."""
+
+    key_dim: int = 0
+    """of queries and keys; 0: none"""
+
+
+class Keys(nn.Module):
+    """Normalised concepts in, keys out: where a sentence stands among replies, not what it means."""
+
+    def __init__(self, concept_dim: int, key_dim: int) -> None:
+        super().__init__()
+        self.inner_proj = nn.Linear(concept_dim, 2 * key_dim)
+        self.output_proj = nn.Linear(2 * key_dim, key_dim)
+        self.straight = nn.Linear(concept_dim, key_dim, bias=False)
+        self.before, self.inside = nn.Dropout(0.1), nn.Dropout(0.2)
+
+    def forward(self, normalised: Tensor) -> Tensor:
+        """[..., C] → unit vectors [..., K]."""
+        heard = self.before(normalised)
+        inner = self.inside(F.gelu(self.inner_proj(heard)))
+        return F.normalize(self.output_proj(inner) + self.straight(heard), dim=-1)
 
 
 class BaseLcm(Tower):
@@ -34,14 +56,25 @@ class BaseLcm(Tower):
         # Predict the centre at first: the normalised target's mean.
         nn.init.normal_(self.postnet.weight, std=0.02)
         nn.init.zeros_(self.postnet.bias)
+        if config.key_dim:
+            self.query = nn.Linear(config.dim, config.key_dim)
+            self.keys = Keys(config.concept_dim, config.key_dim)
+
+    def hidden(self, x: Tensor, asked: Turns) -> Tensor:
+        """The tower's output [..., D] → what predictions are read off [..., D], if `asked` [...] speak next."""
+        hidden: Tensor = self.norm(x)
+        if self.config.turns:
+            hidden = self.head_norm(x + self.dropout(self.head(hidden + self.asked(asked))))
+        return hidden
 
     def predicted(self, x: Tensor, asked: Turns) -> Tensor:
         """The tower's output [..., D] → normalised predictions [..., C], float32, if `asked` [...] speak next."""
-        hidden = self.norm(x)
-        if self.config.turns:
-            hidden = self.head_norm(x + self.dropout(self.head(hidden + self.asked(asked))))
-        concept: Tensor = self.postnet(hidden).float()
+        concept: Tensor = self.postnet(self.hidden(x, asked)).float()
         return concept
+
+    def queries(self, x: Tensor, asked: Turns) -> Tensor:
+        """The tower's output [..., D] → unit vectors [..., K]: the likelier a sentence, the nearer its key."""
+        return F.normalize(self.query(self.hidden(x, asked)).float(), dim=-1)
 
     def drawer(self, sampling: Sampling) -> "BaseDrawer":
         """The mean; with a temperature, plus Gaussian noise of so many of the space's standard deviations."""

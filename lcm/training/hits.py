@@ -3,6 +3,7 @@
 Chosen by cosine. Knows nothing of models.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,22 +28,27 @@ class Answers:
     near_hits: Floats  # [N] against the same dialogue; NaN where there is no distractor
 
 
-def answers(predicted: Tensor, items: ReplyItems, table: ConceptTable) -> Answers:
-    """Choose by cosine to the predictions [N, C]."""
+def answers(
+    predicted: Tensor, items: ReplyItems, table: ConceptTable, keys: Callable[[Tensor], Tensor] | None = None
+) -> Answers:
+    """Choose by cosine to predictions [N, C]; given `keys`, by that of the candidates' keys to queries [N, K]."""
     unit = F.normalize(predicted, dim=1)
+    keys = keys or (lambda concepts: F.normalize(concepts, dim=1))
     others = [(items.truth(item), *item.others) for item in items.items]
     near = [(items.truth(item), *item.near) if item.near else () for item in items.items]
-    return Answers(_chosen(unit, others, table), _chosen(unit, near, table))
+    return Answers(_chosen(unit, others, table, keys), _chosen(unit, near, table, keys))
 
 
-def _chosen(unit: Tensor, candidates: list[tuple[int, ...]], table: ConceptTable) -> Floats:
+def _chosen(
+    unit: Tensor, candidates: list[tuple[int, ...]], table: ConceptTable, keys: Callable[[Tensor], Tensor]
+) -> Floats:
     """Whether the first of each item's candidates (rows of the table) is the nearest; NaN where there are none."""
     hits = np.full(len(candidates), np.nan)
     asked = [i for i, rows in enumerate(candidates) if rows]
     for start in range(0, len(asked), _CHUNK):
         chunk = asked[start : start + _CHUNK]
         counts = [len(candidates[i]) for i in chunk]
-        concepts = F.normalize(table.of(np.concatenate([candidates[i] for i in chunk])), dim=1)
+        concepts = keys(table.of(np.concatenate([candidates[i] for i in chunk])))
         owner = torch.tensor(chunk).repeat_interleave(torch.tensor(counts))
         cosines = (concepts * unit[owner]).sum(dim=1)
         hits[chunk] = [hit_share(scores.tolist()) for scores in cosines.split(counts)]

@@ -261,7 +261,7 @@ class LcmTrainer:
                 for layer in module:
                     fully_shard(layer)
         fully_shard(self.model)
-        for name in ("predicted", "refined", "stops"):
+        for name in ("predicted", "queries", "refined", "stops"):
             if hasattr(self.model, name):
                 register_fsdp_forward_method(self.model, name)
 

@@ -8,9 +8,10 @@ from typing import Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from lcm.engine import Engine
+from lcm.engine import Engine, NextConcept
 from lcm.training.concepts import ConceptTable, Documents
 from lcm.training.reply_items import ReplyItems
 
@@ -72,15 +73,26 @@ class MeanConcept:
 
 
 def predictions(engine: Engine, table: ConceptTable, items: ReplyItems, seeds: Sequence[int] | None = None) -> Tensor:
-    """The next concept after each item's context: [N, C]; contexts of a length are read together."""
+    """The next concept after each item's context: [N, C]."""
+    return torch.stack([step.concept for step in next_concepts(engine, table, items, seeds)])
+
+
+def queries(steps: Sequence[NextConcept]) -> Tensor:
+    """What each step chooses among sentences by, as `Engine.keys` has theirs: [N, K]."""
+    return torch.stack([F.normalize(s.concept, dim=0) if s.query is None else s.query for s in steps])
+
+
+def next_concepts(
+    engine: Engine, table: ConceptTable, items: ReplyItems, seeds: Sequence[int] | None = None
+) -> list[NextConcept]:
+    """What follows each item's context; contexts of a length are read together."""
     seeds = [0] * len(items.items) if seeds is None else seeds
-    predicted = torch.empty(len(items.items), engine.dim)
+    steps: dict[int, NextConcept] = {}
     contexts = [items.context(item, engine.context) for item in items.items]
     order = sorted(range(len(contexts)), key=lambda i: len(contexts[i][0]))
     for start in range(0, len(order), BATCH):
         rows = order[start : start + BATCH]
         concepts = [table.of(contexts[i][0]) for i in rows]
         roles = [torch.from_numpy(contexts[i][1]) for i in rows]
-        said = engine.predict_next(concepts, roles, [seeds[i] for i in rows])
-        predicted[rows] = torch.stack([step.concept for step in said])
-    return predicted
+        steps |= zip(rows, engine.predict_next(concepts, roles, [seeds[i] for i in rows]), strict=True)
+    return [steps[i] for i in range(len(contexts))]

@@ -1,9 +1,10 @@
 """Objective of the Base-LCM: the mean of what comes next, and its direction among others'.
 
-MSE of the normalised concept [LCM §2.3.1]; InfoNCE of the predicted direction against the batch's own targets and a
-bank of training replies (the `retrieve` thinker and hits@1 go by cosine).
+MSE of the normalised concept [LCM §2.3.1]; InfoNCE of the predicted direction, and of the query where the model has
+one, against the batch's own targets and a bank of training replies.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from configs.loader import Settings
 from lcm.models.base_lcm import BaseLcm
 from lcm.models.tower import Tower
+from lcm.models.turns import Turns
 from lcm.training.objective import Batch, heard, squares, stop_loss
 
 
@@ -22,7 +24,10 @@ class Regression(Settings):
     distance_weight: float = 1.0
     contrast_weight: float = 1.0
     stop_weight: float = 0.1
+    key_weight: float = 1.0
+    """of a model with queries and keys"""
     temperature: float = 0.05
+    """of the direction's InfoNCE, and of the keys'"""
     input_noise: float = 0.3
 
 
@@ -43,9 +48,10 @@ class RegressionObjective:
         terms = {
             "distance": batch.mean(squares(model, predicted, targets)),
             "contrast": self._contrast(model.normalizer.inverse(predicted), batch),
+            "keys": self._keys(model, x, batch),
             "stop": stop_loss(model, batch, x),
         }
-        weights = (settings.distance_weight, settings.contrast_weight, settings.stop_weight)
+        weights = (settings.distance_weight, settings.contrast_weight, settings.key_weight, settings.stop_weight)
         terms["loss"] = sum((w * t for w, t in zip(weights, terms.values(), strict=True)), x.new_zeros(()))
         return terms
 
@@ -54,20 +60,38 @@ class RegressionObjective:
             return predicted.new_zeros(())
         return batch.mean(contrast(predicted, batch, self.settings.temperature))
 
+    def _keys(self, model: BaseLcm, x: Tensor, batch: Batch) -> Tensor:
+        if not model.config.key_dim or self.settings.key_weight == 0:
+            return x.new_zeros((), dtype=torch.float32)
+        asked, known = batch.rows.rows(batch.mine).asked, batch.known
+        queries = model.queries(x[known], Turns(asked.roles[known], asked.places[known]))
+        return batch.mean(
+            contrast(queries, batch, self.settings.temperature, lambda c: model.keys(model.normalizer(c)))
+        )
 
-def contrast(predicted: Tensor, batch: Batch, temperature: float) -> Tensor:
-    """InfoNCE [M] of my predictions [M, C] (not normalised) among all targets of the batch and the negatives."""
+
+def contrast(
+    predicted: Tensor, batch: Batch, temperature: float, keyed: Callable[[Tensor], Tensor] = lambda c: c
+) -> Tensor:
+    """InfoNCE [M] of my predictions [M, C] among all targets of the batch and the negatives.
+
+    `keyed` maps their concepts [N, C] to where the predictions lie, if these are no concepts.
+    """
     every = batch.rows.known
     keys = torch.cat([batch.rows.targets[every], batch.negatives])
     concepts = torch.cat([batch.targets[every], batch.negative_concepts])
     mine = torch.zeros_like(every)
     mine[batch.mine] = every[batch.mine]
-    logits, wanted = contrast_logits(predicted, (keys, concepts), batch.rows.pieces[every], mine[every])
+    logits, wanted = contrast_logits(predicted, (keys, concepts), batch.rows.pieces[every], mine[every], keyed)
     return F.cross_entropy(logits / temperature, wanted, reduction="none")
 
 
 def contrast_logits(
-    predicted: Tensor, keys: tuple[Tensor, Tensor], pieces: Tensor, mine: Tensor
+    predicted: Tensor,
+    keys: tuple[Tensor, Tensor],
+    pieces: Tensor,
+    mine: Tensor,
+    keyed: Callable[[Tensor], Tensor] = lambda c: c,
 ) -> tuple[Tensor, Tensor]:
     """Cosines [M, K] of predictions [M, C] to every distinct sentence, and the right one [M].
 
@@ -81,7 +105,7 @@ def contrast_logits(
     first = torch.full((count,), len(rows), device=rows.device)
     first = first.scatter_reduce(0, place, torch.arange(len(rows), device=rows.device), "amin")
     with torch.autocast(predicted.device.type, dtype=torch.bfloat16):
-        logits = (F.normalize(predicted, dim=1) @ F.normalize(concepts[first], dim=1).T).float()
+        logits = (F.normalize(predicted, dim=1) @ F.normalize(keyed(concepts[first]), dim=1).T).float()
     of_targets = place[: len(pieces)]
     wanted = of_targets[mine]
     beside = torch.zeros(int(pieces.max()) + 1, count, dtype=torch.bool, device=rows.device)
