@@ -3,11 +3,15 @@
 Both read the same text and write equally many tokens, each in a process of its own, one process at a time, with the
 same number of threads. `read`: N tokens are read and 64 written. `write`: one sentence is read and N tokens written.
 What does not fit the budget is computed from what was measured, and marked as extrapolated.
+
+Beside it stands the derived cost, which counts multiplications only: where one token at a time is written, a machine
+waits for weights to come from memory, and may find the other side cheaper.
 """
 
 import argparse
 import importlib.util
 import json
+import math
 import subprocess
 import sys
 import time
@@ -21,14 +25,16 @@ from tqdm import tqdm
 
 from scripts.context_costs import ConceptSizes, TokenSizes, crossing, crossing_of, equal_llama, fitted
 from scripts.context_plot import draw_context
-from scripts.context_process import Spec
+from scripts.context_process import ENOUGH_S, Spec
 
 SIZES, MODES, SIDES = ("mini", "large", "two_tower"), ("read", "write"), ("concepts", "together", "tokens")
 LENGTHS = (1_000, 3_162, 10_000, 31_623, 100_000)
 _FIRST_S = 20.0
 """What a process may take whose series nobody has measured yet"""
-_EXPONENT = 2
-"""At worst, time grows like this power of the length"""
+_GROWS, _GROWS_MOST = 1.3, 2.0
+"""The power of the length that time grows with: as long as one length alone is known, and at most"""
+_SHORTEST = 100
+"""tokens from which on the derived costs are compared"""
 _ENOUGH_LENGTHS = 3
 Figures = dict[str, Any]
 
@@ -68,11 +74,21 @@ class Series:
     failed: str | None = None
 
     def expected_s(self) -> float:
-        """How long the next process will take, at worst."""
-        if not self.took:
+        """How long the next process will take: to start, and for its rounds."""
+        if not self.measured:
             return 0.0 if self.side == "concepts" else _FIRST_S  # whose size the others need
-        last = max(self.took)
-        return self.took[last] * max(1.0, (self.left[0] / last) ** _EXPONENT)
+        lengths = sorted(self.measured)
+        last = lengths[-1]
+        grows = _GROWS
+        if len(lengths) > 1:
+            seen = math.log(self.seconds(last) / self.seconds(lengths[-2])) / math.log(last / lengths[-2])
+            grows = min(_GROWS_MOST, max(_GROWS, seen))
+        start_s = max(0.0, self.took[last] - self.measured[last]["rounds"] * self.seconds(last))
+        return start_s + max(ENOUGH_S, self.seconds(last) * (self.left[0] / last) ** grows)
+
+    def seconds(self, length: int) -> float:
+        """Of reading and writing."""
+        return float(self.measured[length]["read_s"] + self.measured[length]["write_s"])
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -173,7 +189,7 @@ def _compared(series: list[Series], args: argparse.Namespace) -> dict[str, Any]:
 def _filled_up(one: Series, lengths: list[int]) -> dict[str, Figures]:
     """By length; where nothing was measured, from the curve through what was, if that is three lengths at least."""
     rows: dict[str, Figures] = {}
-    seconds: dict[float, float] = {n: f["read_s"] + f["write_s"] for n, f in one.measured.items()}
+    seconds: dict[float, float] = {n: one.seconds(n) for n in one.measured}
     for length in lengths:
         if length in one.measured:
             kept = {k: v for k, v in one.measured[length].items() if k not in {"sizes", "parameters", "vocab"}}
@@ -217,7 +233,7 @@ def _derived(shapes: Mapping[str, Any], mode: str, args: argparse.Namespace) -> 
     def of_tokens(n: float) -> float:
         return tokens.cost(*lengths(n))
 
-    at = crossing_of(of_concepts, of_tokens, 1, 1e7)
+    at = crossing_of(of_concepts, of_tokens, _SHORTEST, 1e7)
     return {
         "ratio": {str(n): round(of_tokens(n) / of_concepts(n), 3) for n in args.lengths},
         "crossing": None if at is None else round(at),

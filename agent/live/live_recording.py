@@ -47,6 +47,11 @@ class LiveRecording:
         self._first: list[Input | DomainEvent] | None = []
         """What happened so far; None: it is decided"""
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether what happens is being written down."""
+        return self._recorder is not None and self._recorder.active
+
     async def on_input(self, item: Input) -> None:
         """Writes down an input."""
         if self._first is not None:

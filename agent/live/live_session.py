@@ -2,7 +2,7 @@
 
 Owns the session from its first message to its last: the core, what comes in (`Uplink`), what goes out (`Delivery`)
 and what is remarked (`Commentary`). Connections come and go: a session that its client asked to be resumable outlives
-them, every other ends with its own. Knows nothing of websockets.
+them, every other ends with its own, or soon after it where it is recorded. Knows nothing of websockets.
 """
 
 import asyncio
@@ -173,13 +173,18 @@ class LiveSession:
         return asked or self._wire.defaults.records
 
     @property
+    def is_being_recorded(self) -> bool:
+        """Whether a recording of it is under way, and would lack what is cut off."""
+        return self._recording.goes_on
+
+    @property
     def expires_in_s(self) -> float:
         """How long it may still last."""
         at = self._wire.defaults.expires_at
         return float("inf") if at is None else at - time.time()
 
     async def run(self) -> None:
-        """Converses until cancelled."""
+        """Converses until cancelled, or until everything is answered after `end`."""
         vad = GuardedDetector(await asyncio.to_thread(load_vad, self._house.there.config.vad.name))
         there = self._house.there
         parts = Parts(there.worker, vad, there.voice, self._metrics, self._number)
@@ -232,6 +237,10 @@ class LiveSession:
         """Tells a client that knows the extension that the connection lives."""
         if self.settings.noema is not None:
             self._delivery.passing(NoemaKeepalive())
+
+    def end(self) -> None:
+        """Nobody will say anything more: the session ends by itself once all that was said is answered."""
+        self._uplink.end()
 
     async def finish(self) -> None:
         """Takes nothing more, and waits until what is under way is answered and told. Cancelling is safe."""

@@ -92,6 +92,11 @@ class Uplink:
         """What comes from here on is not taken; the client keeps it."""
         self._open = False
 
+    def end(self) -> None:
+        """Nothing more will come, ever: `source` ends with what was given."""
+        self._open = False
+        self._items.close()
+
     def _begin_anew(self) -> None:
         position = self._core.position
         self._events = position.events

@@ -1,7 +1,9 @@
 """Conversations: the endpoint of `/v1/realtime`: which session a connection talks with, and for how long.
 
 Each session is a task here; each connection is a visit to one. A session that its client asked to be resumable goes
-on for a while when the visit is over, and after that waits in the store; every other ends with its visit.
+on for a while when the visit is over, and after that waits in the store; every other ends with its visit. Only if it
+is being recorded, what was said is answered first, for at most `close_s`, so that the recording has it. Until then it
+takes no seat and counts as a session whose client is away: of those, the longest left give way beyond `max_detached`.
 """
 
 import asyncio
@@ -109,22 +111,29 @@ class Conversations:
     async def drain(self, limit_s: float | None = None, farewell: Farewell = RESTARTS) -> None:
         """Lets replies under way finish, for at most `drain_s`, and closes every visit. May be cancelled."""
         self._draining = farewell
-        await asyncio.gather(*(self._part(session, limit_s) for session in list(self._sessions.values())))
+        limit_s = self._house.config.drain_s if limit_s is None else limit_s
+        await asyncio.gather(
+            *(self._part(session, self._running[name], limit_s) for name, session in self._sessions.items())
+        )
 
-    async def _part(self, session: LiveSession, limit_s: float | None) -> None:
-        visit = self._visits.get(session.session_id)
-        try:
-            async with asyncio.timeout(self._house.config.drain_s if limit_s is None else limit_s):
-                await session.finish()
-        except TimeoutError:
-            _log.warning("%s: its reply is cut off by the end of the server", session.session_id)
+    async def _part(self, session: LiveSession, running: asyncio.Task[None], limit_s: float) -> None:
+        visit, close_s = self._visits.get(session.session_id), self._house.config.close_s
+        finishing = asyncio.create_task(session.finish(), name=f"finish {session.session_id}")
+        try:  # one whose client leaves meanwhile may never finish
+            await asyncio.wait([finishing, running], timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+            if not (finishing.done() or running.done()):
+                _log.warning("%s: its reply is cut off by the end of the server", session.session_id)
+        finally:
+            finishing.cancel()
         if visit is not None and self._draining is not None:
             visit.outbox.close(self._draining)
             try:
-                async with asyncio.timeout(self._house.config.close_s):
+                async with asyncio.timeout(close_s):
                     await visit.over.wait()
             except TimeoutError:
                 visit.outbox.break_off(self._draining)
+        if session.is_being_recorded and not session.is_kept:  # until its end is written down
+            await asyncio.wait([running], timeout=close_s)
 
     # Sessions
 
@@ -179,25 +188,27 @@ class Conversations:
             task.cancel()
 
     def _left(self, visit: Visit) -> None:
-        """A visit is over: its session waits, if it is kept."""
-        session = visit.session
+        """A visit is over: its session waits, if it is kept, or comes to its end, if it is being recorded."""
+        session, config = visit.session, self._house.config
         if self._visits.get(session.session_id) is visit:
             del self._visits[session.session_id]
             session.disconnect()
-            if not session.is_kept:
-                self._end(session)
+            if session.is_kept:
+                self._let_wait(session, config.detached_s)
+            elif session.is_being_recorded:
+                session.end()
+                self._let_wait(session, config.close_s)
             else:
-                self._let_wait(session)
+                self._end(session)
         visit.over.set()
 
-    def _let_wait(self, session: LiveSession) -> None:
-        """Its client may come back soon; later it finds the session in the store."""
-        config = self._house.config
+    def _let_wait(self, session: LiveSession, limit_s: float) -> None:
+        """Without a client, for so long: one that comes back later finds a kept session in the store."""
         if session.session_id not in self._sessions:
             return
         loop = asyncio.get_running_loop()
-        self._away[session.session_id] = loop.call_later(config.detached_s, self._end, session)
-        for session_id in list(self._away)[: max(0, len(self._away) - config.max_detached)]:
+        self._away[session.session_id] = loop.call_later(limit_s, self._end, session)
+        for session_id in list(self._away)[: max(0, len(self._away) - self._house.config.max_detached)]:
             self._away.pop(session_id).cancel()
             self._end(self._sessions[session_id])
 
@@ -236,7 +247,7 @@ class Conversations:
             await self._reconnect(session, visit.outbox, after_event)
         except BaseException:
             session.disconnect()
-            self._let_wait(session)
+            self._let_wait(session, self._house.config.detached_s)
             raise
         fresh, visit.session = visit.session, session
         del self._visits[fresh.session_id]

@@ -28,12 +28,12 @@ class BaseLcmConfig(TowerConfig):
 class Keys(nn.Module):
     """Normalised concepts in, keys out: where a sentence stands among replies, not what it means."""
 
-    def __init__(self, concept_dim: int, key_dim: int) -> None:
+    def __init__(self, concept_dim: int, key_dim: int, dropout: float) -> None:
         super().__init__()
         self.inner_proj = nn.Linear(concept_dim, 2 * key_dim)
         self.output_proj = nn.Linear(2 * key_dim, key_dim)
         self.straight = nn.Linear(concept_dim, key_dim, bias=False)
-        self.before, self.inside = nn.Dropout(0.1), nn.Dropout(0.2)
+        self.before, self.inside = nn.Dropout(dropout), nn.Dropout(2 * dropout)
 
     def forward(self, normalised: Tensor) -> Tensor:
         """[..., C] → unit vectors [..., K]."""
@@ -58,7 +58,7 @@ class BaseLcm(Tower):
         nn.init.zeros_(self.postnet.bias)
         if config.key_dim:
             self.query = nn.Linear(config.dim, config.key_dim)
-            self.keys = Keys(config.concept_dim, config.key_dim)
+            self.keys = Keys(config.concept_dim, config.key_dim, config.dropout)
 
     def hidden(self, x: Tensor, asked: Turns) -> Tensor:
         """The tower's output [..., D] → what predictions are read off [..., D], if `asked` [...] speak next."""

@@ -25,11 +25,11 @@ from lcm.models.tower import Tower, TowerConfig
 from lcm.models.variants import VARIANTS
 from lcm.training.checkpoints import part_of, read_tensors, write_tensors
 from lcm.training.concepts import ConceptTable
-from lcm.training.hits import answers, hits_at_1
+from lcm.training.hits import GROUPS, answers, hits_at_1
 from lcm.training.muon import muon_and_adamw
 from lcm.training.objective import Batch, Objective
 from lcm.training.packing import PackedRows, PackingPlan, iterate, reply_rows, steps_of
-from lcm.training.predictors import predictions
+from lcm.training.predictors import next_concepts, queries
 from lcm.training.processes import Processes
 from lcm.training.reply_items import reply_items
 from lcm.training.tensors import local, restored, whole
@@ -184,10 +184,13 @@ class LcmTrainer:
         items = reply_items(self.table.documents("dev"), self.table, per_corpus=self.config.evaluate_items)
         if not items.items:
             return {}
-        said = answers(
-            predictions(Engine(model, self.device, self.config.sampling), self.table, items), items, self.table
-        )
-        return {f"hits {k}": round(v, 2) for k, v in hits_at_1(said, items).items()}
+        engine = Engine(model, self.device, self.config.sampling)
+        steps = next_concepts(engine, self.table, items)
+        hits = hits_at_1(answers(queries(steps), items, self.table, engine.keys), items)
+        if engine.keyed:
+            by_cosine = hits_at_1(answers(torch.stack([s.concept for s in steps]), items, self.table), items)
+            hits |= {f"by cosine {k}": by_cosine[k] for k in GROUPS if k in by_cosine}
+        return {f"hits {k}": round(v, 2) for k, v in hits.items()}
 
     def averaged(self) -> dict[str, Tensor]:
         """The whole averaged weights, with the normaliser, on the CPU."""

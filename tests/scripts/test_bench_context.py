@@ -112,13 +112,34 @@ def test_everything_is_measured_and_drawn(tmp_path: Path, size: str) -> None:
 def test_what_does_not_fit_the_budget_is_computed_and_marked() -> None:
     one = bench_context.Series("mini", "read", "tokens")
     for length in (100, 200, 400):
-        one.measured[length] = {"read_s": length / 100, "write_s": 1.0, "peak_mb": 100 + length}
-        one.took[length] = 10.0
+        one.measured[length] = {"read_s": length / 100, "write_s": 1.0, "peak_mb": 100 + length, "rounds": 1}
+        one.took[length] = one.seconds(length) + 3.0
     rows = bench_context._filled_up(one, [100, 200, 400, 800])
     assert rows["800"] == {"seconds": pytest.approx(9.0), "peak_mb": pytest.approx(900), "extrapolated": True}
     assert "extrapolated" not in rows["400"]
     one.left = [800]
-    assert one.expected_s() == 40.0
+    assert 3 + 5 * 2 <= one.expected_s() <= 3 + 5 * 4
+
+
+def test_without_transformers_concepts_are_measured_alone_and_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench_context, "_has", lambda package: False)
+    args = _args(
+        "--lengths", "40", "--ahead", "20", "--sizes", "mini", "--modes", "read", "--plot", str(tmp_path / "c")
+    )
+    figures = bench_context.run(args)["sizes"]["mini"]["read"]
+    assert figures.keys() == {"concepts", "derived", "stopped"}
+    assert figures["derived"] is None
+    told = capsys.readouterr().err
+    assert "transformers is missing" in told
+    assert "matplotlib is missing" in told
+
+
+def test_no_budget_measures_nothing() -> None:
+    series = [bench_context.Series("mini", "read", side, left=[40]) for side in ("concepts", "tokens")]
+    bench_context.measure(series, _args("--budget", "-1"))
+    assert all(not one.measured and not one.left for one in series)
 
 
 @pytest.mark.parametrize("given", ["", "0", "1e9", "long"])

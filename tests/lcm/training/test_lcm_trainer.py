@@ -43,7 +43,7 @@ ROOT = Path(__file__).parents[3]
 RUN: dict[str, Any] = {
     "row": 20, "rows_a_step": 4, "epochs": 3, "lr": 3e-3, "negatives": 8, "warmup_steps": 5, "evaluate_items": 20,
 }  # fmt: skip
-BASE = BaseTraining(**RUN, model=BaseLcmConfig(dim=32, layers=1, heads=2, ffn_dim=48, context=8))
+BASE = BaseTraining(**RUN, model=BaseLcmConfig(dim=32, layers=1, heads=2, ffn_dim=48, context=8, key_dim=8))
 TWO_TOWER = TwoTowerTraining(
     **RUN, model=TwoTowerConfig(dim=32, layers=1, denoiser_layers=2, heads=2, ffn_dim=48, context=8)
 )
