@@ -23,11 +23,11 @@ from lcm.space import ConceptSpace
 from lcm.training.concept_metrics import Truths
 from lcm.training.concepts import ConceptTable, Documents, concept_table
 from lcm.training.decoded_metrics import Sample
-from lcm.training.hits import GROUPS, Answers, answers, hit_figures, hits_at_1
+from lcm.training.hits import GROUPS, Answers, hit_figures
 from lcm.training.judge import TokenModel
 from lcm.training.lcm_baselines import BagOfWords, NearestReply
 from lcm.training.lcm_figures import SEEDS, Measuring, predictor_figures, references, seeds_needed
-from lcm.training.predictors import CopyLast, EnginePredictor, MeanConcept, Predictor, predictions
+from lcm.training.predictors import CopyLast, EnginePredictor, MeanConcept, Predictor
 from lcm.training.prompted_replies import (
     COMMON_REPLIES,
     LANGUAGE,
@@ -40,8 +40,6 @@ from lcm.training.prompted_replies import (
 )
 from lcm.training.reply_items import CANDIDATES, reply_items
 from lcm.training.text_metrics import commonest
-
-__all__ = ["answers", "engine_of", "evaluate_lcm", "evaluation_table", "hits_at_1", "predictions", "variants_of"]
 
 BASELINE_SHARE = 0.1
 

@@ -23,7 +23,7 @@ from lcm.reply_bank import PART, TEXTS, packed
 from lcm.space import ConceptSpace
 from lcm.training.concepts import ConceptTable, Documents
 from lcm.training.data import key, read_split
-from lcm.training.evaluate_lcm import predictions
+from lcm.training.predictors import predictions
 from lcm.training.reply_items import ReplyItem, ReplyItems
 from lcm.training.reply_texts import Candidate, presentable, reply_candidates
 
