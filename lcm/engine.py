@@ -17,11 +17,13 @@ from torch import Tensor
 from lcm.bundle import Bundle, fitting
 from lcm.errors import BundleError, ContextError
 from lcm.models.base_lcm import BaseLcm
+from lcm.models.fast_linear import Maps, make_fast
 from lcm.models.sampler import Sampling
 from lcm.models.state import LcmState
 from lcm.models.tower import Drawer, Tower
 from lcm.models.turns import ROLE_AGENT, ROLE_NARRATOR, ROLE_USER, ROLES, Turns
 from lcm.models.variants import VARIANTS, built
+from lcm.space.backend import Precision
 
 if TYPE_CHECKING:
     from lcm.space import ConceptSpace
@@ -57,9 +59,14 @@ class Engine:
         device: str | torch.device = "cpu",
         sampling: Sampling | None = None,
         variant: str = "base",
+        precision: Precision = "float32",
     ) -> None:
+        """Takes `model` over: its linear maps become what is fastest on the device, which cannot be trained."""
         self.device = torch.device(device)
-        self.model = model.to(self.device).eval()
+        self.model = as_precise(model.to(self.device).eval(), precision)
+        self._maps = Maps(int8=precision == "int8")
+        with torch.no_grad():
+            make_fast(self.model, self._maps)
         self.dim = model.config.concept_dim
         self.context = model.config.context
         self.sampling = sampling or Sampling()
@@ -73,6 +80,7 @@ class Engine:
         variant: str = "base",
         device: str = "auto",
         space: "ConceptSpace | None" = None,
+        precision: Precision = "float32",
     ) -> "Engine":
         """Load a bundle's model.
 
@@ -80,6 +88,7 @@ class Engine:
             name: `mini`, or a bundle folder.
             variant: which of its models; one that it lacks is looked for in the bundle NAME-lcms beside it.
             device: `auto` (CUDA, else MPS, else CPU) or any torch device.
+            precision: of the weights; concepts are float32 always.
             space: the space whose concepts it will be given, if it is loaded already; checked, not kept.
 
         Raises:
@@ -99,7 +108,7 @@ class Engine:
         with fitting(part):
             model, sampling = built(variant, part.config)
             model.load_state_dict(part.tensors())
-        return cls(model, chosen_device(device), sampling, variant)
+        return cls(model, chosen_device(device), sampling, variant, precision)
 
     @torch.inference_mode()
     def predict(
@@ -205,7 +214,7 @@ class Engine:
             if len(self._drawers) >= _DRAWERS:
                 del self._drawers[next(iter(self._drawers))]
             try:
-                self._drawers[wanted] = self.model.drawer(wanted)
+                self._drawers[wanted] = self.model.drawer(wanted, self._maps)
             except ValueError as error:
                 raise ContextError(str(error)) from error
         return self._drawers[wanted]
@@ -257,6 +266,15 @@ class Engine:
                 raise ContextError("a context holds numbers that are not finite; encode the sentences again")
             if not all(0 <= int(role) < ROLES for role in told):
                 raise ContextError("a role is none of 0 (user), 1 (agent), 2 (narrator)")
+
+
+def as_precise(model: Tower, precision: Precision) -> Tower:
+    """Weights of another type; the normaliser keeps its own. Of `int8`, what is not a linear map is bfloat16."""
+    if precision != "float32":
+        kept = {k: v.clone() for k, v in model.normalizer.state_dict().items()}
+        model = model.to(torch.bfloat16 if precision == "int8" else getattr(torch, precision))
+        model.normalizer.float().load_state_dict(kept)
+    return model
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lcm.models.fast_linear import Maps
 from lcm.models.sampler import Sampling
 from lcm.models.state import LcmState
 from lcm.models.tower import Tower, TowerConfig
@@ -76,7 +77,7 @@ class BaseLcm(Tower):
         """The tower's output [..., D] → unit vectors [..., K]: the likelier a sentence, the nearer its key."""
         return F.normalize(self.query(self.hidden(x, asked)).float(), dim=-1)
 
-    def drawer(self, sampling: Sampling) -> "BaseDrawer":
+    def drawer(self, sampling: Sampling, maps: Maps | None = None) -> "BaseDrawer":
         """The mean; with a temperature, plus Gaussian noise of so many of the space's standard deviations."""
         return BaseDrawer(self, sampling.temperature)
 

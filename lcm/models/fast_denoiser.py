@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lcm.models.denoiser import Denoiser, DenoiserLayer
-from lcm.models.fast_linear import fast_linear, stacked
+from lcm.models.fast_linear import Maps
 from lcm.models.state import LcmState
 from lcm.models.transformer import NORM_EPS, attend, split_heads
 
@@ -30,12 +30,12 @@ class FastDenoiser:
     """A denoiser made ready for the diffusion times of one chain."""
 
     @torch.no_grad()
-    def __init__(self, denoiser: Denoiser, times: tuple[int, ...]) -> None:
+    def __init__(self, denoiser: Denoiser, times: tuple[int, ...], maps: Maps) -> None:
         level = denoiser.levels(torch.tensor(times, device=denoiser.norm.weight.device))
-        self.layers = [_FastLayer(layer, level) for layer in denoiser.layers if isinstance(layer, DenoiserLayer)]
+        self.layers = [_FastLayer(layer, level, maps) for layer in denoiser.layers if isinstance(layer, DenoiserLayer)]
         self._type = denoiser.norm.weight.dtype
-        self._prenet = fast_linear(denoiser.prenet.weight, denoiser.prenet.bias)
-        self._postnet = fast_linear(denoiser.postnet.weight, denoiser.postnet.bias)
+        self._prenet = maps.of(denoiser.prenet.weight, denoiser.prenet.bias)
+        self._postnet = maps.of(denoiser.postnet.weight, denoiser.postnet.bias)
         self._norm = denoiser.norm.weight
 
     def context(self, state: LcmState, first: int) -> SeenContext:
@@ -69,7 +69,7 @@ class FastDenoiser:
 
 
 class _FastLayer:
-    def __init__(self, layer: DenoiserLayer, level: Tensor) -> None:
+    def __init__(self, layer: DenoiserLayer, level: Tensor, maps: Maps) -> None:
         own, cross, ffn = layer.own, layer.cross, layer.ffn
         norms = (layer.own_norm, layer.cross_norm, layer.ffn_norm)
         self._tables: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -80,13 +80,13 @@ class _FastLayer:
         bias: Tensor | None = own.output_proj.bias
         if bias is not None:
             bias = bias + own.output_proj.weight @ own.v_proj.bias
-        self._own = fast_linear(own.output_proj.weight @ own.v_proj.weight, bias)
-        self._q = fast_linear(cross.q_proj.weight, cross.q_proj.bias)
-        self._output = fast_linear(cross.output_proj.weight, cross.output_proj.bias)
+        self._own = maps.of(own.output_proj.weight @ own.v_proj.weight, bias)
+        self._q = maps.of(cross.q_proj.weight, cross.q_proj.bias)
+        self._output = maps.of(cross.output_proj.weight, cross.output_proj.bias)
         self.nothing = cross.keys_and_values(torch.zeros_like(layer.own_norm.weight)[None, None])
         self._nothing_seen = cross.output_proj(self.nothing[1].transpose(1, 2).flatten(2))[0, 0]
-        self._inner = stacked(ffn.gate_proj, ffn.inner_proj)
-        self._ffn_output = fast_linear(ffn.output_proj.weight, ffn.output_proj.bias)
+        self._inner = maps.stacked(ffn.gate_proj, ffn.inner_proj)
+        self._ffn_output = maps.of(ffn.output_proj.weight, ffn.output_proj.bias)
 
     def step(self, number: int, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         """[B, D], or [2 B, D] of which the second half sees no context."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lcm.models.fast_linear import Maps
 from lcm.models.sampler import Sampling
 from lcm.models.state import LcmState
 from lcm.models.tower import Tower, TowerConfig
@@ -60,7 +61,7 @@ class OneStep(Tower):
         concept: Tensor = self.postnet(self.head_norm(x)).float()
         return concept
 
-    def drawer(self, sampling: Sampling) -> "OneStepDrawer":
+    def drawer(self, sampling: Sampling, maps: Maps | None = None) -> "OneStepDrawer":
         """One pass; the temperature scales the noise."""
         return OneStepDrawer(self, sampling.temperature)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lcm.models.fast_linear import Maps
 from lcm.models.peek import Peek
 from lcm.models.refining import ReadRows, beside, places
 from lcm.models.sampler import DenoisingPlan, Sampling, denoise
@@ -73,10 +74,10 @@ class OneTower(Tower):
             x = layer(x, rotation, mask)
         return x[:, :length], self.predicted(x[:, length:])
 
-    def drawer(self, sampling: Sampling) -> "OneTowerDrawer":
+    def drawer(self, sampling: Sampling, maps: Maps | None = None) -> "OneTowerDrawer":
         """A chain of denoising steps."""
         return OneTowerDrawer(
-            self, Peek(self), DenoisingPlan.of(self.config.noise_schedule(), sampling.steps), sampling
+            self, Peek(self, maps or Maps()), DenoisingPlan.of(self.config.noise_schedule(), sampling.steps), sampling
         )
 
     def _projected(self, concepts: Tensor, times: Tensor) -> Tensor:

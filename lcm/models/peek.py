@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lcm.models.fast_linear import fast_linear, stacked
+from lcm.models.fast_linear import Maps
 from lcm.models.state import LcmState
 from lcm.models.tower import Tower
 from lcm.models.transformer import NORM_EPS, Block, Rotation, attend, rotated
@@ -30,9 +30,9 @@ class Peek:
     """A tower made ready."""
 
     @torch.no_grad()
-    def __init__(self, tower: Tower) -> None:
+    def __init__(self, tower: Tower, maps: Maps) -> None:
         self._tower = tower
-        self._layers = [_FastBlock(layer) for layer in tower.layers if isinstance(layer, Block)]
+        self._layers = [_FastBlock(layer, maps) for layer in tower.layers if isinstance(layer, Block)]
 
     def held(self, state: LcmState) -> Held:
         """What a token behind the last concept of each row sees."""
@@ -53,14 +53,14 @@ class Peek:
 
 
 class _FastBlock:
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, maps: Maps) -> None:
         attention, ffn = block.attention, block.ffn
         self._heads = attention.heads
         self._norms = (block.attention_norm.weight, block.ffn_norm.weight)
-        self._qkv = stacked(attention.q_proj, attention.k_proj, attention.v_proj)
-        self._output = fast_linear(attention.output_proj.weight, attention.output_proj.bias)
-        self._inner = stacked(ffn.gate_proj, ffn.inner_proj)
-        self._ffn_output = fast_linear(ffn.output_proj.weight, ffn.output_proj.bias)
+        self._qkv = maps.stacked(attention.q_proj, attention.k_proj, attention.v_proj)
+        self._output = maps.of(attention.output_proj.weight, attention.output_proj.bias)
+        self._inner = maps.stacked(ffn.gate_proj, ffn.inner_proj)
+        self._ffn_output = maps.of(ffn.output_proj.weight, ffn.output_proj.bias)
 
     def __call__(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, rotation: Rotation) -> Tensor:
         seeing = len(keys)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lcm.models.fast_linear import Maps
 from lcm.models.peek import Held, Peek
 from lcm.models.quantizer import Quantizer
 from lcm.models.refining import ReadRows, beside, places
@@ -80,9 +81,9 @@ class Quantized(Tower):
             x = layer(x, rotation, mask)
         return x[:, :length], self.postnet(self.norm(x[:, length:])).float()
 
-    def drawer(self, sampling: Sampling) -> "QuantizedDrawer":
+    def drawer(self, sampling: Sampling, maps: Maps | None = None) -> "QuantizedDrawer":
         """Codebook after codebook."""
-        return QuantizedDrawer(self, Peek(self), sampling)
+        return QuantizedDrawer(self, Peek(self, maps or Maps()), sampling)
 
     def _projected(self, concepts: Tensor, steps: Tensor) -> Tensor:
         weight_type = self.norm.weight.dtype

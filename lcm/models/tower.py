@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from lcm.models.fast_linear import Maps
 from lcm.models.normalizer import Normalizer
 from lcm.models.sampler import Sampling
 from lcm.models.state import LcmState, Placed
@@ -122,8 +123,11 @@ class Tower(nn.Module):
         assert state.hidden is not None  # there was one concept at least
         return self.stops(state.hidden)
 
-    def drawer(self, sampling: Sampling) -> "Drawer":
-        """What draws the next concept from a state: whatever it uses again and again is made here, once."""
+    def drawer(self, sampling: Sampling, maps: Maps | None = None) -> "Drawer":
+        """What draws the next concept from a state: whatever it uses again and again is made here, once.
+
+        `maps` makes its linear maps.
+        """
         raise NotImplementedError
 
     def rotation(self, positions: Tensor) -> Rotation:

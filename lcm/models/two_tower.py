@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lcm.models.denoiser import Denoiser
 from lcm.models.fast_denoiser import FastDenoiser
+from lcm.models.fast_linear import Maps
 from lcm.models.refining import ReadRows
 from lcm.models.sampler import DenoisingPlan, Sampling, denoise
 from lcm.models.schedule import NoiseSchedule, Shape
@@ -60,10 +61,10 @@ class TwoTower(Tower):
         """Also holds the keys and values that the denoiser's layers see of each concept."""
         return self.config.state(rows, self.norm.weight, slots, self.config.denoiser_layers)
 
-    def drawer(self, sampling: Sampling) -> "TwoTowerDrawer":
+    def drawer(self, sampling: Sampling, maps: Maps | None = None) -> "TwoTowerDrawer":
         """A chain of denoising steps."""
         plan = DenoisingPlan.of(self.config.noise_schedule(), sampling.steps)
-        return TwoTowerDrawer(self, FastDenoiser(self.denoiser, plan.times), plan, sampling)
+        return TwoTowerDrawer(self, FastDenoiser(self.denoiser, plan.times, maps or Maps()), plan, sampling)
 
     def _remember(self, x: Tensor, state: LcmState, placed: Placed) -> None:
         context = self.norm(x)

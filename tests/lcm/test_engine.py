@@ -1,11 +1,12 @@
 """Engine: batched == alone, bit-identical alone, seeds per item, bounded, and clear about bad input."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lcm.bundle import BundleWriter
@@ -13,6 +14,7 @@ from lcm.engine import Engine, Sampling
 from lcm.errors import BundleError, ContextError
 from lcm.models.base_lcm import BaseLcm, BaseLcmConfig
 from lcm.models.turns import Turns
+from lcm.space.backend import Precision
 
 SMALL = BaseLcmConfig(concept_dim=16, dim=32, layers=2, heads=4, ffn_dim=48, context=6)
 
@@ -173,3 +175,29 @@ def test_a_model_of_another_space_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_variant_names_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="base"):
         Engine.load(written_bundle(tmp_path), variant="text_encoder", device="cpu")
+
+
+@pytest.mark.parametrize(("precision", "off"), [("bfloat16", 0.1), ("int8", 0.15)])
+def test_narrower_weights_say_nearly_the_same(precision: Precision, off: float) -> None:
+    concepts, roles = contexts(5, 3)
+    exact = Engine(small_model()).predict(concepts, roles)
+    narrow = Engine(small_model(), precision=precision).predict(concepts, roles)
+    for said, meant in zip(narrow, exact, strict=True):
+        assert said.dtype == torch.float32
+        assert float((said[0] - meant[0]).norm() / meant[0].norm()) < off
+
+
+def test_choosing_goes_by_keys_where_the_model_has_them() -> None:
+    concepts, roles = contexts(4)
+    candidates = torch.randn(7, SMALL.concept_dim)
+    plain = Engine(small_model())
+    assert not plain.keyed
+    assert plain.predict_next(concepts, roles)[0].query is None
+    torch.testing.assert_close(plain.keys(candidates), F.normalize(candidates, dim=1))
+    torch.manual_seed(0)
+    keyed = Engine(BaseLcm(replace(SMALL, key_dim=6)))
+    [step] = keyed.predict_next(concepts, roles)
+    assert step.query is not None
+    assert step.query.shape == (6,)
+    assert keyed.keys(candidates).shape == (7, 6)
+    torch.testing.assert_close(keyed.keys(candidates).norm(dim=1), torch.ones(7))
