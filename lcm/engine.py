@@ -47,7 +47,12 @@ class NextConcept:
     ended: float
     """probability that the last concept of the context ended its speaker's turn"""
     query: Tensor | None = None  # [K]
-    """what sentences that could be said are chosen by, from their keys; None: by their cosine to the concept"""
+    """what sentences are chosen by from their keys, where the model has any"""
+
+    @property
+    def choosing(self) -> Tensor:
+        """What sentences that could be said are chosen by, as `Engine.keys` has theirs: the query, or the concept."""
+        return self.concept if self.query is None else self.query
 
 
 class Engine:

@@ -1,14 +1,14 @@
 """Reply bank: a predicted concept in, the nearest sentence that people really said out. Fluent in every language.
 
 An entry is one concept and its sentence in each language that has a good one. What scores is the cosine to the
-prediction, less half the entry's popularity (its mean cosine to the predictions nearest to it), as in CSLS
-[Conneau et al. 2018, §2.3]: a few sentences lie near everything and would be said all the time. Knows nothing of
-how concepts are predicted.
+prediction (or of the entry's key to the query, where the model has them), less half the entry's popularity (its mean
+cosine to the predictions nearest to it), as in CSLS [Conneau et al. 2018, §2.3]: a few sentences lie near everything
+and would be said all the time. Knows nothing of how concepts are predicted.
 """
 
 import json
 import lzma
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,21 @@ class BankReply:
 class ReplyBank:
     """Sentences and their concepts, in memory."""
 
-    def __init__(self, concepts: Tensor, popularity: Tensor, texts: Sequence[dict[str, str]], hubness: float) -> None:
-        """`concepts` [N, C], `popularity` [N], one `{language: sentence}` each, and how much popularity counts."""
+    def __init__(
+        self,
+        concepts: Tensor,
+        popularity: Tensor,
+        texts: Sequence[dict[str, str]],
+        hubness: float,
+        keys: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        """`concepts` [N, C], `popularity` [N], one `{language: sentence}` each, and how much popularity counts.
+
+        `keys` maps concepts [N, C] to unit vectors [N, K] by which they are found, if not by themselves.
+        """
         self.concepts, self.texts = concepts, list(texts)
         self._unit = F.normalize(concepts, dim=1)
+        self._keys = keys(concepts) if keys else self._unit
         self._handicap = hubness * popularity
         self.languages = sorted({language for entry in texts for language in entry})
         self._spoken = {language: torch.tensor([language in entry for entry in texts]) for language in self.languages}
@@ -56,8 +67,8 @@ class ReplyBank:
         return len(self.texts)
 
     @classmethod
-    def load(cls, bundle: str | Path) -> "ReplyBank":
-        """The bank of a bundle, by name or folder.
+    def load(cls, bundle: str | Path, keys: Callable[[Tensor], Tensor] | None = None) -> "ReplyBank":
+        """The bank of a bundle, by name or folder; `keys` of the engine that asks.
 
         Raises:
             BundleError: missing, damaged, without a bank, or with one of another space.
@@ -69,17 +80,17 @@ class ReplyBank:
         except (lzma.LZMAError, ValueError) as error:
             raise BundleError(f"the reply bank of {part.folder} is damaged ({error}); restore the bundle") from error
         concepts = tensors["concepts"].float() * tensors["scales"][:, None]
-        return cls(concepts, tensors["popularity"], texts, part.config["hubness"])
+        return cls(concepts, tensors["popularity"], texts, part.config["hubness"], keys)
 
     def nearest(
-        self, concept: Tensor, language: str, exclude: Collection[str | int] = (), avoid: Tensor | None = None
+        self, choosing: Tensor, language: str, exclude: Collection[str | int] = (), avoid: Tensor | None = None
     ) -> BankReply:
-        """The best entry for a predicted `concept` [C]; see `best`."""
-        return self.best(concept, language, 1, exclude, avoid)[0]
+        """The best entry for what a model chooses by; see `best`."""
+        return self.best(choosing, language, 1, exclude, avoid)[0]
 
     def best(
         self,
-        concept: Tensor,
+        choosing: Tensor,
         language: str,
         count: int,
         exclude: Collection[str | int] = (),
@@ -88,7 +99,7 @@ class ReplyBank:
         """The `count` best entries, best first.
 
         Args:
-            concept: [C] what the model predicted.
+            choosing: [C] what the model predicted, or [K] its query.
             language: only entries with a sentence in it.
             count: how many, at least one.
             exclude: sentences (in any language) or indices that shall not be said; ignored rather than leave nothing.
@@ -96,14 +107,14 @@ class ReplyBank:
 
         Raises:
             LanguageError: the bank speaks no such language.
-            ContextError: the concept is not one finite vector of the bank's size.
+            ContextError: not one finite vector of the size of the bank's keys.
         """
         tag = base_language(language)
         if tag not in self._spoken:
             raise LanguageError(f"the reply bank has no {language!r}; choose one of: {', '.join(self.languages)}")
-        if concept.shape != self.concepts.shape[1:] or not bool(torch.isfinite(concept).all()):
-            raise ContextError(f"give one finite concept, [{self.concepts.shape[1]}], not {tuple(concept.shape)}")
-        scores = self._unit @ F.normalize(concept.float(), dim=0) - self._handicap
+        if choosing.shape != self._keys.shape[1:] or not bool(torch.isfinite(choosing).all()):
+            raise ContextError(f"give one finite vector, [{self._keys.shape[1]}], not {tuple(choosing.shape)}")
+        scores = self._keys @ F.normalize(choosing.float(), dim=0) - self._handicap
         allowed = self._spoken[tag] & self._fresh(exclude, avoid)
         if not bool(allowed.any()):
             allowed = self._spoken[tag]

@@ -163,7 +163,9 @@ def _replies(system: str, prompted: Prompted, space: ConceptSpace, bundle: str) 
     if way == "lcm":
         said = LcmReplier(engine, space).replies(prompted, 0, thinking.max_concepts)
     elif way == "retrieve":
-        said = RetrieveReplier(engine, ReplyBank.load(bundle)).replies(prompted, 0, thinking.max_bank_sentences)
+        said = RetrieveReplier(engine, ReplyBank.load(bundle, engine.keys)).replies(
+            prompted, 0, thinking.max_bank_sentences
+        )
     else:
         raise BundleError(f"{system!r} is no way to answer; give VARIANT:lcm or VARIANT:retrieve")
     return [" ".join(reply) for reply in said]

@@ -136,7 +136,7 @@ class Models:
             return
         from lcm.reply_bank import ReplyBank
 
-        bank = ReplyBank.load(self.space.bundle.folder)
+        bank = ReplyBank.load(self.space.bundle.folder, engine.keys)
         self._thinkers[task] = RetrieveThinker(engine, bank, settings.max_bank_sentences)
 
     def thinker(self, task: Task) -> Thinker | RemoteThinker:

@@ -23,7 +23,7 @@ from agent.core.inputs import ContextEntry, Think
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lcm.engine import Engine
+    from lcm.engine import Engine, NextConcept
     from lcm.reply_bank import ReplyBank
 
 _REMEMBERED = 16
@@ -111,7 +111,8 @@ class LcmThinker:
         from lcm.engine import REPEAT_COSINE
 
         concepts, roles = concept_context(request.context)
-        for predicted in _predictions(self._engine, concepts, roles, self._max_concepts):
+        for step in _steps(self._engine, concepts, roles, self._max_concepts):
+            predicted = to_array(step.concept)
             if roles[-1] == ROLE_AGENT and cosine(predicted, concepts[-1]) >= REPEAT_COSINE:
                 return
             concepts.append(predicted)
@@ -139,10 +140,8 @@ class RetrieveThinker:
         asked = [entry for entry in request.context if entry.turn == request.turn and entry.role == ROLE_USER]
         own, _ = concept_context(asked)
         avoid = torch.from_numpy(np.stack(own)) if own else None  # [K, D]
-        for predicted in _predictions(self._engine, concepts, roles, self._max_sentences):
-            reply = self._bank.nearest(
-                torch.from_numpy(predicted), request.reply_language, exclude=exclude, avoid=avoid
-            )
+        for step in _steps(self._engine, concepts, roles, self._max_sentences):
+            reply = self._bank.nearest(step.choosing, request.reply_language, exclude=exclude, avoid=avoid)
             if reply.text in exclude:  # nothing new is left to say
                 return
             concepts.append(to_array(reply.concept))
@@ -168,7 +167,7 @@ def to_array(concept: "Tensor") -> FloatArray:
     return array
 
 
-def _predictions(engine: "Engine", concepts: list[FloatArray], roles: list[int], limit: int) -> Iterator[FloatArray]:
+def _steps(engine: "Engine", concepts: list[FloatArray], roles: list[int], limit: int) -> Iterator["NextConcept"]:
     """What comes next, again and again; the caller appends what it makes of each before it asks for another."""
     import torch
 
@@ -181,4 +180,4 @@ def _predictions(engine: "Engine", concepts: list[FloatArray], roles: list[int],
         [ahead] = engine.predict_next([context], [torch.tensor(roles)])
         if number and ahead.ended >= STOP_PROBABILITY:
             return
-        yield to_array(ahead.concept)
+        yield ahead

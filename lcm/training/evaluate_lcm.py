@@ -23,11 +23,11 @@ from lcm.space import ConceptSpace
 from lcm.training.concept_metrics import Truths
 from lcm.training.concepts import ConceptTable, Documents, concept_table
 from lcm.training.decoded_metrics import Sample
-from lcm.training.hits import GROUPS, Answers, hit_figures
+from lcm.training.hits import GROUPS, Answers, answers, hit_figures
 from lcm.training.judge import TokenModel
 from lcm.training.lcm_baselines import BagOfWords, NearestReply
 from lcm.training.lcm_figures import SEEDS, Measuring, predictor_figures, references, seeds_needed
-from lcm.training.predictors import CopyLast, EnginePredictor, MeanConcept, Predictor
+from lcm.training.predictors import CopyLast, EnginePredictor, MeanConcept, Predictor, next_concepts, queries
 from lcm.training.prompted_replies import (
     COMMON_REPLIES,
     LANGUAGE,
@@ -130,7 +130,7 @@ def evaluate_lcm(
     truths = Truths.of(items, table, max((engine.context for engine in engines.values()), default=40))
     measuring = Measuring(truths, Sample.of(truths, sizes.decoded), space, judge)
     lookups: list[Predictor] = [CopyLast(table), MeanConcept(known, table), NearestReply.of(known, table)]
-    bank = ReplyBank.load(bundle) if BANK in Bundle.open(bundle).parts else None
+    banked = BANK in Bundle.open(bundle).parts
     common = common_replies(known, table)
     prompted = Prompted.of(prompts(), space)
     models: dict[str, Any] = {}
@@ -141,9 +141,12 @@ def evaluate_lcm(
             model = EnginePredictor(engine, table, name)
             seeds = seeds_needed(model, items)
             figures = predictor_figures(model, measuring, seeds, bar.set_postfix_str)
+            if engine.keyed:
+                chosen_by = queries(next_concepts(engine, table, items))
+                figures["hits_by_keys"] = hit_figures(answers(chosen_by, items, table, engine.keys), items)
             bar.set_postfix_str(f"{name}: replies")
             repliers: list[Replier] = [LcmReplier(engine, space)]
-            repliers += [RetrieveReplier(engine, bank)] if bank else []
+            repliers += [RetrieveReplier(engine, ReplyBank.load(bundle, engine.keys))] if banked else []
             figures["replies"] = {
                 replier.name.partition(":")[2]: reply_figures(
                     [replier.replies(prompted, seed) for seed in seeds], common, space

@@ -126,7 +126,7 @@ class RetrieveReplier:
                     continue
                 said = {*prompted.sentences[i], *replies[i]}
                 own = prompted.concepts[i][prompted.roles[i] == ROLE_USER]
-                best = self._bank.nearest(step.concept, LANGUAGE, exclude=said, avoid=own)
+                best = self._bank.nearest(step.choosing, LANGUAGE, exclude=said, avoid=own)
                 if best.text in said:
                     continue
                 replies[i].append(best.text)

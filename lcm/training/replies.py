@@ -23,7 +23,7 @@ from lcm.reply_bank import PART, TEXTS, packed
 from lcm.space import ConceptSpace
 from lcm.training.concepts import ConceptTable, Documents
 from lcm.training.data import key, read_split
-from lcm.training.predictors import predictions
+from lcm.training.predictors import next_concepts, queries
 from lcm.training.reply_items import ReplyItem, ReplyItems
 from lcm.training.reply_texts import Candidate, presentable, reply_candidates
 
@@ -83,21 +83,21 @@ def build_bank(
             "the training dialogues hold no reply that could be said to anyone; is that all of them?"
         )
     report(f"{len(candidates)} candidates")
-    queries = asked_for(engine, table, training, config.contexts)
-    pool = pooled(candidates, space, queries, config.hubness)
+    asked = asked_for(engine, table, training, config.contexts)
+    pool = pooled(candidates, space, engine, asked, config.hubness)
     chosen = chosen_entries(pool, config.size, config.same_meaning)
     report(f"{len(chosen)} chosen")
     texts = translated([candidates[i] for i in chosen], pool.concepts[chosen], space, human, config)
     spoken = {language: sum(language in t for t in texts) for language in space.languages["text"]}
     report(f"sentences: {spoken}")
     concepts = pool.concepts[chosen]
-    tensors, sidecar = packed(concepts, popularity(concepts, queries), texts)
+    tensors, sidecar = packed(concepts, popularity(engine.keys(concepts), asked), texts)
     settings = {"hubness": config.hubness, "sentences": spoken}
     BundleWriter(folder).write_part(PART, settings, tensors, space.space_id, {TEXTS: sidecar})
 
 
 def asked_for(engine: Engine, table: ConceptTable, training: Documents, count: int) -> Tensor:
-    """Predictions for `count` replies of the training dialogues, as unit vectors [Q, C]."""
+    """What `count` replies of the training dialogues would be chosen by, as unit vectors [Q, K]."""
     rng = np.random.default_rng(0)
     dialogues = [d for d in range(len(training)) if not training.corpus(d).startswith(("story/", "dialogue/sgd"))]
     items = []
@@ -105,17 +105,17 @@ def asked_for(engine: Engine, table: ConceptTable, training: Documents, count: i
         starts = training.reply_starts(int(document))
         if starts:
             items.append(ReplyItem(int(document), int(rng.choice(starts)), "dialogue", (), ()))
-    return F.normalize(predictions(engine, table, ReplyItems(training, tuple(items))), dim=1)
+    return queries(next_concepts(engine, table, ReplyItems(training, tuple(items))))
 
 
-def pooled(candidates: list[Candidate], space: ConceptSpace, queries: Tensor, hubness: float) -> Pool:
+def pooled(candidates: list[Candidate], space: ConceptSpace, engine: Engine, queries: Tensor, hubness: float) -> Pool:
     """Encode the candidates, and count how much each is asked for: its share of every prediction's nearest ones."""
     concepts = torch.cat([
         space.encode_text([c.text for c in part], [c.language for c in part])
         for part in (candidates[i : i + _CHUNK] for i in range(0, len(candidates), _CHUNK))
     ])  # fmt: skip
-    unit = F.normalize(concepts, dim=1)
-    handicap = hubness * popularity(concepts, queries)
+    unit = engine.keys(concepts)
+    handicap = hubness * popularity(unit, queries)
     asked = torch.zeros(len(candidates))
     for rows in queries.split(_CHUNK):
         top = (rows @ unit.T - handicap).topk(min(NEIGHBOURS, len(unit)), dim=1)
@@ -124,9 +124,8 @@ def pooled(candidates: list[Candidate], space: ConceptSpace, queries: Tensor, hu
     return Pool(candidates, concepts, asked)
 
 
-def popularity(concepts: Tensor, queries: Tensor) -> Tensor:
-    """Mean cosine of each entry [N, C] to the predictions nearest to it [Conneau et al. 2018, §2.3]: [N]."""
-    unit = F.normalize(concepts, dim=1)
+def popularity(unit: Tensor, queries: Tensor) -> Tensor:
+    """Mean cosine of each entry's key [N, K] to the queries nearest to it [Conneau et al. 2018, §2.3]: [N]."""
     nearest = min(NEIGHBOURS, len(queries))
     return torch.cat([(rows @ queries.T).topk(nearest, dim=1).values.mean(dim=1) for rows in unit.split(_CHUNK)])
 
