@@ -44,6 +44,8 @@ from lcm.training.export import (
 from lcm.training.judge_trainer import JudgeTrainer, JudgeTraining
 from lcm.training.lcm_variants import (
     BaseTraining,
+    DecodedTraining,
+    DistilledTraining,
     OneStepTraining,
     OneTowerTraining,
     QuantizedTraining,
@@ -69,13 +71,16 @@ class TrainingFile(Settings):
     two_tower: TwoTowerTraining | None = None
     one_step: OneStepTraining | None = None
     quantized: QuantizedTraining | None = None
+    decoded: DecodedTraining | None = None
+    distilled: DistilledTraining | None = None
     bank: BankBuilding | None = None
     judge: JudgeTraining | None = None
 
     @property
     def lcm(self) -> VariantTraining | None:
         """Which Large Concept Model it is, if it is one."""
-        return self.base or self.one_tower or self.two_tower or self.one_step or self.quantized
+        own = (self.base, self.one_tower, self.two_tower, self.one_step, self.quantized, self.decoded, self.distilled)
+        return next((section for section in own if section), None)
 
 
 class Trainer(Protocol):
@@ -164,7 +169,7 @@ def trainer_for(config: TrainingFile, folder: Path, arguments: argparse.Namespac
             speech.finish_in(arguments.finish)
         return speech
     if config.lcm:
-        return lcm_trainer(config.lcm, _concepts(arguments), folder, device, _report)
+        return lcm_trainer(config.lcm, _concepts(arguments), folder, device, arguments.bundle, _report)
     if config.judge:
         space = ConceptSpace.load(_needed(arguments.bundle), device)
         table = concept_table(space, prepared, DEFAULT_RUNS / "concepts", _report)

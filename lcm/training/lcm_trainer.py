@@ -58,6 +58,8 @@ class LcmTraining(Settings):
     bf16: bool = True
     seed: int = 0
     evaluate_items: int = 300
+    initial: str | None = None
+    """name of a run to begin with the averaged weights of"""
     sampling: Sampling = Sampling()
     """how the variant draws concepts where nobody says otherwise"""
     checkpoint_every: int = 500

@@ -1,13 +1,16 @@
 """How each Large Concept Model is trained: sizes and objective of every variant, as configuration files name them."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from lcm.bundle import Bundle
+from lcm.errors import TrainingDataError
 from lcm.models.base_lcm import BaseLcmConfig
 from lcm.models.normalizer import Normalizer
 from lcm.models.one_step import OneStepConfig
@@ -15,11 +18,13 @@ from lcm.models.one_tower import OneTowerConfig
 from lcm.models.quantized import Quantized, QuantizedConfig
 from lcm.models.quantizer import Quantizer
 from lcm.models.tower import Tower
-from lcm.models.two_tower import TwoTowerConfig
+from lcm.models.two_tower import TwoTower, TwoTowerConfig
 from lcm.models.variants import VARIANTS
-from lcm.training.checkpoints import read_tensors
+from lcm.training.checkpoints import part_of, read_tensors
 from lcm.training.concepts import ConceptTable
+from lcm.training.decoded_loss import DecodedLoss, DecodedObjective, Speaker
 from lcm.training.diffusion import Diffusion, DiffusionObjective
+from lcm.training.distillation import Distillation, DistillationObjective
 from lcm.training.energy import Energy, EnergyObjective
 from lcm.training.lcm_trainer import LcmTrainer, LcmTraining
 from lcm.training.objective import Objective
@@ -30,6 +35,29 @@ FITTED_TO = 50_000
 """Concepts"""
 
 
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What a training may need beside its settings."""
+
+    table: ConceptTable
+    device: torch.device
+    bundle: str | Path | None
+    initial_run: Path | None
+
+    def bundle_open(self) -> Bundle:
+        """The bundle that teaches."""
+        if self.bundle is None:
+            raise TrainingDataError("this learns from a bundle's decoder; give --bundle")
+        return Bundle.open(self.bundle)
+
+    def initial(self) -> dict[str, Tensor]:
+        """The averaged weights of the run to begin from."""
+        saved = read_tensors(self.initial_run) if self.initial_run else None
+        if saved is None:
+            raise TrainingDataError(f"there is no trained model in {self.initial_run}; train it first")
+        return part_of(saved[0], "average")
+
+
 class BaseTraining(LcmTraining):
     """Base-LCM."""
 
@@ -37,9 +65,21 @@ class BaseTraining(LcmTraining):
     model: BaseLcmConfig = BaseLcmConfig()
     objective: Regression = Regression()
 
-    def learnt(self) -> Objective:
+    def learnt(self, around: Around) -> Objective:
         """What it learns."""
         return RegressionObjective(self.objective)
+
+
+class DecodedTraining(LcmTraining):
+    """Base-LCM taught by the frozen decoder."""
+
+    variant: Literal["base_ce"] = "base_ce"
+    model: BaseLcmConfig = BaseLcmConfig()
+    objective: DecodedLoss = DecodedLoss()
+
+    def learnt(self, around: Around) -> Objective:
+        """What it learns."""
+        return DecodedObjective(self.objective, Speaker.of(around.bundle_open(), around.table.texts(), around.device))
 
 
 class OneTowerTraining(LcmTraining):
@@ -49,7 +89,7 @@ class OneTowerTraining(LcmTraining):
     model: OneTowerConfig = OneTowerConfig()
     objective: Diffusion = Diffusion()
 
-    def learnt(self) -> Objective:
+    def learnt(self, around: Around) -> Objective:
         """What it learns."""
         return DiffusionObjective(self.objective, self.model.noise_schedule())
 
@@ -61,9 +101,23 @@ class TwoTowerTraining(LcmTraining):
     model: TwoTowerConfig = TwoTowerConfig()
     objective: Diffusion = Diffusion()
 
-    def learnt(self) -> Objective:
+    def learnt(self, around: Around) -> Objective:
         """What it learns."""
         return DiffusionObjective(self.objective, self.model.noise_schedule())
+
+
+class DistilledTraining(LcmTraining):
+    """Two-Tower of few steps, taught by the one of many that `initial` names."""
+
+    variant: Literal["two_tower_few"] = "two_tower_few"
+    model: TwoTowerConfig = TwoTowerConfig()
+    objective: Distillation = Distillation()
+
+    def learnt(self, around: Around) -> Objective:
+        """What it learns."""
+        teacher = TwoTower(replace(self.model, concept_dim=around.table.concepts.shape[1]))
+        teacher.load_state_dict(around.initial())
+        return DistillationObjective.of(self.objective, teacher.to(around.device))
 
 
 class OneStepTraining(LcmTraining):
@@ -73,7 +127,7 @@ class OneStepTraining(LcmTraining):
     model: OneStepConfig = OneStepConfig()
     objective: Energy = Energy()
 
-    def learnt(self) -> Objective:
+    def learnt(self, around: Around) -> Objective:
         """What it learns."""
         return EnergyObjective(self.objective)
 
@@ -89,12 +143,15 @@ class QuantizedTraining(LcmTraining):
         """By what it predicts."""
         return "quant_d" if self.model.discrete else "quant_c"
 
-    def learnt(self) -> Objective:
+    def learnt(self, around: Around) -> Objective:
         """What it learns."""
         return QuantisationObjective(self.objective)
 
 
-VariantTraining = BaseTraining | OneTowerTraining | TwoTowerTraining | OneStepTraining | QuantizedTraining
+VariantTraining = (
+    BaseTraining | DecodedTraining | OneTowerTraining | TwoTowerTraining | DistilledTraining | OneStepTraining
+    | QuantizedTraining
+)  # fmt: skip
 
 
 def fit(model: Tower, table: ConceptTable, report: Callable[[str], None] = lambda _: None) -> None:
@@ -114,16 +171,39 @@ def lcm_trainer(
     table: ConceptTable,
     run: Path,
     device: str = "cpu",
+    bundle: str | Path | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> LcmTrainer:
     """The trainer of a variant, resumed if its folder holds a checkpoint.
 
+    Args:
+        config: what to train.
+        table: the concepts to learn from.
+        run: the run's folder; the run that `initial` names lies beside it.
+        device: where.
+        bundle: whose decoder teaches, where one does.
+        report: told of what takes a while.
+
     Raises:
-        TrainingDataError: as `LcmTrainer`.
+        TrainingDataError: as `LcmTrainer`; also where there is no run to begin from, or no bundle to be taught by.
     """
     torch.manual_seed(config.seed)
     sizes = replace(config.model, concept_dim=table.concepts.shape[1])
     model = VARIANTS[config.variant][0](sizes)
+    around = Around(table, torch.device(device), bundle, run.parent / config.initial if config.initial else None)
     if read_tensors(run) is None:
-        fit(model, table, report)
-    return LcmTrainer(config.variant, model, config.learnt(), config, table, run, device)
+        if config.initial:
+            begin_with(model, around)
+        else:
+            fit(model, table, report)
+    return LcmTrainer(config.variant, model, config.learnt(around), config, table, run, device)
+
+
+def begin_with(model: Tower, around: Around) -> None:
+    """Begin with the averaged weights of the run that `initial` names."""
+    try:
+        model.load_state_dict(around.initial())
+    except RuntimeError as error:
+        raise TrainingDataError(
+            f"the run {around.initial_run} is of another model; give both the same sizes, or train it anew"
+        ) from error

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -22,13 +23,15 @@ from lcm.models.base_lcm import BaseLcmConfig
 from lcm.models.one_step import OneStepConfig
 from lcm.models.one_tower import OneTowerConfig
 from lcm.models.quantized import QuantizedConfig
-from lcm.models.two_tower import TwoTowerConfig
+from lcm.models.two_tower import TwoTower, TwoTowerConfig
 from lcm.training.checkpoints import NAME, read_tensors
 from lcm.training.concepts import ConceptTable
+from lcm.training.distillation import Distillation
 from lcm.training.export import export_lcm
 from lcm.training.lcm_trainer import LcmTrainer
 from lcm.training.lcm_variants import (
     BaseTraining,
+    DistilledTraining,
     OneStepTraining,
     OneTowerTraining,
     QuantizedTraining,
@@ -220,6 +223,44 @@ def test_a_damaged_checkpoint_says_what_to_do(table: ConceptTable, tmp_path: Pat
     (tmp_path / NAME).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(TrainingDataError, match="is damaged"):
         lcm_trainer(BASE, table, tmp_path)
+
+
+def test_a_student_of_few_steps_nears_where_its_teacher_ends(table: ConceptTable, tmp_path: Path) -> None:
+    teacher = lcm_trainer(TWO_TOWER.model_copy(update={"epochs": 20}), table, tmp_path / "teacher")
+    for _ in teacher.train():
+        pass
+    few = DistilledTraining(
+        **RUN | {"epochs": 20, "lr": 1e-3}, model=TWO_TOWER.model, initial="teacher",
+        objective=Distillation(teacher=Sampling(steps=10), steps=2, sentences=40),
+    )  # fmt: skip
+    student = lcm_trainer(few, table, tmp_path / "student")
+    for name, value in teacher.averaged().items():
+        assert torch.equal(student.model.state_dict()[name], value), "begins as its teacher"
+    concepts, roles = [torch.from_numpy(table.concepts[np.arange(4)]).float()] * 8, [torch.tensor([0, 1, 0, 1])] * 8
+    seeds = range(8)
+
+    def drawn(weights: dict[str, torch.Tensor], sampling: Sampling) -> torch.Tensor:
+        model = TwoTower(student.model.config)  # type: ignore[arg-type]
+        model.load_state_dict(weights)
+        steps = Engine(model, sampling=sampling).predict_next(concepts, roles, list(seeds))
+        return torch.stack([step.concept for step in steps])
+
+    short = Sampling(steps=2, guidance=1.0, epsilon_scaling=1.0)
+    wanted = drawn(teacher.averaged(), few.objective.teacher)
+    before = (drawn(teacher.averaged(), short) - wanted).norm(dim=1).mean()
+    for _ in student.train():
+        pass
+    after = (drawn(student.averaged(), short) - wanted).norm(dim=1).mean()
+    assert after < 0.8 * before
+
+
+def test_beginning_with_a_run_that_is_not_there_says_so(table: ConceptTable, tmp_path: Path) -> None:
+    few = DistilledTraining(**RUN, model=TWO_TOWER.model, initial="teacher")
+    with pytest.raises(TrainingDataError, match=r"no trained model in .*teacher; train it first"):
+        lcm_trainer(few, table, tmp_path / "student")
+    lcm_trainer(BASE, table, tmp_path / "teacher").save()
+    with pytest.raises(TrainingDataError, match="of another model"):
+        lcm_trainer(few, table, tmp_path / "student")
 
 
 class Spoilt:

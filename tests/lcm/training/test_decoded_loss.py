@@ -1,0 +1,86 @@
+"""The loss through the decoder: the decoder's own figures, and a gradient that makes the true sentence likelier."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lcm.bundle import Bundle
+from lcm.models.base_lcm import BaseLcmConfig
+from lcm.space import ConceptSpace
+from lcm.training.concepts import ConceptTable
+from lcm.training.decoded_loss import DecodedLoss, Speaker
+from lcm.training.lcm_variants import DecodedTraining, lcm_trainer
+from tests.lcm.training.conversations import write_concepts
+
+SENTENCES = ["I like dogs.", "What time is it?", "The cat is hungry, and so am I."]
+
+
+class Texts(dict[int, tuple[str, str]]):
+    """As a table's texts."""
+
+    def of(self, rows: Sequence[int]) -> dict[int, tuple[str, str]]:
+        return {row: self[row] for row in rows}
+
+
+@pytest.fixture(scope="module")
+def space() -> ConceptSpace:
+    return ConceptSpace.load("mini", device="cpu", parts=["text_encoder", "text_decoder"])
+
+
+@pytest.fixture(scope="module")
+def speaker() -> Speaker:
+    texts = Texts({number: ("eng", text) for number, text in enumerate(SENTENCES)})
+    return Speaker.of(Bundle.open("mini"), texts, torch.device("cpu"))  # type: ignore[arg-type]
+
+
+def test_it_is_the_decoders_own_cross_entropy(space: ConceptSpace, speaker: Speaker) -> None:
+    concepts = space.encode_text(SENTENCES, "eng")
+    found = speaker.surprise(concepts, [0, 1, 2], longest=40)
+    for number, text in enumerate(SENTENCES):
+        tokenizer = speaker.tokenizer
+        ids = [*tokenizer.target_prefix("eng"), *tokenizer.encode(text), tokenizer.eos]
+        [logits] = space.logits(concepts[number : number + 1], [text], "eng")
+        expected = F.cross_entropy(logits, torch.tensor(ids[2:]))
+        torch.testing.assert_close(found[number], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_own_concept_surprises_least(space: ConceptSpace, speaker: Speaker) -> None:
+    concepts = space.encode_text(SENTENCES, "eng")
+    own = speaker.surprise(concepts, [0, 1, 2], longest=40)
+    other = speaker.surprise(concepts.roll(1, 0), [0, 1, 2], longest=40)
+    assert bool((own < other - 1).all())
+
+
+def test_the_gradient_goes_through_the_decoder_to_the_concept(space: ConceptSpace, speaker: Speaker) -> None:
+    concepts = torch.zeros(1, 512, requires_grad=True)
+    first = speaker.surprise(concepts, [0], longest=40).sum()
+    [gradient] = torch.autograd.grad(first, concepts)
+    after = speaker.surprise(concepts.detach() - 0.5 * gradient, [0], longest=40).sum()
+    assert after < first
+    assert all(p.grad is None for p in speaker.decoder.parameters())
+
+
+def test_a_model_learns_from_it(tmp_path: Path) -> None:
+    space = ConceptSpace.load("mini", device="cpu", parts=["text_encoder"])
+    small = write_concepts(tmp_path / "concepts", space.space_id, dim=512)
+    config = DecodedTraining(
+        row=20, rows_a_step=4, epochs=8, warmup_steps=2, evaluate_items=5, objective=DecodedLoss(sentences=20),
+        model=BaseLcmConfig(dim=32, layers=1, heads=2, ffn_dim=48, context=8),
+    )  # fmt: skip
+    trainer = lcm_trainer(config, ConceptTable.open(small.folder), tmp_path / "run", bundle="mini")
+    surprises: list[float] = []
+    step = trainer.train_step
+
+    def noted(*given: object) -> dict[str, torch.Tensor]:
+        terms = step(*given)  # type: ignore[arg-type]
+        surprises.append(float(terms["surprise"]))
+        return terms
+
+    trainer.train_step = noted  # type: ignore[method-assign,assignment]
+    for _ in trainer.train():
+        pass
+    tenth = len(surprises) // 5
+    assert sum(surprises[-tenth:]) < 0.8 * sum(surprises[:tenth])
