@@ -21,7 +21,7 @@ from lcm.models.fast_linear import Maps, make_fast
 from lcm.models.sampler import Sampling
 from lcm.models.state import LcmState
 from lcm.models.tower import Drawer, Tower
-from lcm.models.turns import ROLE_AGENT, ROLE_NARRATOR, ROLE_USER, ROLES, Turns
+from lcm.models.turns import ROLE_AGENT, ROLE_NARRATOR, ROLE_USER, Turns
 from lcm.models.variants import VARIANTS, built
 from lcm.space.backend import Precision
 
@@ -183,12 +183,24 @@ class Engine:
         """
         if not contexts:
             return []
-        drawer = self._drawer(sampling)
-        generators = self._generators(contexts, seeds)
         read = self._read(contexts, roles, 1)
-        drawn = drawer(read.asked, read.state, self._noise(drawer, generators))
-        queries = [None] * len(drawn) if not self.keyed else list(self._queries(read))
-        ended = read.stops.sigmoid().tolist()
+        return self.drawn(read.state, read.asked, seeds, sampling)
+
+    @torch.inference_mode()
+    def drawn(
+        self, state: LcmState, asked: Turns, seeds: Sequence[int] | None = None, sampling: Sampling | None = None
+    ) -> list[NextConcept]:
+        """What the speakers `asked` [B] say next in conversations that were read into `state`.
+
+        Raises:
+            ContextError: not one seed each, or a sampling that means nothing to the model.
+        """
+        assert state.hidden is not None  # something was read
+        drawer = self._drawer(sampling)
+        asked = asked.to(self.device)
+        drawn = drawer(asked, state, self._noise(drawer, self._generators(asked.roles, seeds)))
+        queries = self._queries(state.hidden, asked) if self.keyed else [None] * len(drawn)
+        ended = self.model.stops(state.hidden).sigmoid().tolist()
         return [NextConcept(*said) for said in zip(drawn.cpu(), ended, queries, strict=True)]
 
     @property
@@ -208,10 +220,9 @@ class Engine:
         parts = concepts.to(self.device, torch.float32).split(_CHUNK)
         return torch.cat([self.model.keys(self.model.normalizer(part)).float().cpu() for part in parts])
 
-    def _queries(self, read: "_Going") -> Tensor:
+    def _queries(self, hidden: Tensor, asked: Turns) -> Sequence[Tensor | None]:
         assert isinstance(self.model, BaseLcm)  # it is keyed
-        assert read.state.hidden is not None  # it has read
-        return self.model.queries(read.state.hidden, read.asked).cpu()
+        return list(self.model.queries(hidden, asked).cpu())
 
     def _drawer(self, sampling: Sampling | None) -> Drawer:
         wanted = sampling or self.sampling
@@ -224,7 +235,7 @@ class Engine:
                 raise ContextError(str(error)) from error
         return self._drawers[wanted]
 
-    def _generators(self, contexts: Sequence[Tensor], seeds: Sequence[int] | None) -> list[torch.Generator]:
+    def _generators(self, contexts: Sequence[Tensor] | Tensor, seeds: Sequence[int] | None) -> list[torch.Generator]:
         seeds = [0] * len(contexts) if seeds is None else seeds
         if len(seeds) != len(contexts):
             raise ContextError(f"{len(contexts)} contexts but {len(seeds)} seeds; give one each")
@@ -235,7 +246,7 @@ class Engine:
 
     def _read(self, contexts: Sequence[Tensor], roles: Sequence[Tensor], ahead: int) -> "_Going":
         """The model after the contexts, with room for `ahead` concepts more."""
-        self._check(contexts, roles)
+        self.check(contexts, roles)
         latest = [c[-MAX_CONTEXT:].to(torch.float32) for c in contexts]
         told = [torch.as_tensor(r)[-MAX_CONTEXT:].to(torch.int64) for r in roles]
         counts = torch.tensor([len(c) for c in latest])
@@ -259,7 +270,12 @@ class Engine:
         going.asked = Turns(going.asked.roles, going.asked.places + 1)
         return stops
 
-    def _check(self, contexts: Sequence[Tensor], roles: Sequence[Tensor]) -> None:
+    def check(self, contexts: Sequence[Tensor], roles: Sequence[Tensor]) -> None:
+        """Whether these can be read.
+
+        Raises:
+            ContextError: empty, not finite, or shapes or counts that do not belong together.
+        """
         if len(contexts) != len(roles):
             raise ContextError(f"{len(contexts)} contexts but {len(roles)} lists of roles; give one each")
         for context, told in zip(contexts, roles, strict=True):
@@ -269,7 +285,7 @@ class Engine:
                 raise ContextError(f"a context of {len(context)} concepts has {len(told)} roles; give one each")
             if not bool(torch.isfinite(context).all()):
                 raise ContextError("a context holds numbers that are not finite; encode the sentences again")
-            if not all(0 <= int(role) < ROLES for role in told):
+            if not all(0 <= int(role) < self.model.config.roles for role in told):
                 raise ContextError("a role is none of 0 (user), 1 (agent), 2 (narrator)")
 
 

@@ -171,13 +171,15 @@ def _steps(engine: "Engine", concepts: list[FloatArray], roles: list[int], limit
     """What comes next, again and again; the caller appends what it makes of each before it asks for another."""
     import torch
 
+    from lcm.conversation import Conversation, follow, following
     from lcm.engine import STOP_PROBABILITY
 
+    conversation = Conversation.of(engine)
     for number in range(limit):
         if not concepts:
             return
-        context = torch.from_numpy(np.stack(concepts))  # [T, D]
-        [ahead] = engine.predict_next([context], [torch.tensor(roles)])
+        follow(engine, conversation, torch.from_numpy(np.stack(concepts)), torch.tensor(roles))
+        [ahead] = following(engine, [conversation])
         if number and ahead.ended >= STOP_PROBABILITY:
             return
         yield ahead

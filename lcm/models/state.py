@@ -5,6 +5,7 @@ grows with a conversation. What one concept sees is the `window` of concepts up 
 conversation read in pieces gives the same as one read at once.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -106,7 +107,31 @@ class LcmState:
         self.longest, self.hidden = length, None
         return True
 
-    def select(self, rows: Tensor) -> Self:
+    @classmethod
+    def joined(cls, states: "Sequence[LcmState]") -> "LcmState":
+        """States of one model, one behind the other, as one; those of equal slots."""
+        if len(states) == 1:
+            return states[0].select(slice(None))
+        layers = range(len(states[0].keys))
+        hidden = [state.hidden for state in states if state.hidden is not None]
+        assert len({state.slots for state in states}) == 1  # each was made without a length in mind
+        return cls(
+            [torch.cat([state.keys[layer] for state in states]) for layer in layers],
+            [torch.cat([state.values[layer] for state in states]) for layer in layers],
+            torch.cat([state.held for state in states]),
+            torch.cat([state.lengths for state in states]),
+            states[0].window,
+            max(state.longest for state in states),
+            torch.cat(hidden) if len(hidden) == len(states) else None,
+        )
+
+    def alone(self, row: int, length: int) -> "LcmState":
+        """One row, of `length` concepts, as a state of its own."""
+        state = self.select(slice(row, row + 1))
+        state.longest = length
+        return state
+
+    def select(self, rows: Tensor | slice) -> Self:
         """The state of `rows` [B'] alone, in that order: conversations whose turn is complete leave."""
         return type(self)(
             [k[rows] for k in self.keys], [v[rows] for v in self.values], self.held[rows], self.lengths[rows],

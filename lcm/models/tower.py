@@ -34,6 +34,8 @@ class TowerConfig:
     """of the linear maps inside the layers; Meta's have one"""
     turns: bool = True
     """whether speakers are told apart, and ends of turns are predicted"""
+    roles: int = ROLES
+    """told apart"""
     places: int = 8
     """sentences of a turn told apart; later ones count as the last of these"""
     context: int = 40
@@ -78,9 +80,9 @@ class Tower(nn.Module):
         self.norm = nn.RMSNorm(config.dim, eps=NORM_EPS)
         self.dropout = nn.Dropout(config.dropout)
         if config.turns:
-            self.role_embed = nn.Embedding(ROLES, config.dim)
+            self.role_embed = nn.Embedding(config.roles, config.dim)
             self.place_embed = nn.Embedding(config.places, config.dim)
-            self.next_role_embed = nn.Embedding(ROLES, config.dim)
+            self.next_role_embed = nn.Embedding(config.roles, config.dim)
             self.next_place_embed = nn.Embedding(config.places, config.dim)
             for embed in (self.role_embed, self.place_embed, self.next_role_embed, self.next_place_embed):
                 nn.init.normal_(embed.weight, std=0.1)

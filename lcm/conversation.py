@@ -1,0 +1,160 @@
+"""Conversation: one session's concepts, read as they come, and what would follow, whenever somebody asks.
+
+The stepping side of the engine. A conversation holds a state of fixed size, whatever its length: the window slides.
+What was read stays read: a reply that was interrupted, or that was never said, is taken back, and only what is new is
+read. Several conversations, of different lengths, are read and continued in one pass. Knows nothing of text or sound.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lcm.engine import Engine, NextConcept
+from lcm.errors import ContextError
+from lcm.models.sampler import Sampling
+from lcm.models.state import REWINDABLE, LcmState
+from lcm.models.turns import ROLE_AGENT, ROLE_NARRATOR, Turns
+
+
+@dataclass(slots=True)
+class Conversation:
+    """What one session has read."""
+
+    state: LcmState
+    concepts: list[Tensor] = field(default_factory=list)  # [C] the latest, on the CPU
+    roles: list[int] = field(default_factory=list)
+    forgotten: int = 0
+    """concepts before these"""
+    place: int = 0
+    """of the last one in its turn"""
+
+    @classmethod
+    def of(cls, engine: Engine) -> "Conversation":
+        """An empty one, for one engine."""
+        return cls(engine.model.start(1))
+
+    def __len__(self) -> int:
+        return self.forgotten + len(self.concepts)
+
+
+def read(engine: Engine, conversations: Sequence[Conversation], said: Sequence[tuple[Tensor, Tensor]]) -> list[float]:
+    """Read what was said in each: concepts [n, C] and roles [n], n ≥ 1.
+
+    Gives the probability that the last of each ended its speaker's turn.
+
+    Raises:
+        ContextError: as `Engine.predict`.
+    """
+    engine.check([concepts for concepts, _ in said], [roles for _, roles in said])
+    if not said:
+        return []
+    counts = torch.tensor([len(concepts) for concepts, _ in said])
+    width = int(counts.max())
+    concepts = torch.zeros(len(said), width, engine.dim)
+    roles = torch.zeros(len(said), width, dtype=torch.int64)
+    places = torch.zeros(len(said), width, dtype=torch.int64)
+    for row, (conversation, (new, told)) in enumerate(zip(conversations, said, strict=True)):
+        concepts[row, : len(new)], roles[row, : len(new)] = new.float(), torch.as_tensor(told)
+        places[row, : len(new)] = _places(conversation, torch.as_tensor(told))
+    state = LcmState.joined([conversation.state for conversation in conversations])
+    with torch.inference_mode():
+        stops = engine.model.read(
+            concepts.to(engine.device), Turns(roles, places).to(engine.device), counts.to(engine.device), state
+        )
+    for row, (conversation, (new, told)) in enumerate(zip(conversations, said, strict=True)):
+        conversation.state = state.alone(row, len(conversation) + len(new))
+        conversation.place = int(places[row, len(new) - 1])
+        _remember(conversation, engine.context, new, torch.as_tensor(told))
+    return [float(p) for p in stops.sigmoid()]
+
+
+def follow(engine: Engine, conversation: Conversation, concepts: Tensor, roles: Tensor) -> float | None:
+    """Read whatever of the whole conversation so far (concepts [T, C] and roles [T]) was not read yet.
+
+    What was read and is not in it any more is taken back. Gives the probability that the last concept ended its turn;
+    None where nothing is new.
+
+    Raises:
+        ContextError: as `Engine.predict`.
+    """
+    shared = _shared(conversation, concepts, roles)
+    if shared == len(conversation) == len(concepts):
+        return None
+    if shared is None or not _taken_back(conversation, shared):
+        start = 0
+        fresh = Conversation.of(engine)
+        for name in Conversation.__slots__:
+            setattr(conversation, name, getattr(fresh, name))
+    else:
+        start = shared
+    if start == len(concepts):  # the last one is read again: what follows is drawn from it
+        start -= 1
+        _taken_back(conversation, start)
+    return read(engine, [conversation], [(concepts[start:], roles[start:])])[0]
+
+
+def following(
+    engine: Engine,
+    conversations: Sequence[Conversation],
+    seeds: Sequence[int] | None = None,
+    *,
+    sampling: Sampling | None = None,
+) -> list[NextConcept]:
+    """What the agent says next in each (the narrator, where a narrator spoke last); nothing is read.
+
+    Raises:
+        ContextError: a conversation that has read nothing.
+    """
+    if any(not len(conversation) for conversation in conversations):
+        raise ContextError("a conversation has read nothing yet; read what was said first")
+    state = LcmState.joined([conversation.state for conversation in conversations])
+    last = Turns(
+        torch.tensor([conversation.roles[-1] for conversation in conversations]),
+        torch.tensor([conversation.place for conversation in conversations]),
+    )
+    speakers = torch.where(last.roles == ROLE_NARRATOR, ROLE_NARRATOR, ROLE_AGENT)
+    return engine.drawn(state, last.followed_by(speakers), seeds, sampling)
+
+
+def _places(conversation: Conversation, roles: Tensor) -> Tensor:
+    if not conversation.roles:
+        return Turns.of(roles[None]).places[0]
+    before = torch.full((conversation.place + 1,), conversation.roles[-1])
+    return Turns.of(torch.cat([before, roles])[None]).places[0, len(before) :]
+
+
+def _remember(conversation: Conversation, window: int, new: Tensor, roles: Tensor) -> None:
+    conversation.concepts += list(new.cpu())
+    conversation.roles += roles.tolist()
+    surplus = max(0, len(conversation.concepts) - window - REWINDABLE)
+    del conversation.concepts[:surplus], conversation.roles[:surplus]
+    conversation.forgotten += surplus
+
+
+def _shared(conversation: Conversation, concepts: Tensor, roles: Tensor) -> int | None:
+    """How many concepts at its beginning the conversation has read; None where that cannot be known any more."""
+    if len(concepts) <= conversation.forgotten:
+        return None
+    shared = conversation.forgotten
+    for known, role in zip(conversation.concepts, conversation.roles, strict=True):
+        if shared == len(concepts) or int(roles[shared]) != role or not torch.equal(concepts[shared], known):
+            break
+        shared += 1
+    return shared if shared else None
+
+
+def _taken_back(conversation: Conversation, length: int) -> bool:
+    if length == len(conversation):
+        return True
+    kept = length - conversation.forgotten
+    with torch.inference_mode():
+        if kept < 1 or not conversation.state.rewind(length):
+            return False
+    del conversation.concepts[kept:], conversation.roles[kept:]
+    place = 0
+    while place < kept - 1 and conversation.roles[-2 - place] == conversation.roles[-1]:
+        place += 1
+    conversation.place = place
+    return True
