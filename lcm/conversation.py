@@ -101,8 +101,11 @@ def following(
     seeds: Sequence[int] | None = None,
     *,
     sampling: Sampling | None = None,
+    speaker: int | None = None,
 ) -> list[NextConcept]:
-    """What the agent says next in each (the narrator, where a narrator spoke last); nothing is read.
+    """What `speaker` says next in each; nothing is read.
+
+    By itself that is the agent, or the narrator where a narrator spoke last.
 
     Raises:
         ContextError: a conversation that has read nothing.
@@ -115,6 +118,7 @@ def following(
         torch.tensor([conversation.place for conversation in conversations]),
     )
     speakers = torch.where(last.roles == ROLE_NARRATOR, ROLE_NARRATOR, ROLE_AGENT)
+    speakers = speakers if speaker is None else torch.full_like(speakers, speaker)
     return engine.drawn(state, last.followed_by(speakers), seeds, sampling)
 
 

@@ -48,6 +48,7 @@ from lcm.training.lcm_variants import (
     DistilledTraining,
     OneStepTraining,
     OneTowerTraining,
+    PlanningTraining,
     QuantizedTraining,
     TwoTowerTraining,
     VariantTraining,
@@ -68,6 +69,7 @@ class TrainingFile(Settings):
     spoken_language: SpokenLanguageTraining | None = None
     base: BaseTraining | None = None
     one_tower: OneTowerTraining | None = None
+    planning: PlanningTraining | None = None
     two_tower: TwoTowerTraining | None = None
     one_step: OneStepTraining | None = None
     quantized: QuantizedTraining | None = None
@@ -79,7 +81,10 @@ class TrainingFile(Settings):
     @property
     def lcm(self) -> VariantTraining | None:
         """Which Large Concept Model it is, if it is one."""
-        own = (self.base, self.one_tower, self.two_tower, self.one_step, self.quantized, self.decoded, self.distilled)
+        own = (
+            self.base, self.decoded, self.one_tower, self.planning, self.two_tower, self.distilled, self.one_step,
+            self.quantized,
+        )  # fmt: skip
         return next((section for section in own if section), None)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from lcm.models.base_lcm import BaseLcm, BaseLcmConfig
 from lcm.models.one_step import OneStep, OneStepConfig
 from lcm.models.one_tower import OneTower, OneTowerConfig
+from lcm.models.planning import Planning, PlanningConfig
 from lcm.models.quantized import Quantized, QuantizedConfig
 from lcm.models.sampler import Sampling
 from lcm.models.tower import Tower, TowerConfig
@@ -16,6 +17,7 @@ VARIANTS: dict[str, tuple[type[Tower], type[TowerConfig]]] = {
     "base_ce": (BaseLcm, BaseLcmConfig),
     "one_step": (OneStep, OneStepConfig),
     "one_tower": (OneTower, OneTowerConfig),
+    "planning": (Planning, PlanningConfig),
     "quant_c": (Quantized, QuantizedConfig),
     "quant_d": (Quantized, QuantizedConfig),
     "two_tower": (TwoTower, TwoTowerConfig),

@@ -29,6 +29,7 @@ from lcm.training.hits import GROUPS, answers, hits_at_1
 from lcm.training.muon import muon_and_adamw
 from lcm.training.objective import Batch, Objective
 from lcm.training.packing import PackedRows, PackingPlan, iterate, reply_rows, steps_of
+from lcm.training.plans import PlannedTable
 from lcm.training.predictors import next_concepts, queries
 from lcm.training.processes import Processes
 from lcm.training.reply_items import reply_items
@@ -78,7 +79,7 @@ class LcmTrainer:
         model: Tower,
         objective: Objective,
         config: LcmTraining,
-        table: ConceptTable,
+        table: ConceptTable | PlannedTable,
         run: Path,
         device: str = "cpu",
     ) -> None:
@@ -183,14 +184,15 @@ class LcmTrainer:
             return {}
         model = VARIANTS[self.variant][0](self.model.config)
         model.load_state_dict(averaged)
-        items = reply_items(self.table.documents("dev"), self.table, per_corpus=self.config.evaluate_items)
+        table = self.table.table if isinstance(self.table, PlannedTable) else self.table
+        items = reply_items(table.documents("dev"), table, per_corpus=self.config.evaluate_items)
         if not items.items:
             return {}
         engine = Engine(model, self.device, self.config.sampling)
-        steps = next_concepts(engine, self.table, items)
-        hits = hits_at_1(answers(queries(steps), items, self.table, engine.keys), items)
+        steps = next_concepts(engine, table, items)
+        hits = hits_at_1(answers(queries(steps), items, table, engine.keys), items)
         if engine.keyed:
-            by_cosine = hits_at_1(answers(torch.stack([s.concept for s in steps]), items, self.table), items)
+            by_cosine = hits_at_1(answers(torch.stack([s.concept for s in steps]), items, table), items)
             hits |= {f"by cosine {k}": by_cosine[k] for k in GROUPS if k in by_cosine}
         return {f"hits {k}": round(v, 2) for k, v in hits.items()}
 

@@ -15,6 +15,7 @@ from lcm.models.base_lcm import BaseLcmConfig
 from lcm.models.normalizer import Normalizer
 from lcm.models.one_step import OneStepConfig
 from lcm.models.one_tower import OneTowerConfig
+from lcm.models.planning import Planning, PlanningConfig
 from lcm.models.quantized import Quantized, QuantizedConfig
 from lcm.models.quantizer import Quantizer
 from lcm.models.tower import Tower
@@ -28,6 +29,7 @@ from lcm.training.distillation import Distillation, DistillationObjective
 from lcm.training.energy import Energy, EnergyObjective
 from lcm.training.lcm_trainer import LcmTrainer, LcmTraining
 from lcm.training.objective import Objective
+from lcm.training.plans import PlannedTable
 from lcm.training.quantisation import Quantisation, QuantisationObjective
 from lcm.training.regression import Regression, RegressionObjective
 
@@ -94,6 +96,18 @@ class OneTowerTraining(LcmTraining):
         return DiffusionObjective(self.objective, self.model.noise_schedule())
 
 
+class PlanningTraining(LcmTraining):
+    """One-Tower that plans paragraphs."""
+
+    variant: Literal["planning"] = "planning"
+    model: PlanningConfig = PlanningConfig()
+    objective: Diffusion = Diffusion()
+
+    def learnt(self, around: Around) -> Objective:
+        """What it learns."""
+        return DiffusionObjective(self.objective, self.model.noise_schedule())
+
+
 class TwoTowerTraining(LcmTraining):
     """Two-Tower diffusion."""
 
@@ -149,8 +163,8 @@ class QuantizedTraining(LcmTraining):
 
 
 VariantTraining = (
-    BaseTraining | DecodedTraining | OneTowerTraining | TwoTowerTraining | DistilledTraining | OneStepTraining
-    | QuantizedTraining
+    BaseTraining | DecodedTraining | OneTowerTraining | PlanningTraining | TwoTowerTraining | DistilledTraining
+    | OneStepTraining | QuantizedTraining
 )  # fmt: skip
 
 
@@ -196,7 +210,8 @@ def lcm_trainer(
             begin_with(model, around)
         else:
             fit(model, table, report)
-    return LcmTrainer(config.variant, model, config.learnt(around), config, table, run, device)
+    learnt_from = PlannedTable(table, model.normalizer.centre.clone()) if isinstance(model, Planning) else table
+    return LcmTrainer(config.variant, model, config.learnt(around), config, learnt_from, run, device)
 
 
 def begin_with(model: Tower, around: Around) -> None:

@@ -22,6 +22,7 @@ from lcm.errors import BundleError, TrainingDataError
 from lcm.models.base_lcm import BaseLcmConfig
 from lcm.models.one_step import OneStepConfig
 from lcm.models.one_tower import OneTowerConfig
+from lcm.models.planning import PlanningConfig
 from lcm.models.quantized import QuantizedConfig
 from lcm.models.two_tower import TwoTower, TwoTowerConfig
 from lcm.training.checkpoints import NAME, read_tensors
@@ -34,6 +35,7 @@ from lcm.training.lcm_variants import (
     DistilledTraining,
     OneStepTraining,
     OneTowerTraining,
+    PlanningTraining,
     QuantizedTraining,
     TwoTowerTraining,
     VariantTraining,
@@ -55,7 +57,8 @@ ONE_STEP = OneStepTraining(**RUN, model=OneStepConfig(dim=32, layers=1, heads=2,
 QUANT: dict[str, Any] = {"dim": 32, "layers": 2, "heads": 2, "ffn_dim": 48, "context": 8, "codebooks": 3, "entries": 8}
 QUANT_D = QuantizedTraining(**RUN, model=QuantizedConfig(**QUANT), sampling=Sampling(guidance=1.0))
 QUANT_C = QuantizedTraining(**RUN, model=QuantizedConfig(**QUANT, discrete=False), sampling=Sampling(guidance=1.0))
-EVERY = [BASE, ONE_TOWER, TWO_TOWER, ONE_STEP, QUANT_D, QUANT_C]
+PLANNING = PlanningTraining(**RUN, model=PlanningConfig(dim=32, layers=2, heads=2, ffn_dim=48, context=8))
+EVERY = [BASE, ONE_TOWER, PLANNING, TWO_TOWER, ONE_STEP, QUANT_D, QUANT_C]
 LEAST = {"base": 40.0}
 """Hits@1 after thirty epochs; of what is drawn by lot in a model this small less is asked: chance is 5"""
 

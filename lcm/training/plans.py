@@ -1,0 +1,101 @@
+"""Plans in training texts: documents in, the same with a plan concept before each paragraph and a break after it out.
+
+For the planning LCM. Paragraphs are those that the text marks; a longer one than planning knows is cut where its
+neighbouring sentences resemble each other least. Dialogues stay as they are: their turns are short. Knows no words.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lcm.models.planning import ROLE_BREAK, ROLE_PLAN
+from lcm.models.turns import ROLE_NARRATOR
+from lcm.planning import LONGEST_PARAGRAPH, paragraph_starts, plan_concept
+from lcm.training.concept_shards import ShardedTexts
+from lcm.training.concepts import ConceptTable, Documents, Ints
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTable:
+    """A concept table with one row more, the break, whose training stories hold plans."""
+
+    table: ConceptTable
+    break_concept: Tensor  # [C]
+
+    @property
+    def concepts(self) -> "np.ndarray[tuple[int, ...], np.dtype[np.float16]]":
+        """As of the table, without the break."""
+        return self.table.concepts  # type: ignore[return-value]
+
+    @property
+    def space_id(self) -> str:
+        """Of the concepts."""
+        return self.table.space_id
+
+    def texts(self) -> ShardedTexts:
+        """As of the table."""
+        return self.table.texts()
+
+    def of(self, rows: Ints) -> Tensor:
+        """Concepts of rows [...] → [..., C] float32."""
+        rows = np.asarray(rows)
+        breaks = rows == len(self.table.concepts)
+        found = self.table.of(np.where(breaks, 0, rows))
+        found[torch.from_numpy(breaks)] = self.break_concept
+        return found
+
+    def documents(self, split: str) -> Documents:
+        """Those of a split; of the training split with plans."""
+        documents = self.table.documents(split)
+        return with_plans(documents, self.table) if split == "train" else documents
+
+
+def with_plans(documents: Documents, table: ConceptTable) -> Documents:
+    """Stories with plans and breaks; the break's row is the one after the table's last."""
+    sentences: list[Ints] = []
+    roles: list[Ints] = []
+    last: list[Ints] = []
+    starts = [0]
+    for number in range(len(documents)):
+        rows = documents.rows(number)
+        if documents.roles[rows.start] != ROLE_NARRATOR:
+            parts = [(documents.sentences[rows], documents.roles[rows], documents.last[rows])]
+        else:
+            parts = list(_planned(documents, rows, table))
+        for said, told, ends in parts:
+            sentences.append(said)
+            roles.append(told)
+            last.append(ends)
+        starts.append(starts[-1] + sum(len(said) for said, _, _ in parts))
+    return Documents(
+        np.concatenate(sentences), np.concatenate(roles), np.concatenate(last), np.array(starts),
+        documents.corpora, documents.corpus_names, documents.names,
+    )  # fmt: skip
+
+
+def _planned(documents: Documents, rows: slice, table: ConceptTable) -> Iterator[tuple[Ints, Ints, Ints]]:
+    for paragraph in _paragraphs(documents, rows, table):
+        said = documents.sentences[paragraph]
+        plan = said[plan_concept(table.of(said))]
+        count = len(said)
+        ends = np.zeros(count + 2, dtype=documents.last.dtype)
+        ends[count] = 1  # the sentence before the break
+        told = np.full(count + 2, ROLE_NARRATOR, dtype=documents.roles.dtype)
+        told[0], told[-1] = ROLE_PLAN, ROLE_BREAK
+        yield np.concatenate([[plan], said, [len(table.concepts)]]).astype(said.dtype), told, ends
+
+
+def _paragraphs(documents: Documents, rows: slice, table: ConceptTable) -> Iterator[slice]:
+    start = rows.start
+    for end in [*(rows.start + np.flatnonzero(documents.last[rows]) + 1).tolist(), rows.stop]:
+        if end == start:
+            continue
+        cuts = [0]
+        if end - start > LONGEST_PARAGRAPH:
+            cuts = paragraph_starts(table.of(documents.sentences[start:end]))
+        for first, after in zip(cuts, [*cuts[1:], end - start], strict=True):
+            yield slice(start + first, start + after)
+        start = end

@@ -1,0 +1,95 @@
+"""Plans in training texts: before each paragraph its own plan, behind it a break; and a model that plans ahead."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lcm.continuation import plan
+from lcm.engine import ROLE_NARRATOR, Engine, Sampling
+from lcm.models.planning import ROLE_BREAK, ROLE_PLAN, Planning, PlanningConfig
+from lcm.planning import LONGEST_PARAGRAPH, plan_concept
+from lcm.training.concepts import ConceptTable
+from lcm.training.packing import PackingPlan, batch_of, packed, pieces_of
+from lcm.training.plans import PlannedTable, with_plans
+from tests.lcm.training.conversations import DIALOGUES, DIM, TURNS, write_concepts
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> ConceptTable:
+    return write_concepts(tmp_path_factory.mktemp("concepts"))
+
+
+def story(table: ConceptTable, ends: list[int]) -> PlannedTable:
+    """The table's documents as stories, paragraphs ending at these sentences of each."""
+    documents = table.documents("train")
+    last = np.zeros((DIALOGUES, TURNS), dtype=np.uint8)
+    last[:, ends] = 1
+    told = replace(documents, roles=np.full_like(documents.roles, ROLE_NARRATOR), last=last.flatten())
+
+    class Stories(PlannedTable):
+        def documents(self, split: str) -> "object":  # type: ignore[override]
+            return with_plans(told, self.table)
+
+    return Stories(table, torch.full((DIM,), 7.0))
+
+
+def test_each_paragraph_follows_its_plan_and_ends_in_a_break(table: ConceptTable) -> None:
+    planned = story(table, [2, 7])
+    documents = planned.documents("train")
+    rows = documents.rows(0)
+    said, roles, last = documents.sentences[rows], documents.roles[rows].tolist(), documents.last[rows].tolist()
+    plain = table.documents("train").sentences[:TURNS]
+    nothing = len(table.concepts)
+    assert roles == [ROLE_PLAN, 2, 2, 2, ROLE_BREAK, ROLE_PLAN, 2, 2, 2, 2, 2, ROLE_BREAK]
+    assert said[1:4].tolist() == plain[:3].tolist()
+    assert said[6:11].tolist() == plain[3:].tolist()
+    assert [i for i, row in enumerate(said) if row == nothing] == [4, 11]
+    assert said[0] == plain[plan_concept(table.of(plain[:3]))]
+    assert [i for i, end in enumerate(last) if end] == [3, 10], "the stop head ends the paragraph"
+    assert len(documents) == DIALOGUES
+    concepts = planned.of(said)
+    assert torch.equal(concepts[4], torch.full((DIM,), 7.0))
+    torch.testing.assert_close(concepts[:4], table.of(said[:4]))
+
+
+def test_a_paragraph_that_is_too_long_is_cut(tmp_path: Path) -> None:
+    table = write_concepts(tmp_path)
+    documents = table.documents("train")
+    whole = replace(
+        documents, roles=np.full_like(documents.roles, ROLE_NARRATOR), last=np.zeros_like(documents.last),
+        starts=np.array([0, DIALOGUES * TURNS]), corpora=documents.corpora[:1], names=documents.names[:1],
+    )  # fmt: skip
+    told = with_plans(whole, table)
+    lengths = np.diff(np.flatnonzero(told.roles == ROLE_BREAK), prepend=-1) - 2
+    assert lengths.max() <= LONGEST_PARAGRAPH
+    assert lengths.sum() == DIALOGUES * TURNS
+
+
+def test_dialogues_stay_as_they_are(table: ConceptTable) -> None:
+    documents = table.documents("train")
+    told = with_plans(documents, table)
+    assert told.sentences.tolist() == documents.sentences.tolist()
+    assert told.starts.tolist() == documents.starts.tolist()
+
+
+def test_rows_are_packed_with_their_breaks(table: ConceptTable) -> None:
+    planned = story(table, [2, 7])
+    documents, packing = planned.documents("train"), PackingPlan(20, 4, 0.0, 0)
+    rows = packed(pieces_of(documents, packing, 0), packing, 0)
+    batch = batch_of(documents, rows[:4], 20)
+    assert int((batch.asked.roles == ROLE_PLAN).sum()) > 0
+    assert bool((planned.of(batch.targets.clamp_min(0).numpy())[batch.asked.roles == ROLE_BREAK] == 7.0).all())
+
+
+def test_a_planning_model_plans_as_far_ahead_as_asked() -> None:
+    torch.manual_seed(0)
+    model = Planning(PlanningConfig(concept_dim=DIM, dim=32, layers=2, heads=2, ffn_dim=48, context=12))
+    engine = Engine(model, sampling=Sampling(steps=2), variant="planning")
+    paragraphs = [torch.randn(3, DIM), torch.randn(1, DIM)]
+    ahead = plan(engine, paragraphs, 3, seed=4)
+    assert ahead.shape == (3, DIM)
+    assert torch.equal(ahead, plan(engine, paragraphs, 3, seed=4))
+    assert not torch.equal(ahead, plan(engine, paragraphs, 3, seed=5))
