@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.optim import Optimizer
@@ -47,6 +48,8 @@ class LcmTraining(Settings):
     """concepts read in a row"""
     rows_a_step: int = 12
     crop_share: float = 0.3
+    repeats: dict[str, int] = Field(default_factory=dict)
+    """how often a corpus, such as `xpersona`, is read in an epoch; once if not named"""
     epochs: int = 8
     negatives: int = 2_048
     """replies from elsewhere that a prediction is told apart from"""
@@ -67,7 +70,7 @@ class LcmTraining(Settings):
 
     def packing(self) -> PackingPlan:
         """How documents are cut and packed."""
-        return PackingPlan(self.row, self.rows_a_step, self.crop_share, self.seed)
+        return PackingPlan(self.row, self.rows_a_step, self.crop_share, self.seed, self.repeats)
 
 
 class LcmTrainer:

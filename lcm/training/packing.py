@@ -5,8 +5,8 @@ their own document. What an epoch holds depends on the seed and the epoch's numb
 Knows nothing of models or losses.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -73,6 +73,8 @@ class PackingPlan:
     crop_share: float
     """of the documents, which begin at a later sentence: the agent knows short pasts too"""
     seed: int
+    repeats: Mapping[str, int] = field(default_factory=dict)
+    """how often a corpus, such as `xpersona`, is read in an epoch; once if not named"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +97,10 @@ def pieces_of(documents: Documents, plan: PackingPlan, epoch: int) -> list[Piece
     """The pieces of an epoch: each sentence but the first of a document is a target once, but for what is cropped."""
     rng = np.random.default_rng((plan.seed, epoch))
     pieces: list[Piece] = []
-    for number in range(len(documents)):
+    corpora = [documents.corpus(number).split("/")[-1].split(".")[0] for number in range(len(documents))]
+    for number in [n for n, corpus in enumerate(corpora) for _ in range(plan.repeats.get(corpus, 1))]:
         rows = documents.rows(number)
-        symmetric = documents.corpus(number).split("/")[1].split(".")[0] in SYMMETRIC
+        symmetric = corpora[number] in SYMMETRIC
         swapped = bool(symmetric and rng.random() < 0.5)  # noqa: PLR2004
         start, length = rows.start, rows.stop - rows.start
         if rng.random() < plan.crop_share and length > 4:

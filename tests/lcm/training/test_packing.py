@@ -1,5 +1,6 @@
 """Packing: every sentence is read where it should be, rows are full, and nothing sees another document."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,11 @@ def test_each_sentence_but_the_first_is_a_target_once(documents: Documents) -> N
         targets = sorted(at for piece in pieces for at in range(piece.start + 1, piece.stop))
         assert targets == [at for at in range(DIALOGUES * TURNS) if at % TURNS]
         assert max(piece.read for piece in pieces) <= plan.row
+
+
+def test_a_corpus_is_read_as_often_as_asked(documents: Documents) -> None:
+    thrice = replace(PLAN, repeats={"self_dialogue": 3, "another": 9})
+    assert len(pieces_of(documents, thrice, 0)) == 3 * len(pieces_of(documents, PLAN, 0))
 
 
 def test_rows_are_filled_with_whole_pieces(documents: Documents) -> None:
