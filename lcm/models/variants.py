@@ -1,7 +1,9 @@
 """Variants: every Large Concept Model by the name it has in a bundle. The registry is one dict."""
 
+from dataclasses import dataclass
 from typing import Any
 
+from configs.loader import load_config, packaged_config
 from lcm.models.base_lcm import BaseLcm, BaseLcmConfig
 from lcm.models.one_step import OneStep, OneStepConfig
 from lcm.models.one_tower import OneTower, OneTowerConfig
@@ -35,3 +37,21 @@ def built(variant: str, config: dict[str, Any]) -> tuple[Tower, Sampling]:
     sampling = Sampling(**settings.pop("sampling", {}))
     model, sizes = VARIANTS[variant]
     return model(sizes(**settings)), sampling
+
+
+@dataclass(frozen=True, slots=True)
+class _Published:
+    base: BaseLcmConfig | None = None
+    two_tower: TwoTowerConfig | None = None
+
+
+def published(name: str) -> BaseLcmConfig | TwoTowerConfig:
+    """Sizes that somebody published, by the name of a file in `configs/models`, such as `two_tower_1_6b`.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    read = load_config(packaged_config(f"models/{name}.yaml"), _Published)
+    found = read.base or read.two_tower
+    assert found is not None  # the files are ours
+    return found
