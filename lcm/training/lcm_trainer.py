@@ -34,6 +34,7 @@ from lcm.training.plans import PlannedTable
 from lcm.training.predictors import next_concepts, queries
 from lcm.training.processes import Processes
 from lcm.training.reply_items import reply_items
+from lcm.training.scalars import Scalars
 from lcm.training.tensors import local, restored, whole
 
 LOG_EVERY = 100
@@ -107,6 +108,7 @@ class LcmTrainer:
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.step, self.epoch, self.at = 0, 0, 0
         self._lost = 0
+        self._scalars: Scalars | None = None
         if saved:
             self._resume(*saved)
 
@@ -287,6 +289,9 @@ class LcmTrainer:
         )
 
     def _log(self, row: dict[str, float]) -> dict[str, float]:
+        if self.processes.first:
+            self._scalars = self._scalars or Scalars(self.run, self.step)
+            self._scalars.write(row, self.step)
         row = {"step": self.step, "epoch": self.epoch} | row
         if self.processes.first:
             with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as log:

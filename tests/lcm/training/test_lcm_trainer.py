@@ -274,6 +274,19 @@ class Spoilt:
         self.space_id = table.space_id
 
 
+def test_metrics_go_to_a_file_and_to_tensorboard(table: ConceptTable, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    trainer = lcm_trainer(BASE, table, tmp_path)
+    for _ in trainer.train():
+        pass
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    drawn = events.Scalars("hits dialogue")
+    assert [scalar.step for scalar in drawn] == [row["step"] for row in rows]
+    assert [scalar.value for scalar in drawn] == pytest.approx([row["hits dialogue"] for row in rows])
+
+
 def test_one_bad_batch_is_left_out_and_nothing_but_bad_ones_ends_the_run(table: ConceptTable, tmp_path: Path) -> None:
     trainer = lcm_trainer(BASE.model_copy(update={"epochs": 30}), table, tmp_path)
     steps(trainer, 2)
