@@ -288,8 +288,8 @@ class _Outputs:
         """Prints and writes what can only be told at the end."""
         for warning in self.result.warnings:
             warn(f"{self._path.name}: {warning}")
-        for comparer in self._comparers:
-            self.remarks.insert(0, f"{comparer.finish()} events, as in {comparer.name}")
+        compared = {Path(one.name).resolve(): f"{one.finish()} events, as in {one.name}" for one in self._comparers}
+        self.remarks[:0] = reversed(compared.values())  # a session's own events may be those of --against
         if self._report is not None:
             from agent.recordings.report import write_report
 

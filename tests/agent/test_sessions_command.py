@@ -22,7 +22,9 @@ def test_a_recorded_session_replays_and_recomputes(noema: Noema, recording: Path
     assert "lowest cosine 1.0" in noema("replay", session, "--recompute").out
     events = tmp_path / f"{recording.stem}.events.jsonl"
     noema("replay", recording, "--out", tmp_path, "--against", events).fails(2, "would write it anew")
-    assert noema("replay", session, "--against", events).code == 0
+    compared = noema("replay", session, "--against", events)
+    assert (compared.code, compared.out.count("events, as in")) == (0, 2)
+    assert noema("replay", session, "--against", session / "events.jsonl").out.count("events, as in") == 1
     events.write_text(events.read_text().replace('"turn":2', '"turn":3'))
     noema("replay", session, "--against", events, "--json").fails(1, "differs")
     noema("replay", session, "--to", "fra").fails(2, "leave those options out")
