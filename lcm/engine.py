@@ -259,7 +259,8 @@ class Engine:
         rows = torch.arange(len(latest))
         last = Turns(turns.roles[rows, counts - 1], turns.places[rows, counts - 1])
         speakers = torch.where(last.roles == ROLE_NARRATOR, ROLE_NARRATOR, ROLE_AGENT)
-        state = self.model.start(len(latest), width + ahead)
+        # Where graphs are captured states of one size are worth more than small ones.
+        state = self.model.start(len(latest), None if self.device.type == "cuda" else width + ahead)
         stops = self.model.read(concepts.to(self.device), turns.to(self.device), counts.to(self.device), state)
         return _Going(rows.to(self.device), stops, last.followed_by(speakers).to(self.device), state)
 

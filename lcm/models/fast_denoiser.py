@@ -40,7 +40,8 @@ class FastDenoiser:
 
     def context(self, state: LcmState, first: int) -> SeenContext:
         """What is held of the context for the layers, `first` being the number of the first one in the state."""
-        visible, used = state.visible(), min(state.slots, state.longest)
+        visible = state.visible()
+        used = visible.shape[1]
         keys, values = [], []
         for number, layer in enumerate(self.layers, start=first):
             held = state.keys[number][:, :, :used], state.values[number][:, :, :used]

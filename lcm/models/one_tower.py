@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lcm.models.fast_linear import Maps
-from lcm.models.peek import Peek
+from lcm.models.graphs import Graphed
+from lcm.models.peek import Held, Peek
 from lcm.models.refining import ReadRows, beside, places
 from lcm.models.sampler import DenoisingPlan, Sampling, denoise
 from lcm.models.schedule import NoiseSchedule, Shape
@@ -55,9 +56,9 @@ class OneTower(Tower):
         x = self._projected(normalised, clean)
         return self.told(x, turns)
 
-    def token(self, noisy: Tensor, times: Tensor, asked: Turns) -> Tensor:
-        """A noisy concept [..., C] as the first layer gets it: [..., D]."""
-        return self.dropout(self._projected(noisy, times) + self.asked(asked))
+    def token(self, noisy: Tensor, times: Tensor, told: Tensor) -> Tensor:
+        """A noisy concept [..., C] as the first layer gets it: [..., D]; `told` who says it, as `asked` gives it."""
+        return self.dropout(self._projected(noisy, times) + told)
 
     def predicted(self, x: Tensor) -> Tensor:
         """Normalised x_0 [..., C], float32, from the tower's output [..., D]."""
@@ -67,7 +68,9 @@ class OneTower(Tower):
     def refined(self, read: ReadRows, unfinished: Tensor, steps: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
         """As `Refines` has it."""
         length = unfinished.shape[1]
-        x = torch.cat([self.embedded(read.normalised, read.turns), self.token(unfinished, steps, read.asked)], dim=1)
+        x = torch.cat(
+            [self.embedded(read.normalised, read.turns), self.token(unfinished, steps, self.asked(read.asked))], dim=1
+        )
         rotation = self.rotation(places(length, x.device))
         mask = beside(read, free, self.config.context)
         for layer in self.layers:
@@ -76,7 +79,7 @@ class OneTower(Tower):
 
     def drawer(self, sampling: Sampling, maps: Maps | None = None) -> "OneTowerDrawer":
         """A chain of denoising steps."""
-        return OneTowerDrawer(
+        return OneTowerDrawer.of(
             self, Peek(self, maps or Maps()), DenoisingPlan.of(self.config.noise_schedule(), sampling.steps), sampling
         )
 
@@ -95,6 +98,25 @@ class OneTowerDrawer:
     peek: Peek
     plan: DenoisingPlan
     sampling: Sampling
+    chain: Graphed
+
+    @classmethod
+    def of(cls, model: OneTower, peek: Peek, plan: DenoisingPlan, sampling: Sampling) -> "OneTowerDrawer":
+        """Its chain of steps is one CUDA graph, where there is CUDA."""
+
+        def chain(noise: Tensor, told: Tensor, *tensors: Tensor) -> Tensor:
+            held = Held.of(tensors, model.config.layers)
+
+            def step(number: int, x: Tensor, guided: bool) -> tuple[Tensor, Tensor | None]:
+                times = torch.full((len(x),), plan.times[number], device=x.device)
+                token = model.token(x, times, told)
+                predicted = model.predicted(peek(token.repeat(2, 1) if guided else token, held))
+                given, free = predicted.chunk(2) if guided else (predicted, None)
+                return given, free
+
+            return denoise(step, plan, noise, sampling)
+
+        return cls(model, peek, plan, sampling, Graphed(chain))
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
@@ -103,13 +125,5 @@ class OneTowerDrawer:
 
     def __call__(self, asked: Turns, state: LcmState, noise: Tensor) -> Tensor:
         """[B, C]."""
-        model, held = self.model, self.peek.held(state)
-
-        def step(number: int, x: Tensor, guided: bool) -> tuple[Tensor, Tensor | None]:
-            times = torch.full((len(x),), self.plan.times[number], device=x.device)
-            token = model.token(x, times, asked)
-            predicted = model.predicted(self.peek(token.repeat(2, 1) if guided else token, held))
-            given, free = predicted.chunk(2) if guided else (predicted, None)
-            return given, free
-
-        return model.normalizer.inverse(denoise(step, self.plan, noise, self.sampling))
+        drawn = self.chain(noise, self.model.asked(asked), *self.peek.held(state).tensors())
+        return self.model.normalizer.inverse(drawn)

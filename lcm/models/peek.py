@@ -4,6 +4,7 @@ What refines a concept in the tower that reads the context (One-Tower, Quant) pe
 values of the context from the state: the same numbers as the tower's own. Knows nothing of what the token is.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,17 @@ class Held:
     mask: Tensor | None  # [B, 1, 1, K + 1], itself last; None: all of it
     rotation: Rotation  # [B, 1, 1, D / 2H]
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of it, in an order from which `of` makes it again."""
+        mask = () if self.mask is None else (self.mask,)
+        return (*self.keys, *self.values, *self.rotation, *mask)
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor], layers: int) -> "Held":
+        """What `tensors` gave, for a tower of so many layers."""
+        cos, sin, *mask = tensors[2 * layers :]
+        return cls(list(tensors[:layers]), list(tensors[layers : 2 * layers]), mask[0] if mask else None, (cos, sin))
+
 
 class Peek:
     """A tower made ready."""
@@ -36,8 +48,8 @@ class Peek:
 
     def held(self, state: LcmState) -> Held:
         """What a token behind the last concept of each row sees."""
-        used = min(state.slots, state.longest)
         visible = state.visible(ahead=1)
+        used = visible.shape[1]
         everything = visible.device.type == "cpu" and bool(visible.all())  # elsewhere asking would mean waiting
         mask = None if everything else F.pad(visible, (0, 1), value=True)[:, None, None]
         cos, sin = self._tower.rotation(state.lengths)

@@ -4,12 +4,13 @@ The body is One-Tower's, the codebook's number in the place of the noise level. 
 codebook's entries; Quant-c gives a concept, and entries near what it leaves over are the likely ones.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from lcm.models.fast_linear import Maps
+from lcm.models.graphs import Graphed
 from lcm.models.peek import Held, Peek
 from lcm.models.quantizer import Quantizer
 from lcm.models.refining import ReadRows, beside, places
@@ -56,9 +57,9 @@ class Quantized(Tower):
         x = self._projected(normalised, whole)
         return self.told(x, turns)
 
-    def token(self, so_far: Tensor, steps: Tensor, asked: Turns) -> Tensor:
-        """The sum of the entries so far [..., C] as the first layer gets it: [..., D]."""
-        return self.dropout(self._projected(so_far, steps) + self.asked(asked))
+    def token(self, so_far: Tensor, steps: Tensor, told: Tensor) -> Tensor:
+        """The sum of the entries so far [..., C] as the first layer gets it: [..., D]; `told` as `asked` gives it."""
+        return self.dropout(self._projected(so_far, steps) + told)
 
     def scores(self, x: Tensor, so_far: Tensor, number: int, temperature: float) -> Tensor:
         """Logits [..., K] of the entries of codebook `number`, from the tower's output [..., D] and the sum so far."""
@@ -74,7 +75,9 @@ class Quantized(Tower):
     def refined(self, read: ReadRows, unfinished: Tensor, steps: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
         """As `Refines` has it: logits [B, T, N · K] of all codebooks, of which that of the step is meant, or x̂."""
         length = unfinished.shape[1]
-        x = torch.cat([self.embedded(read.normalised, read.turns), self.token(unfinished, steps, read.asked)], dim=1)
+        x = torch.cat(
+            [self.embedded(read.normalised, read.turns), self.token(unfinished, steps, self.asked(read.asked))], dim=1
+        )
         rotation = self.rotation(places(length, x.device))
         mask = beside(read, free, self.config.context)
         for layer in self.layers:
@@ -99,6 +102,10 @@ class QuantizedDrawer:
     model: Quantized
     peek: Peek
     sampling: Sampling
+    graphed: Graphed = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "graphed", Graphed(self.chain))  # one CUDA graph, where there is CUDA
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
@@ -108,16 +115,21 @@ class QuantizedDrawer:
 
     def __call__(self, asked: Turns, state: LcmState, noise: Tensor) -> Tensor:
         """[B, C]."""
-        model, held = self.model, self.peek.held(state)
+        drawn = self.graphed(noise, self.model.asked(asked), *self.peek.held(state).tensors())
+        return self.model.normalizer.inverse(drawn)
+
+    def chain(self, noise: Tensor, told: Tensor, *tensors: Tensor) -> Tensor:
+        """Entries of all codebooks, added up: normalised concepts [B, C]."""
+        model, held = self.model, Held.of(tensors, self.model.config.layers)
         so_far = torch.zeros(len(noise), model.config.concept_dim, device=noise.device)
         for number in range(model.config.codebooks):
-            logits = self._logits(number, so_far, asked, held)
+            logits = self._logits(number, so_far, told, held)
             so_far = so_far + model.quantizer.codebook(number)[self._chosen(logits, noise, number)]
-        return model.normalizer.inverse(so_far)
+        return so_far
 
-    def _logits(self, number: int, so_far: Tensor, asked: Turns, held: Held) -> Tensor:
+    def _logits(self, number: int, so_far: Tensor, told: Tensor, held: Held) -> Tensor:
         steps = torch.full((len(so_far),), number, device=so_far.device)
-        token = self.model.token(so_far, steps, asked)
+        token = self.model.token(so_far, steps, told)
         if self.sampling.guidance == 1.0:
             return self.model.scores(self.peek(token, held), so_far, number, self.sampling.temperature)
         x = self.peek(token.repeat(2, 1), held)

@@ -90,7 +90,8 @@ class LcmState:
 
     def visible(self, ahead: int = 0) -> Tensor:
         """[B, K]: which of the first K slots a concept sees that stands `ahead` places behind the last one read."""
-        used = min(self.slots, self.longest)
+        # On a CPU what is not there yet is not looked at; elsewhere shapes that stay the same are worth more.
+        used = min(self.slots, self.longest) if self.held.device.type == "cpu" else self.slots
         held, last = self.held[:, :used], (self.lengths - 1)[:, None]
         return (held >= 0) & (held > last + ahead - self.window)
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from lcm.models.denoiser import Denoiser
-from lcm.models.fast_denoiser import FastDenoiser
+from lcm.models.fast_denoiser import FastDenoiser, SeenContext
 from lcm.models.fast_linear import Maps
+from lcm.models.graphs import Graphed
 from lcm.models.refining import ReadRows
 from lcm.models.sampler import DenoisingPlan, Sampling, denoise
 from lcm.models.schedule import NoiseSchedule, Shape
@@ -64,7 +65,7 @@ class TwoTower(Tower):
     def drawer(self, sampling: Sampling, maps: Maps | None = None) -> "TwoTowerDrawer":
         """A chain of denoising steps."""
         plan = DenoisingPlan.of(self.config.noise_schedule(), sampling.steps)
-        return TwoTowerDrawer(self, FastDenoiser(self.denoiser, plan.times, maps or Maps()), plan, sampling)
+        return TwoTowerDrawer.of(self, FastDenoiser(self.denoiser, plan.times, maps or Maps()), plan, sampling)
 
     def _remember(self, x: Tensor, state: LcmState, placed: Placed) -> None:
         context = self.norm(x)
@@ -80,6 +81,23 @@ class TwoTowerDrawer:
     denoiser: FastDenoiser
     plan: DenoisingPlan
     sampling: Sampling
+    chain: Graphed
+
+    @classmethod
+    def of(cls, model: TwoTower, denoiser: FastDenoiser, plan: DenoisingPlan, sampling: Sampling) -> "TwoTowerDrawer":
+        """Its chain of steps is one CUDA graph, where there is CUDA."""
+        layers = model.config.denoiser_layers
+
+        def chain(noise: Tensor, told: Tensor, *held: Tensor) -> Tensor:
+            keys, values, mask = list(held[:layers]), list(held[layers : 2 * layers]), held[2 * layers :]
+            context = SeenContext(keys, values, mask[0] if mask else None)
+
+            def step(number: int, x: Tensor, guided: bool) -> tuple[Tensor, Tensor | None]:
+                return denoiser.step(number, x, told, context, guided=guided)
+
+            return denoise(step, plan, noise, sampling)
+
+        return cls(model, denoiser, plan, sampling, Graphed(chain))
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
@@ -88,11 +106,7 @@ class TwoTowerDrawer:
 
     def __call__(self, asked: Turns, state: LcmState, noise: Tensor) -> Tensor:
         """[B, C]."""
-        model, first = self.model, self.model.config.layers
-        context = self.denoiser.context(state, first)
-        told = model.asked(asked)
-
-        def step(number: int, x: Tensor, guided: bool) -> tuple[Tensor, Tensor | None]:
-            return self.denoiser.step(number, x, told, context, guided=guided)
-
-        return model.normalizer.inverse(denoise(step, self.plan, noise, self.sampling))
+        context = self.denoiser.context(state, self.model.config.layers)
+        mask = () if context.mask is None else (context.mask,)
+        drawn = self.chain(noise, self.model.asked(asked), *context.keys, *context.values, *mask)
+        return self.model.normalizer.inverse(drawn)
