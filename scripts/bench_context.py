@@ -84,7 +84,7 @@ class Series:
             seen = math.log(self.seconds(last) / self.seconds(lengths[-2])) / math.log(last / lengths[-2])
             grows = min(_GROWS_MOST, max(_GROWS, seen))
         start_s = max(0.0, self.took[last] - self.measured[last]["rounds"] * self.seconds(last))
-        return start_s + max(ENOUGH_S, self.seconds(last) * math.pow(self.left[0] / last, grows))
+        return float(start_s + max(ENOUGH_S, self.seconds(last) * math.pow(self.left[0] / last, grows)))
 
     def seconds(self, length: int) -> float:
         """Of reading and writing."""

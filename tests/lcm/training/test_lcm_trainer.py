@@ -214,7 +214,7 @@ def test_a_run_of_another_model_or_space_is_not_gone_on_with(table: ConceptTable
     with pytest.raises(TrainingDataError, match=r"of variant base; name another --run"):
         lcm_trainer(TWO_TOWER, table, tmp_path / "run")
     with pytest.raises(TrainingDataError, match=r"another layers"):
-        lcm_trainer(BASE.model_copy(update={"model": BaseLcmConfig(dim=32, layers=2, heads=2, ffn_dim=48, context=8)}),
+        lcm_trainer(BASE.model_copy(update={"model": BaseLcmConfig(dim=32, layers=2, heads=2, ffn_dim=48, context=8, key_dim=8)}),
                     table, tmp_path / "run")  # fmt: skip
     with pytest.raises(TrainingDataError, match="learnt space space"):
         lcm_trainer(BASE, write_concepts(tmp_path / "concepts", "elsewhere"), tmp_path / "run")
