@@ -213,9 +213,9 @@ def test_a_run_of_another_model_or_space_is_not_gone_on_with(table: ConceptTable
     lcm_trainer(BASE, table, tmp_path / "run").save()
     with pytest.raises(TrainingDataError, match=r"of variant base; name another --run"):
         lcm_trainer(TWO_TOWER, table, tmp_path / "run")
-    with pytest.raises(TrainingDataError, match=r"another layers"):
-        lcm_trainer(BASE.model_copy(update={"model": BaseLcmConfig(dim=32, layers=2, heads=2, ffn_dim=48, context=8, key_dim=8)}),
-                    table, tmp_path / "run")  # fmt: skip
+    deeper = BASE.model_copy(update={"model": replace(BASE.model, layers=2)})
+    with pytest.raises(TrainingDataError, match="another layers; name another --run"):
+        lcm_trainer(deeper, table, tmp_path / "run")
     with pytest.raises(TrainingDataError, match="learnt space space"):
         lcm_trainer(BASE, write_concepts(tmp_path / "concepts", "elsewhere"), tmp_path / "run")
 
