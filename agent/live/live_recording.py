@@ -67,9 +67,10 @@ class LiveRecording:
             await self._recorder.on_event(event)
 
     async def close(self) -> None:
-        """Ends the recording; compressing it takes a while, beside the loop."""
+        """Ends the recording; compressing it takes a while, beside the loop. Goes on when cancelled."""
         if self._recorder is not None:
-            await asyncio.to_thread(self._recorder.close)
+            closing = asyncio.get_running_loop().run_in_executor(None, self._recorder.close)
+            await asyncio.shield(closing)  # cancelled while it waits for a thread, it would never be closed
 
     async def _consider(self, item: Input | DomainEvent, *, begins: bool) -> None:
         assert self._first is not None, "it is not decided yet"

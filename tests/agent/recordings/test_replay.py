@@ -6,6 +6,7 @@ import resource
 import shutil
 import threading
 from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,13 @@ from agent.live.live_recording import LiveRecording
 from agent.opening import Opened, opened
 from agent.order import VirtualLatency
 from agent.recordings.recorded import is_complete, read_event_lines, read_info, read_steps
-from agent.recordings.recording import SessionRecorder, finalise_abandoned, finalise_unfinished, new_session_info
+from agent.recordings.recording import (
+    SessionRecorder,
+    finalise_abandoned,
+    finalise_unfinished,
+    new_session_info,
+    unfinished,
+)
 from agent.recordings.replay import (
     EventComparer,
     Recomputer,
@@ -213,6 +220,24 @@ async def test_that_a_recording_is_not_finalised_is_told_on_the_loop(
     (recording._recorder.folder / "audio.flac.part").mkdir()  # nothing can be written there
     await recording.close()
     assert told == [threading.main_thread()]
+
+
+async def test_a_recording_is_closed_though_every_thread_is_busy_when_its_session_is_cancelled(
+    there: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOEMA_SESSIONS", str(tmp_path))
+    recording = LiveRecording(there, options(there), lambda: True, lambda: None, lambda: pytest.fail("it stopped"))
+    await recording.on_input(AudioInput(0, np.zeros(320, np.float32), 0.0))
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    free = threading.Event()
+    busy = asyncio.create_task(asyncio.to_thread(free.wait))
+    closing = asyncio.create_task(recording.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+    free.set()
+    await busy
+    await eventually(lambda: not unfinished(tmp_path))
 
 
 async def test_a_session_of_another_space_is_not_recomputed(there: Opened, recording: Path, tmp_path: Path) -> None:
