@@ -1,7 +1,8 @@
-"""Training in `bench lcm`: whole steps in float32 — forward, backward, AdamW — of ours and of Meta's, in turns.
+"""Training in `bench lcm`: whole steps — forward, backward, AdamW — of ours and of Meta's, in turns.
 
 Rows of 128 concepts, dropout on, the same sizes and rows; each side has its own objective of the same kind (the next
-concept's distance; for Two-Tower, from noise of a random level).
+concept's distance; for Two-Tower, from noise of a random level). Both in float32; beside it ours under bfloat16
+autocast, which is how our trainer runs unless told otherwise (Meta's mixes precisions under FSDP alone).
 """
 
 import json
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from lcm.models.turns import ROLE_NARRATOR, Turns
 from lcm.models.two_tower import TwoTower
 from lcm.training.diffusion import Diffusion, DiffusionObjective
 from lcm.training.objective import Batch, Objective
+from lcm.training.onednn import trained_linear
 from lcm.training.packing import PackedRows
 from lcm.training.regression import Regression, RegressionObjective
 from scripts.bench_lcm_cases import CASES, CONCEPT_DIM, SEED, build_theirs, our_model
@@ -30,6 +33,7 @@ from scripts.meta_process import MetaProcess
 
 TRAINED = ("two_tower_d512_t128", "base_d512_t128")
 ROWS, LENGTH = 4, 128
+CPU = torch.device("cpu")
 
 
 def training_rates(meta: MetaProcess | None, folder: Path, rounds: int, budget_s: float) -> dict[str, Any]:
@@ -45,13 +49,15 @@ def training_rates(meta: MetaProcess | None, folder: Path, rounds: int, budget_s
             build_theirs(case, meta, weights, folder)
             sides["theirs"] = their_step(meta, concepts, folder)
         del weights
-        sides["ours"] = OurTraining.of(model, concepts).step
+        training = OurTraining.of(model, concepts)
+        sides |= {"ours": training.step, "ours_bfloat16": partial(training.step, bf16=True)}
         for step in sides.values():
             step()  # the optimiser's state is made, and all warms up
         took = taken_in_turns(sides, rounds, budget_s)
         rates[name] = {side: rounded(ROWS * LENGTH / statistics.median(seconds)) for side, seconds in took.items()}
         if meta:
             ratios[case.name] = median_ratio(took["theirs"], took["ours"])
+            ratios[f"{case.name}_bfloat16"] = median_ratio(took["theirs"], took["ours_bfloat16"])
         print(f"training {name}: {json.dumps(rates[name])}", file=sys.stderr, flush=True)
     return {**({"train_ratio": ratios} if meta else {}), "train_concepts_per_second": rates}
 
@@ -79,10 +85,12 @@ class OurTraining:
         )
         return cls(model.train(), objective, _batch(concepts), optimiser)
 
-    def step(self) -> float:
+    def step(self, *, bf16: bool = False) -> float:
         """Seconds of one."""
         start = time.perf_counter()
-        self.objective(self.model, self.batch)["loss"].backward()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16), trained_linear(CPU, bf16=bf16):
+            loss = self.objective(self.model, self.batch)["loss"]
+        loss.backward()
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         return time.perf_counter() - start
