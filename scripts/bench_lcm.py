@@ -31,6 +31,7 @@ from lcm.engine import Engine
 from lcm.models.sampler import Sampling
 from lcm.models.tower import Tower
 from lcm.models.turns import ROLE_NARRATOR
+from lcm.space.backend import Precision
 from scripts.bench_floor import bytes_read, read_bandwidth
 from scripts.bench_lcm_cases import (
     ASKED_STEPS,
@@ -49,7 +50,7 @@ from scripts.meta_process import BRING, MetaProcess, add_meta_options, missing_o
 
 Taken = tuple[float, Tensor]
 """Milliseconds, and the concept that was drawn"""
-PRECISIONS = {"bfloat16": torch.bfloat16}
+PRECISIONS: tuple[Precision, ...] = ("bfloat16", "int8")
 
 
 def _positive(text: str) -> int:
@@ -132,7 +133,7 @@ def measured_case(
     if case.kind == "two_tower":
         sides["ours_at_40"] = _ours(model, case, context, replace(SAMPLING, steps=ASKED_STEPS))
     for precision in args.also:
-        sides[precision] = _ours(copy.deepcopy(model).to(PRECISIONS[precision]), case, context, SAMPLING)
+        sides[precision] = _ours(copy.deepcopy(model), case, context, SAMPLING, precision)
     if meta:
         build_theirs(case, meta, weights, folder)
         sides["theirs"] = _theirs(meta, context, noise, folder)
@@ -169,8 +170,10 @@ def _theirs(meta: MetaProcess, context: Tensor, noise: Tensor, folder: Path) -> 
     return draw
 
 
-def _ours(model: Tower, case: Case, context: Tensor, sampling: Sampling) -> Callable[[], Taken]:
-    engine = Engine(model, "cpu", sampling, case.kind)
+def _ours(
+    model: Tower, case: Case, context: Tensor, sampling: Sampling, precision: Precision = "float32"
+) -> Callable[[], Taken]:
+    engine = Engine(model, "cpu", sampling, case.kind, precision)
     roles = torch.full((len(context),), ROLE_NARRATOR)
 
     def draw() -> Taken:

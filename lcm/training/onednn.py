@@ -36,7 +36,7 @@ class OneDnnLinear(TorchFunctionMode):
     ) -> Any:
         """Every other function is called as it was."""
         if func is F.linear and _is_taken(args[0], args[1]):
-            return _Linear.apply(*args, **(kwargs or {}))
+            return _Linear.apply(*args, **(kwargs or {}))  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 

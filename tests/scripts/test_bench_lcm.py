@@ -38,7 +38,7 @@ needs_meta = pytest.mark.skipif(
 def test_without_metas_code_ours_is_measured_alone_and_what_is_missing_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = bench_lcm.run(arguments(*QUICK, "--meta", str(tmp_path), "--also", "bfloat16"))
+    result = bench_lcm.run(arguments(*QUICK, "--meta", str(tmp_path), "--also", "bfloat16,int8"))
     told = capsys.readouterr().err
     assert f"no large_concept_model in {tmp_path}" in told
     assert "git clone" in told
@@ -46,7 +46,8 @@ def test_without_metas_code_ours_is_measured_alone_and_what_is_missing_is_named(
     assert not {"ratio", "difference", "max_difference", "train_ratio"} & set(result)
     assert 0 < result["floor"]["base_d512_t16"] < 1
     assert result["ours_ms"]["base_d512_t16"] > 0
-    assert 0 < result["bfloat16"]["base_d512_t16"]["difference"] < 1
+    for precision in ("bfloat16", "int8"):
+        assert 0 < result[precision]["base_d512_t16"]["difference"] < 1
 
 
 @needs_meta
