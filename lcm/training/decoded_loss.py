@@ -91,11 +91,11 @@ class DecodedObjective:
         assert isinstance(model, BaseLcm)
         settings, known = self.settings, batch.known
         rows = batch.rows.rows(batch.mine)
-        x = model(heard(model, batch, settings.input_noise), rows.turns, rows.mask(model.config.context))
+        read, every = heard(model, batch, settings.input_noise), batch.rows.known
+        # Drawn before the model's dropout, which draws more where there are more rows: every process asks the same.
+        asked = every & (torch.rand(every.shape, device=every.device) < settings.sentences / every.sum())
+        x = model(read, rows.turns, rows.mask(model.config.context))
         predicted = model.predicted(x, rows.asked)
-        every = batch.rows.known
-        lots = torch.rand(every.shape, device=x.device)
-        asked = every & (lots < settings.sentences / every.sum())
         mine = asked[batch.mine]
         surprise = x.new_zeros((), dtype=torch.float32)
         if bool(mine.any()):

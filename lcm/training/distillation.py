@@ -1,8 +1,9 @@
 """Objective of distillation: a Two-Tower that needs few steps learns from one that takes many.
 
-The teacher turns noise into a concept, guided, in its many steps; the student learns to go from any point of the
-straight line between the two to its end [Liu et al. 2023, rectified flow]. Guidance is learnt too: the student needs
-none, so each of its steps costs half.
+The teacher turns noise into a concept, guided, in its many steps. Between the two lies the path of the diffusion's own
+schedule, √ᾱ_t end + √(1 − ᾱ_t) noise; at the student's few times on it the student learns where it ends, in the spirit
+of progressive distillation [Salimans & Ho 2022], but from the teacher's end at once and not by halves. Guidance is
+learnt too [Meng et al. 2023]: the student needs none, so each of its steps costs half.
 """
 
 from dataclasses import dataclass

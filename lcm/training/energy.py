@@ -1,13 +1,15 @@
 """Objective of the one-step head: energy score of its samples [CALM §3.2, eq. 7].
 
 E‖x − y‖ − ½ E‖x − x′‖ over the model's samples x, x′ and the truth y: least in expectation where the samples are
-distributed as the truth is. Proper without likelihoods.
+distributed as the truth is. Proper without likelihoods. CALM has its autoencoder draw a hundred truths for each place;
+a concept comes with one, and the batch takes the mean over many.
 """
 
 from dataclasses import dataclass
 from typing import cast
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from configs.loader import Settings
@@ -20,8 +22,8 @@ from lcm.training.objective import Batch, heard, stop_loss
 class Energy(Settings):
     """How the score is estimated."""
 
-    samples: int = 8
-    """of the model, for each concept"""
+    samples: int = Field(default=8, ge=2)
+    """of the model, for each concept; of one alone there is no distance to another"""
     stop_weight: float = 0.1
     input_noise: float = 0.3
 
@@ -36,10 +38,12 @@ class EnergyObjective:
         """Terms of the loss."""
         one_step, settings, known = cast(OneStep, model), self.settings, batch.known
         rows = batch.rows.rows(batch.mine)
-        x = model(heard(model, batch, settings.input_noise), rows.turns, rows.mask(model.config.context))
-        truths = model.normalizer(batch.targets[batch.mine][known])
         whole = batch.targets.new_empty(settings.samples, *batch.targets.shape[:2], one_step.config.noise_dim)
+        read = heard(model, batch, settings.input_noise)
+        # Drawn before the model's dropout, which draws more where there are more rows.
         noise = batch.noise_like(whole.transpose(0, 1)).transpose(0, 1)[:, known]
+        x = model(read, rows.turns, rows.mask(model.config.context))
+        truths = model.normalizer(batch.targets[batch.mine][known])
         asked = Turns(rows.asked.roles[known], rows.asked.places[known])
         samples = one_step.predicted(x[known], asked, noise)  # [S, M, C]
         energy = energy_score(samples, truths)
