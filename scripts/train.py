@@ -10,7 +10,11 @@
     python -m scripts.train configs/training/judge_mini.yaml --bundle lcm/bundles/mini     # measures; in no bundle
 
 In this order: the text space first; speech and LCM learn its concepts and mean nothing without it, and which language
-is spoken is learnt from the phones of the finished speech encoder. Ctrl-C saves, stops.
+is spoken is learnt from the phones of the finished speech encoder. Ctrl-C saves, stops. LCMs train in several processes
+too, a GPU each where there are any:
+
+    torchrun --nproc-per-node=8 -m scripts.train configs/training/two_tower_mini.yaml --bundle lcm/bundles/mini
+
 Metrics go to RUN/metrics.jsonl, curves to RUN/curves.png.
 """
 
@@ -54,6 +58,7 @@ from lcm.training.lcm_variants import (
     VariantTraining,
     lcm_trainer,
 )
+from lcm.training.processes import ALONE, Processes
 from lcm.training.recordings import prepare_flite, prepare_recordings
 from lcm.training.replies import BankBuilding, build_bank
 from lcm.training.speech import SpeechTrainer, SpeechTraining, Teacher
@@ -142,19 +147,26 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"{arguments.config}: --finish is for text and speech; the others end by themselves")
     if not arguments.concepts:
         check_splits(arguments.prepared)
-    trainer = trainer_for(config, folder, arguments)
+    processes = Processes.joined(arguments.device)
+    if processes.count > 1 and not config.lcm:
+        raise ConfigError(f"{arguments.config}: torchrun is for LCMs; everything else is trained by one process")
+    trainer = trainer_for(config, folder, arguments, processes)
     first = trainer.step
-    try:
-        train(trainer)
-    finally:
-        trainer.save()
+    train(trainer, processes)
+    trainer.save()  # not after an error: the last checkpoint is what to go on from
+
+    def note() -> None:
         note_command(folder, _command(), first, trainer.step)
         if (folder / "metrics.jsonl").exists():
             draw_curves(folder / "metrics.jsonl", folder / "curves.png")
+
+    processes.by_first(note)
     return 0
 
 
-def trainer_for(config: TrainingFile, folder: Path, arguments: argparse.Namespace) -> Trainer:
+def trainer_for(
+    config: TrainingFile, folder: Path, arguments: argparse.Namespace, processes: Processes = ALONE
+) -> Trainer:
     """The trainer of the config's section, resumed if its folder holds a checkpoint."""
     prepared, device = arguments.prepared, arguments.device
     if config.text:
@@ -174,7 +186,8 @@ def trainer_for(config: TrainingFile, folder: Path, arguments: argparse.Namespac
             speech.finish_in(arguments.finish)
         return speech
     if config.lcm:
-        return lcm_trainer(config.lcm, _concepts(arguments), folder, device, arguments.bundle, _report)
+        table = _concepts(arguments, processes)
+        return lcm_trainer(config.lcm, table, folder, processes, arguments.bundle, _report)
     if config.judge:
         space = ConceptSpace.load(_needed(arguments.bundle), device)
         table = concept_table(space, prepared, DEFAULT_RUNS / "concepts", _report)
@@ -217,8 +230,8 @@ def export(config: TrainingFile, folder: Path, arguments: argparse.Namespace) ->
     print(f"{bundle}: {', '.join(opened.parts)}; {size / 1e6:.1f} MB; space {opened.space_id}")
 
 
-def train(trainer: Trainer) -> None:
-    """Until the last step, or until the first Ctrl-C or SIGTERM: then the step under way is the last."""
+def train(trainer: Trainer, processes: Processes = ALONE) -> None:
+    """Until the last step, or until any process gets Ctrl-C or SIGTERM: then the step under way is everybody's last."""
     stopping = False
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
@@ -227,12 +240,15 @@ def train(trainer: Trainer) -> None:
 
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, stop)
-    with tqdm(total=trainer.steps, initial=trainer.step, unit="step", dynamic_ncols=True, mininterval=1) as bar:
+    with tqdm(
+        total=trainer.steps, initial=trainer.step, unit="step", dynamic_ncols=True, mininterval=1,
+        disable=not processes.first,
+    ) as bar:  # fmt: skip
         for metrics in trainer.train():
             bar.update(trainer.step - bar.n)
             if "loss" in metrics:
                 bar.set_postfix(loss=metrics["loss"])
-            if stopping:
+            if processes.agreed(stopping):
                 break
 
 
@@ -241,13 +257,18 @@ def _teacher(bundle: str, device: str) -> Teacher:
     return Teacher(space.encode_text, space.space_id, space.bundle.part("text_encoder").tensors())
 
 
-def _concepts(arguments: argparse.Namespace) -> ConceptTable:
+def _concepts(arguments: argparse.Namespace, processes: Processes) -> ConceptTable:
     """What an LCM learns from: a corpus of one's own, or the dialogues and stories, encoded here if need be."""
     if arguments.concepts:
         space_id = Bundle.open(arguments.bundle).space_id if arguments.bundle else None
         return ConceptTable.open(arguments.concepts, space_id)
-    space = ConceptSpace.load(_needed(arguments.bundle), arguments.device)
-    return concept_table(space, arguments.prepared, DEFAULT_RUNS / "concepts", _report)
+    bundle, folder = _needed(arguments.bundle), DEFAULT_RUNS / "concepts"
+
+    def encode() -> None:
+        concept_table(ConceptSpace.load(bundle, str(processes.device)), arguments.prepared, folder, _report)
+
+    processes.by_first(encode)
+    return ConceptTable.open(folder, Bundle.open(bundle).space_id)
 
 
 def _command() -> list[str]:

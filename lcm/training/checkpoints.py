@@ -3,12 +3,13 @@
 Written aside and put in place at once: whenever a run is killed, the last checkpoint is whole. Knows nothing of losses.
 """
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -36,19 +37,45 @@ def write_tensors(run: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, 
         ) from error
 
 
-def read_tensors(run: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+def exists(run: Path) -> bool:
+    """Whether anything was written."""
+    return (run / NAME).exists()
+
+
+def read_notes(run: Path) -> dict[str, Any]:
+    """The notes of what was written last; raises as `read_tensors`."""
+    with _open(run) as file:
+        notes: dict[str, Any] = json.loads((file.metadata() or {})["notes"])
+        return notes
+
+
+def each_tensor(run: Path, part: str = "") -> Iterator[tuple[str, Tensor]]:
+    """What was written last, one tensor after the other; of a part those under `part.`, without it.
+
+    Raises as `read_tensors`.
+    """
+    prefix = f"{part}." if part else ""
+    with _open(run) as file:
+        for key in file.keys():  # noqa: SIM118, safe_open is no mapping
+            if key.startswith(prefix):
+                yield key.removeprefix(prefix), file.get_tensor(key)
+
+
+def read_tensors(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """What was written last; None if nothing was.
 
     Raises:
         TrainingDataError: damaged.
     """
+    return (dict(each_tensor(run)), read_notes(run)) if exists(run) else None
+
+
+@contextmanager
+def _open(run: Path) -> Iterator[Any]:
     path = run / NAME
-    if not path.exists():
-        return None
     try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            notes: dict[str, Any] = json.loads((file.metadata() or {})["notes"])
-            return {key: file.get_tensor(key) for key in file.keys()}, notes  # noqa: SIM118, safe_open is no mapping
+        with safe_open(path, framework="pt", device="cpu") as file:
+            yield file
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise TrainingDataError(
             f"{path} is damaged ({error}); remove it to begin anew, or name another --run"
@@ -58,3 +85,12 @@ def read_tensors(run: Path, device: torch.device | str = "cpu") -> tuple[dict[st
 def part_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     """The tensors under `name.`, without it."""
     return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+
+
+def weights_id(tensors: Mapping[str, Tensor]) -> str:
+    """Names weights by their names and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {list(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

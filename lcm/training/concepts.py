@@ -6,6 +6,7 @@ written by `shard_writer`, of any corpus; here of the prepared dialogues and sto
 predict.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -75,6 +76,13 @@ class Documents:
             self.corpus_names,
             tuple(self.names[d] for d in chosen),
         )
+
+    def identity(self) -> str:
+        """Names these documents by all that they hold."""
+        digest = hashlib.sha256("\n".join([*self.corpus_names, *self.names]).encode())
+        for numbers in (self.sentences, self.roles, self.last, self.starts, self.corpora):
+            digest.update(numbers.astype(np.int64).tobytes())
+        return digest.hexdigest()[:16]
 
     def reply_starts(self, document: int) -> list[int]:
         """Positions in the document of first sentences of replies: where the speaker changes."""

@@ -35,8 +35,8 @@ class DiffusionObjective:
 
     settings: Diffusion
     schedule: NoiseSchedule
-    fragility: Tensor | None = None
-    """[N] of each row of the concept table, 0 to 1: how much its meaning suffers from noise [LCM §2.5.2]"""
+    importance: Tensor | None = None
+    """[N] of each row of the concept table, where the weighting goes by fragility"""
 
     def __call__(self, model: Tower, batch: Batch) -> dict[str, Tensor]:
         """Terms of the loss."""
@@ -52,18 +52,29 @@ class DiffusionObjective:
         free = batch.uniform(length) < settings.free_share
         x, predicted = cast(Refines, model).refined(read, noisy, times, free)
         wrong = squares(model, predicted[known], targets[known])
-        distance = batch.mean(wrong * self._weights(kept[times[known]], rows.targets[known]))
+        distance = batch.mean(wrong * self._weights(times[known], rows.targets[known]))
         terms = {"distance": distance, "stop": stop_loss(model, batch, x)}
         terms["loss"] = terms["distance"] + settings.stop_weight * terms["stop"]
         return terms
 
-    def _weights(self, kept: Tensor, sentences: Tensor) -> Tensor:
-        """[M], of mean about 1."""
-        if self.settings.weighting == "clamped_snr":  # [Hang et al. 2023]
-            snr = (kept / (1 - kept)).clamp(1e-3, self.settings.most_snr)
-            return snr / snr.mean()
+    def _weights(self, times: Tensor, sentences: Tensor) -> Tensor:
+        """[M] of mean 1, not in a batch but in all of them: a batch falls apart among processes."""
+        if self.settings.weighting == "clamped_snr":
+            return snr_weights(self.schedule, self.settings.most_snr).to(times.device)[times]
         if self.settings.weighting == "fragility":
-            assert self.fragility is not None  # whoever sets the weighting measures it first
-            weight = torch.sigmoid(-4 * self.fragility.to(kept.device)[sentences] + 3.5)  # [LCM eq. 22]
-            return weight / weight.mean()
-        return torch.ones_like(kept)
+            assert self.importance is not None  # whoever sets the weighting measures it first
+            return self.importance[sentences]
+        return torch.ones(len(times), device=times.device)
+
+
+def snr_weights(schedule: NoiseSchedule, most: float) -> Tensor:
+    """Clamped signal-to-noise ratio of each time over the mean of all: [T] [Hang et al. 2023]."""
+    kept = schedule.kept()
+    snr = (kept / (1 - kept)).clamp(1e-3, most)
+    return snr / snr.mean()
+
+
+def importance(fragility: Tensor) -> Tensor:
+    """σ(−4 F + 3.5) over the mean of the table [N]; 1 where it was not measured [LCM eq. 22]."""
+    weight = torch.sigmoid(-4 * fragility + 3.5)
+    return (weight / weight.nanmean()).nan_to_num(1.0)

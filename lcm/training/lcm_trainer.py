@@ -4,12 +4,10 @@ One process or several (torchrun; weights, gradients and optimiser state sharded
 Knows nothing of what a variant learns (its objective does) or of bundles.
 """
 
-import itertools
-import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +20,9 @@ from configs.loader import Settings
 from lcm.engine import Engine
 from lcm.errors import TrainingDataError
 from lcm.models.sampler import Sampling
-from lcm.models.tower import Tower, TowerConfig
+from lcm.models.tower import Tower
 from lcm.models.variants import VARIANTS
-from lcm.training.checkpoints import part_of, read_tensors, write_tensors
+from lcm.training.checkpoints import each_tensor, exists, read_notes, write_tensors
 from lcm.training.concepts import ConceptTable
 from lcm.training.hits import GROUPS, answers, hits_at_1
 from lcm.training.muon import muon_and_adamw
@@ -32,8 +30,9 @@ from lcm.training.objective import Batch, Objective
 from lcm.training.packing import PackedRows, PackingPlan, iterate, reply_rows, steps_of
 from lcm.training.plans import PlannedTable
 from lcm.training.predictors import next_concepts, queries
-from lcm.training.processes import Processes
+from lcm.training.processes import ALONE, Processes
 from lcm.training.reply_items import reply_items
+from lcm.training.run_notes import ADVICE, RunNotes
 from lcm.training.scalars import Scalars
 from lcm.training.tensors import local, restored, whole
 
@@ -79,29 +78,28 @@ class LcmTrainer:
 
     def __init__(
         self,
-        variant: str,
+        notes: RunNotes,
         model: Tower,
         objective: Objective,
         config: LcmTraining,
         table: ConceptTable | PlannedTable,
         run: Path,
-        device: str = "cpu",
+        processes: Processes = ALONE,
     ) -> None:
         """`model` as it begins, what is fitted once fitted.
 
         Raises:
-            TrainingDataError: the run in the folder is of another model or space.
+            TrainingDataError: the run in the folder is another one.
         """
-        self.variant, self.objective, self.config, self.table, self.run = variant, objective, config, table, run
-        self.device = torch.device(device)
-        self.processes = Processes.joined(self.device)
+        self.notes, self.objective, self.config, self.table, self.run = notes, objective, config, table, run
+        self.processes, self.device = processes, processes.device
         run.mkdir(parents=True, exist_ok=True)
         self.documents = table.documents("train")
         self.negatives = reply_rows(self.documents)
+        earlier = read_notes(run) if exists(run) else None
+        self.changed = notes.changed(earlier, run) if earlier else []
+        """What the run was trained with before, and now is not"""
         self.model = model.to(self.device)
-        saved = read_tensors(run)
-        if saved:
-            self._check(saved[1])
         self._shard()
         self.optimisers = optimisers(self.model, config)
         self.rates = [[g["lr"] for g in o.param_groups] for o in self.optimisers]
@@ -109,8 +107,9 @@ class LcmTrainer:
         self.step, self.epoch, self.at = 0, 0, 0
         self._lost = 0
         self._scalars: Scalars | None = None
-        if saved:
-            self._resume(*saved)
+        if earlier:
+            self._resume(each_tensor(run))
+            self.step, self.epoch, self.at = earlier["position"]
 
     @property
     def steps(self) -> int:
@@ -126,6 +125,7 @@ class LcmTrainer:
             TrainingDataError: nothing but gradients that are not finite, or the disk is full.
         """
         config = self.config
+        self.processes.by_first(self._begin_to_log)
         while self.epoch < config.epochs:
             started, concepts = time.monotonic(), 0
             for number, count, rows in iterate(self.documents, config.packing(), self.epoch, self.at):
@@ -161,7 +161,8 @@ class LcmTrainer:
         (terms["loss"] * self.processes.count).backward()
         norm = whole(nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip))
         terms = {k: self.processes.total(v.detach()) for k, v in terms.items()}
-        self._update(bool(torch.isfinite(norm)) and bool(torch.isfinite(terms["loss"])))
+        finite = bool(torch.isfinite(norm)) and bool(torch.isfinite(terms["loss"]))
+        self._update(not self.processes.agreed(not finite))
         return terms | {"norm": norm}
 
     def _update(self, finite: bool) -> None:
@@ -183,11 +184,14 @@ class LcmTrainer:
                 local(self.average[name]).lerp_(local(parameter), 1 - keep)
 
     def evaluate(self) -> dict[str, float]:
-        """Hits@1 of 20 of the averaged weights on the dev split."""
+        """Hits@1 of 20 of the averaged weights on the dev split; the first process does it, the others wait."""
         averaged = self.averaged()
-        if not self.processes.first:
-            return {}
-        model = VARIANTS[self.variant][0](self.model.config)
+        hits: dict[str, float] = {}
+        self.processes.by_first(lambda: hits.update(self._hits(averaged)))
+        return hits
+
+    def _hits(self, averaged: dict[str, Tensor]) -> dict[str, float]:
+        model = VARIANTS[self.notes.variant][0](self.model.config)
         model.load_state_dict(averaged)
         table = self.table.table if isinstance(self.table, PlannedTable) else self.table
         items = reply_items(table.documents("dev"), table, per_corpus=self.config.evaluate_items)
@@ -202,31 +206,38 @@ class LcmTrainer:
         return {f"hits {k}": round(v, 2) for k, v in hits.items()}
 
     def averaged(self) -> dict[str, Tensor]:
-        """The whole averaged weights, with the normaliser, on the CPU."""
-        buffers = {k: v for k, v in self.model.state_dict().items() if k not in self.average}
-        return {k: whole(v).cpu() for k, v in {**self.average, **buffers}.items()}
+        """The whole averaged weights, with the normaliser, on the CPU; empty but for the first process."""
+        return self._gathered(self._averages())
 
     def save(self) -> None:
         """Write the checkpoint.
 
         Raises:
-            TrainingDataError: it cannot be written.
+            TrainingDataError: it cannot be written; every process hears of it.
         """
-        tensors = {f"average.{k}": v for k, v in self.averaged().items()}
-        tensors |= {f"model.{k}": whole(v.detach()).cpu() for k, v in self.model.named_parameters()}
+        tensors = self._gathered(self._tensors())
+        notes = asdict(self.notes) | {"position": [self.step, self.epoch, self.at]}
+        self.processes.by_first(lambda: write_tensors(self.run, tensors, notes))
+
+    def _averages(self) -> Iterator[tuple[str, Tensor]]:
+        yield from self.average.items()
+        yield from ((k, v) for k, v in self.model.state_dict().items() if k not in self.average)
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        yield from ((f"average.{name}", value) for name, value in self._averages())
         for name, parameter in self.model.named_parameters():
+            yield f"model.{name}", parameter.detach()
             for key, value in self._state_of(parameter).items():
-                tensors[f"optimiser.{name}.{key}"] = whole(value).cpu()
-        notes = {
-            "variant": self.variant,
-            "model": _settings(self.model.config),
-            "training": self.config.model_dump(),
-            "space_id": self.table.space_id,
-            "position": [self.step, self.epoch, self.at],
-        }
-        if self.processes.first:
-            write_tensors(self.run, tensors, notes)
-        self.processes.wait()
+                yield f"optimiser.{name}.{key}", value
+
+    def _gathered(self, tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+        """Whole, one after the other, and kept by the first process alone: the others have no room to spare."""
+        kept = {}
+        for name, tensor in tensors:
+            gathered = whole(tensor)  # every process gives its part
+            if self.processes.first:
+                kept[name] = gathered.cpu()
+        return kept
 
     def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:
         for optimiser in self.optimisers:
@@ -235,35 +246,26 @@ class LcmTrainer:
                 return state
         return {}
 
-    def _check(self, notes: dict[str, Any]) -> None:
-        advice = "name another --run, or remove it"
-        if notes["space_id"] != self.table.space_id:
-            raise TrainingDataError(
-                f"{self.run} learnt space {notes['space_id']}, the concepts are of {self.table.space_id}; {advice}"
-            )
-        mine, theirs = _settings(self.model.config), notes["model"]
-        other = [k for k in {**mine, **theirs} if mine.get(k) != theirs.get(k)]
-        if notes["variant"] != self.variant or other:
-            what = f"variant {notes['variant']}" if notes["variant"] != self.variant else f"another {', '.join(other)}"
-            raise TrainingDataError(f"the checkpoint in {self.run} is of {what}; {advice}")
-
-    def _resume(self, tensors: dict[str, Tensor], notes: dict[str, Any]) -> None:
-        weights, averages = part_of(tensors, "model"), part_of(tensors, "average")
-        states: dict[str, dict[str, Tensor]] = {}
-        for key, value in part_of(tensors, "optimiser").items():
-            name, _, what = key.rpartition(".")
-            states.setdefault(name, {})[what] = value
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                local(parameter).copy_(local(restored(weights[name], parameter)))
-                local(self.average[name]).copy_(local(restored(averages[name], parameter)))
+    def _resume(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        parameters = dict(self.model.named_parameters())
         of = {p: o for o in self.optimisers for group in o.param_groups for p in group["params"]}
-        for name, parameter in self.model.named_parameters():
-            for what, value in states.get(name, {}).items():
-                of[parameter].state[parameter][what] = restored(value, parameter)
-        buffers = {k: v for k, v in averages.items() if k not in weights}
+        buffers: dict[str, Tensor] = {}
+        found: set[str] = set()
+        with torch.no_grad():
+            for key, value in tensors:
+                part, _, name = key.partition(".")
+                if part == "optimiser":
+                    name, _, what = name.rpartition(".")
+                    of[parameters[name]].state[parameters[name]][what] = restored(value, parameters[name])
+                elif name in parameters:
+                    target = parameters[name] if part == "model" else self.average[name]
+                    local(target).copy_(local(restored(value, target)))
+                    found.add(key)
+                else:
+                    buffers[name] = value
+        if missing := [f"{p}.{n}" for n in parameters for p in ("model", "average") if f"{p}.{n}" not in found]:
+            raise TrainingDataError(f"the checkpoint in {self.run} lacks {missing[0]}; {ADVICE}")
         self.model.load_state_dict(buffers, strict=False)
-        self.step, self.epoch, self.at = notes["position"]
 
     def _shard(self) -> None:
         if self.processes.count == 1:
@@ -288,15 +290,16 @@ class LcmTrainer:
             self.table.of(drawn).to(self.device),
         )
 
+    def _begin_to_log(self) -> None:
+        self._scalars = self._scalars or Scalars(self.run, self.step)
+
     def _log(self, row: dict[str, float]) -> dict[str, float]:
-        if self.processes.first:
-            self._scalars = self._scalars or Scalars(self.run, self.step)
-            self._scalars.write(row, self.step)
-        row = {"step": self.step, "epoch": self.epoch} | row
-        if self.processes.first:
-            with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as log:
-                log.write(json.dumps(row) + "\n")
-        return row
+        def write() -> None:
+            assert self._scalars is not None  # training has begun
+            self._scalars.write(row, self.step, self.epoch)
+
+        self.processes.by_first(write)
+        return {"step": self.step, "epoch": self.epoch} | row
 
 
 def optimisers(model: nn.Module, config: LcmTraining) -> list[Optimizer]:
@@ -308,8 +311,3 @@ def optimisers(model: nn.Module, config: LcmTraining) -> list[Optimizer]:
 
     rates = {"matrix_lr": config.matrix_lr, "lr": config.lr, "weight_decay": config.weight_decay}
     return muon_and_adamw(model, is_layer, **rates)
-
-
-def _settings(config: TowerConfig) -> dict[str, Any]:
-    names = itertools.chain.from_iterable(getattr(c, "__slots__", ()) for c in type(config).__mro__)
-    return {name: getattr(config, name) for name in sorted(set(names))}

@@ -1,9 +1,10 @@
 """How each Large Concept Model is trained: sizes and objective of every variant, as configuration files name them."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,20 +19,25 @@ from lcm.models.one_tower import OneTowerConfig
 from lcm.models.planning import Planning, PlanningConfig
 from lcm.models.quantized import Quantized, QuantizedConfig
 from lcm.models.quantizer import Quantizer
-from lcm.models.tower import Tower
+from lcm.models.schedule import NoiseSchedule
+from lcm.models.tower import Tower, TowerConfig
 from lcm.models.two_tower import TwoTower, TwoTowerConfig
 from lcm.models.variants import VARIANTS
-from lcm.training.checkpoints import part_of, read_tensors
+from lcm.space import ConceptSpace
+from lcm.training.checkpoints import each_tensor, exists, weights_id
 from lcm.training.concepts import ConceptTable
 from lcm.training.decoded_loss import DecodedLoss, DecodedObjective, Speaker
-from lcm.training.diffusion import Diffusion, DiffusionObjective
+from lcm.training.diffusion import Diffusion, DiffusionObjective, importance
 from lcm.training.distillation import Distillation, DistillationObjective
 from lcm.training.energy import Energy, EnergyObjective
+from lcm.training.fragility import fragility_path, prepare_fragility
 from lcm.training.lcm_trainer import LcmTrainer, LcmTraining
 from lcm.training.objective import Objective
 from lcm.training.plans import PlannedTable
+from lcm.training.processes import ALONE, Processes
 from lcm.training.quantisation import Quantisation, QuantisationObjective
 from lcm.training.regression import Regression, RegressionObjective
+from lcm.training.run_notes import RunNotes
 
 FITTED_TO = 50_000
 """Concepts"""
@@ -42,9 +48,14 @@ class Around:
     """What a training may need beside its settings."""
 
     table: ConceptTable
-    device: torch.device
+    processes: Processes
     bundle: str | Path | None
     initial_run: Path | None
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return self.processes.device
 
     def bundle_open(self) -> Bundle:
         """The bundle that teaches."""
@@ -54,10 +65,27 @@ class Around:
 
     def initial(self) -> dict[str, Tensor]:
         """The averaged weights of the run to begin from."""
-        saved = read_tensors(self.initial_run) if self.initial_run else None
-        if saved is None:
+        if self.initial_run is None or not exists(self.initial_run):
             raise TrainingDataError(f"there is no trained model in {self.initial_run}; train it first")
-        return part_of(saved[0], "average")
+        return dict(each_tensor(self.initial_run, "average"))
+
+    def importance(self) -> Tensor:
+        """[N + 1] of the table's rows, and of a break: fragility is measured if it was not yet."""
+        bundle, documents = self.bundle_open(), self.table.documents("train")
+        path = fragility_path(self.table, documents, bundle.part("text_decoder").hashes)
+
+        def prepare() -> None:
+            space = ConceptSpace.load(bundle.folder, str(self.device), parts=["text_encoder", "text_decoder"])
+            if space.space_id != self.table.space_id:
+                raise TrainingDataError(
+                    f"{bundle.folder} holds space {space.space_id}, the concepts are of {self.table.space_id}"
+                )
+            normalizer = Normalizer.fitted(_sample(self.table).numpy())
+            prepare_fragility(path, space, self.table, np.unique(documents.sentences), normalizer)
+
+        self.processes.by_first(prepare)
+        known = torch.from_numpy(np.append(np.load(path), np.float32("nan")))
+        return importance(known).to(self.device)
 
 
 class BaseTraining(LcmTraining):
@@ -79,6 +107,10 @@ class DecodedTraining(LcmTraining):
     model: BaseLcmConfig = BaseLcmConfig()
     objective: DecodedLoss = DecodedLoss()
 
+    def teacher(self, around: Around) -> str:
+        """Which decoder it is."""
+        return " ".join(around.bundle_open().part("text_decoder").hashes)
+
     def learnt(self, around: Around) -> Objective:
         """What it learns."""
         return DecodedObjective(self.objective, Speaker.of(around.bundle_open(), around.table.texts(), around.device))
@@ -93,7 +125,7 @@ class OneTowerTraining(LcmTraining):
 
     def learnt(self, around: Around) -> Objective:
         """What it learns."""
-        return DiffusionObjective(self.objective, self.model.noise_schedule())
+        return _diffusion(self.objective, self.model.noise_schedule(), around)
 
 
 class PlanningTraining(LcmTraining):
@@ -105,7 +137,7 @@ class PlanningTraining(LcmTraining):
 
     def learnt(self, around: Around) -> Objective:
         """What it learns."""
-        return DiffusionObjective(self.objective, self.model.noise_schedule())
+        return _diffusion(self.objective, self.model.noise_schedule(), around)
 
 
 class TwoTowerTraining(LcmTraining):
@@ -117,7 +149,7 @@ class TwoTowerTraining(LcmTraining):
 
     def learnt(self, around: Around) -> Objective:
         """What it learns."""
-        return DiffusionObjective(self.objective, self.model.noise_schedule())
+        return _diffusion(self.objective, self.model.noise_schedule(), around)
 
 
 class DistilledTraining(LcmTraining):
@@ -126,6 +158,10 @@ class DistilledTraining(LcmTraining):
     variant: Literal["two_tower_few"] = "two_tower_few"
     model: TwoTowerConfig = TwoTowerConfig()
     objective: Distillation = Distillation()
+
+    def teacher(self, around: Around) -> str:
+        """Which weights they are: a run that goes on teaches something else."""
+        return weights_id(around.initial())
 
     def learnt(self, around: Around) -> Objective:
         """What it learns."""
@@ -168,15 +204,30 @@ VariantTraining = (
 )  # fmt: skip
 
 
-def fit(model: Tower, table: ConceptTable, report: Callable[[str], None] = lambda _: None) -> None:
-    """Fit what is fitted once, to a sample of the training concepts: normaliser and, where there are any, codebooks."""
+def _diffusion(settings: Diffusion, schedule: NoiseSchedule, around: Around) -> DiffusionObjective:
+    return DiffusionObjective(settings, schedule, around.importance() if settings.weighting == "fragility" else None)
+
+
+def _sample(table: ConceptTable) -> Tensor:
+    """Training concepts [M, C] to fit to."""
     used = np.unique(table.documents("train").sentences)
-    sample = np.sort(np.random.default_rng(0).choice(used, min(FITTED_TO, len(used)), replace=False))
-    concepts = table.of(sample)
+    return table.of(np.sort(np.random.default_rng(0).choice(used, min(FITTED_TO, len(used)), replace=False)))
+
+
+def fit(model: Tower, table: ConceptTable, report: Callable[[str], None] = lambda _: None) -> None:
+    """Fit what is fitted once, to a sample of the training concepts: normaliser and, where there are any, codebooks.
+
+    Raises:
+        TrainingDataError: there are too few for the codebooks.
+    """
+    concepts = _sample(table)
     model.normalizer.load_state_dict(Normalizer.fitted(concepts.numpy()).state_dict())
     if isinstance(model, Quantized):
         config = model.config
-        quantizer = Quantizer.fitted(model.normalizer(concepts), config.codebooks, config.entries, report=report)
+        try:
+            quantizer = Quantizer.fitted(model.normalizer(concepts), config.codebooks, config.entries, report=report)
+        except ValueError as error:
+            raise TrainingDataError(f"codebooks cannot be fitted to {table.folder}: {error}") from error
         model.quantizer.load_state_dict(quantizer.state_dict())
 
 
@@ -184,7 +235,7 @@ def lcm_trainer(
     config: VariantTraining,
     table: ConceptTable,
     run: Path,
-    device: str = "cpu",
+    processes: Processes = ALONE,
     bundle: str | Path | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> LcmTrainer:
@@ -194,24 +245,52 @@ def lcm_trainer(
         config: what to train.
         table: the concepts to learn from.
         run: the run's folder; the run that `initial` names lies beside it.
-        device: where.
-        bundle: whose decoder teaches, where one does.
-        report: told of what takes a while.
+        processes: this one, and where it computes.
+        bundle: whose decoder teaches, or tells what is fragile, where one does.
+        report: told of what takes a while, and of settings that have changed.
 
     Raises:
         TrainingDataError: as `LcmTrainer`; also where there is no run to begin from, or no bundle to be taught by.
     """
     torch.manual_seed(config.seed)
-    sizes = replace(config.model, concept_dim=table.concepts.shape[1])
-    model = VARIANTS[config.variant][0](sizes)
-    around = Around(table, torch.device(device), bundle, run.parent / config.initial if config.initial else None)
-    if read_tensors(run) is None:
-        if config.initial:
-            begin_with(model, around)
-        else:
-            fit(model, table, report)
+    model = VARIANTS[config.variant][0](replace(config.model, concept_dim=table.concepts.shape[1]))
+    around = Around(table, processes, bundle, run.parent / config.initial if config.initial else None)
+    if exists(run):
+        resume_fitted(model, run)
+    elif config.initial:
+        begin_with(model, around)
+    else:
+        processes.by_first(lambda: fit(model, table, report))
+        processes.as_first(model.buffers())
     learnt_from = PlannedTable(table, model.normalizer.centre.clone()) if isinstance(model, Planning) else table
-    return LcmTrainer(config.variant, model, config.learnt(around), config, learnt_from, run, device)
+    trainer = LcmTrainer(
+        notes_of(config, model, learnt_from, around), model, config.learnt(around), config, learnt_from, run, processes
+    )
+    if trainer.changed and processes.first:
+        report(f"{run} goes on with other settings: {', '.join(trainer.changed)}")
+    return trainer
+
+
+def resume_fitted(model: Tower, run: Path) -> None:
+    """Give a model the normaliser of a run's checkpoint, before anything is made of it; the trainer reads the rest."""
+    fitted = dict(each_tensor(run, "average.normalizer"))
+    try:
+        model.normalizer.load_state_dict(fitted)
+    except RuntimeError as error:
+        raise TrainingDataError(f"the checkpoint in {run} is of another space; name another --run") from error
+
+
+def notes_of(config: VariantTraining, model: Tower, table: ConceptTable | PlannedTable, around: Around) -> RunNotes:
+    """What the run's checkpoints say of it."""
+    teacher = config.teacher(around) if isinstance(config, DecodedTraining | DistilledTraining) else ""
+    documents = table.documents("train").identity()
+    return RunNotes(config.variant, sizes(model.config), config.model_dump(), table.space_id, documents, teacher)
+
+
+def sizes(config: TowerConfig) -> dict[str, Any]:
+    """Every field of a model's configuration."""
+    names = itertools.chain.from_iterable(getattr(c, "__slots__", ()) for c in type(config).__mro__)
+    return {name: getattr(config, name) for name in sorted(set(names))}
 
 
 def begin_with(model: Tower, around: Around) -> None:

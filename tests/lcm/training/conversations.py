@@ -1,4 +1,7 @@
-"""A small folder of concepts as `prepare_concepts` writes it: dialogues whose replies follow from what was said."""
+"""A small folder of concepts as `prepare_concepts` writes it: dialogues whose replies follow from what was said.
+
+With stories, every other document is one, and speakers say several sentences in a turn.
+"""
 
 import json
 import lzma
@@ -7,14 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from lcm.models.turns import ROLE_NARRATOR
 from lcm.training.concepts import ConceptTable
 
 DIM = 16
 DIALOGUES, TURNS = 60, 8
 SENTENCES = 40
+ROLES, LAST = (0, 1, 1, 0, 1, 1, 0, 0), (1, 0, 1, 1, 0, 1, 0, 1)
+"""of a dialogue that has turns of several sentences"""
+PARAGRAPHS = (0, 0, 1, 0, 0, 0, 0, 1)
 
 
-def write_concepts(folder: Path, space_id: str = "space", dim: int = DIM) -> ConceptTable:
+def write_concepts(folder: Path, space_id: str = "space", dim: int = DIM, *, stories: bool = False) -> ConceptTable:
     """Sentence n is answered by sentence n + 1, so that there is something to learn."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
@@ -22,7 +29,8 @@ def write_concepts(folder: Path, space_id: str = "space", dim: int = DIM) -> Con
     with lzma.open(folder / "sentences.jsonl.xz", "wt", encoding="utf-8") as file:
         file.writelines(json.dumps(["eng", f"Sentence number {_word(n)}."]) + "\n" for n in range(SENTENCES))
     for split in ("train", "dev", "test"):
-        np.savez(folder / f"documents.{split}.npz", **_documents(rng))
+        documents = _documents(rng)
+        np.savez(folder / f"documents.{split}.npz", **(documents | _stories() if stories else documents))
     manifest = {"space_id": space_id, "rows": SENTENCES, "dim": dim}
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return ConceptTable.open(folder)
@@ -39,6 +47,17 @@ def _documents(rng: np.random.Generator) -> dict[str, Any]:
         "corpora": np.zeros(DIALOGUES, dtype=np.int16),
         "corpus_names": np.array(["dialogue/self_dialogue.eng"]),
         "names": np.array([f"d{n}" for n in range(DIALOGUES)]),
+    }
+
+
+def _stories() -> dict[str, Any]:
+    """What differs where every other document is a story."""
+    half = DIALOGUES // 2
+    return {
+        "roles": np.tile([*ROLES, *([ROLE_NARRATOR] * TURNS)], half).astype(np.uint8),
+        "last": np.tile([*LAST, *PARAGRAPHS], half).astype(np.uint8),
+        "corpora": np.tile([0, 1], half).astype(np.int16),
+        "corpus_names": np.array(["dialogue/taskmaster4.eng", "story/book.eng"]),
     }
 
 

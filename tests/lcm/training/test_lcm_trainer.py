@@ -1,15 +1,10 @@
-"""The trainer of the LCMs: learns, resumes to the same losses, alone or in two processes, and loses nothing."""
+"""The trainer of the LCMs: learns, resumes to the same losses, and loses nothing. Several processes: test_processes."""
 
 import json
-import os
 import resource
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,57 +14,44 @@ import torch.nn.functional as F
 from lcm.bundle import Bundle, BundleWriter
 from lcm.engine import Engine, Sampling
 from lcm.errors import BundleError, TrainingDataError
-from lcm.models.base_lcm import BaseLcmConfig
-from lcm.models.one_step import OneStepConfig
-from lcm.models.one_tower import OneTowerConfig
-from lcm.models.planning import PlanningConfig
-from lcm.models.quantized import QuantizedConfig
-from lcm.models.two_tower import TwoTower, TwoTowerConfig
-from lcm.training.checkpoints import NAME, read_tensors
+from lcm.models.two_tower import TwoTower
+from lcm.training.checkpoints import NAME, read_notes
 from lcm.training.concepts import ConceptTable
 from lcm.training.distillation import Distillation
 from lcm.training.export import export_lcm
-from lcm.training.lcm_trainer import LcmTrainer
-from lcm.training.lcm_variants import (
-    BaseTraining,
-    DistilledTraining,
-    OneStepTraining,
-    OneTowerTraining,
-    PlanningTraining,
-    QuantizedTraining,
-    TwoTowerTraining,
-    VariantTraining,
-    lcm_trainer,
-)
+from lcm.training.lcm_trainer import optimisers
+from lcm.training.lcm_variants import DistilledTraining, VariantTraining, lcm_trainer
+from lcm.training.muon import Muon
+from lcm.training.plans import PlannedTable
 from lcm.training.regression import contrast_logits
+from lcm.training.scalars import Scalars
 from tests.lcm.training.conversations import DIM, write_concepts
-
-ROOT = Path(__file__).parents[3]
-RUN: dict[str, Any] = {
-    "row": 20, "rows_a_step": 4, "epochs": 3, "lr": 3e-3, "negatives": 8, "warmup_steps": 5, "evaluate_items": 20,
-}  # fmt: skip
-BASE = BaseTraining(**RUN, model=BaseLcmConfig(dim=32, layers=1, heads=2, ffn_dim=48, context=8, key_dim=8))
-TWO_TOWER = TwoTowerTraining(
-    **RUN, model=TwoTowerConfig(dim=32, layers=1, denoiser_layers=2, heads=2, ffn_dim=48, context=8)
+from tests.lcm.training.small_lcms import (
+    BASE,
+    EVERY,
+    LONG,
+    PLANNING,
+    QUANT_D,
+    RUN,
+    TWO_TOWER,
+    named,
+    noted_steps,
+    steps,
 )
-ONE_TOWER = OneTowerTraining(**RUN, model=OneTowerConfig(dim=32, layers=2, heads=2, ffn_dim=48, context=8))
-ONE_STEP = OneStepTraining(**RUN, model=OneStepConfig(dim=32, layers=1, heads=2, ffn_dim=48, context=8, noise_dim=4))
-QUANT: dict[str, Any] = {"dim": 32, "layers": 2, "heads": 2, "ffn_dim": 48, "context": 8, "codebooks": 3, "entries": 8}
-QUANT_D = QuantizedTraining(**RUN, model=QuantizedConfig(**QUANT), sampling=Sampling(guidance=1.0))
-QUANT_C = QuantizedTraining(**RUN, model=QuantizedConfig(**QUANT, discrete=False), sampling=Sampling(guidance=1.0))
-PLANNING = PlanningTraining(**RUN, model=PlanningConfig(dim=32, layers=2, heads=2, ffn_dim=48, context=8))
-EVERY = [BASE, ONE_TOWER, PLANNING, TWO_TOWER, ONE_STEP, QUANT_D, QUANT_C]
+
 LEAST = {"base": 40.0}
-"""Hits@1 after thirty epochs; of what is drawn by lot in a model this small less is asked: chance is 5"""
-
-
-def named(config: VariantTraining) -> str:
-    return config.variant
+"""Hits@1 after thirty readings; of what is drawn by lot in a model this small less is asked: chance is 5"""
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> ConceptTable:
     return write_concepts(tmp_path_factory.mktemp("concepts"))
+
+
+@pytest.fixture(scope="module")
+def stories(tmp_path_factory: pytest.TempPathFactory) -> ConceptTable:
+    """Dialogues whose turns have several sentences, and stories: what plans, breaks and stops are learnt from."""
+    return write_concepts(tmp_path_factory.mktemp("stories"), stories=True)
 
 
 @pytest.fixture(autouse=True)
@@ -80,32 +62,31 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def steps(trainer: LcmTrainer, count: int) -> None:
-    for _ in islice(trainer.train(), count):
-        pass
-
-
 @pytest.mark.parametrize("config", EVERY, ids=named)
-def test_it_learns_what_follows(config: VariantTraining, table: ConceptTable, tmp_path: Path) -> None:
-    trainer = lcm_trainer(config.model_copy(update={"epochs": 30}), table, tmp_path)
-    rows = [row for row in trainer.train() if row]
-    hits = [row["hits dialogue"] for row in rows if "hits dialogue" in row]
-    assert len(hits) == 30
+def test_it_learns_what_follows(config: VariantTraining, stories: ConceptTable, tmp_path: Path) -> None:
+    trainer = lcm_trainer(config.model_copy(update=LONG), stories, tmp_path)
+    terms = noted_steps(trainer)
+    hits = [row["hits dialogue"] for row in trainer.train() if "hits dialogue" in row]
+    assert len(hits) == LONG["epochs"]
     assert hits[-1] > LEAST.get(config.variant, 12.0)
+    share = trainer.documents.last.mean()
+    constant = -share * np.log(share) - (1 - share) * np.log(1 - share)
+    stops = [step["stop"] for step in terms[-20:]]
+    assert np.mean(stops) < constant - 0.03, "it knows more of where turns end than how many sentences do"
 
 
 @pytest.mark.parametrize("config", EVERY, ids=named)
 def test_a_resumed_run_goes_on_as_if_nothing_had_happened(
-    config: VariantTraining, table: ConceptTable, tmp_path: Path
+    config: VariantTraining, stories: ConceptTable, tmp_path: Path
 ) -> None:
-    whole = lcm_trainer(config, table, tmp_path / "whole")
-    steps(whole, 14)
-    cut = lcm_trainer(config, table, tmp_path / "cut")
-    steps(cut, 6)
+    whole = lcm_trainer(config, stories, tmp_path / "whole")
+    steps(whole, 10)
+    cut = lcm_trainer(config, stories, tmp_path / "cut")
+    steps(cut, 4)
     cut.save()
-    resumed = lcm_trainer(config, table, tmp_path / "cut")
-    assert resumed.step == 6
-    steps(resumed, 8)
+    resumed = lcm_trainer(config, stories, tmp_path / "cut")
+    assert resumed.step == 4
+    steps(resumed, 6)
     assert (resumed.step, resumed.epoch) == (whole.step, whole.epoch)
     for name, value in whole.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], value), name
@@ -113,60 +94,33 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened(
         assert torch.equal(resumed.averaged()[name], value), name
 
 
-TWO = """
-import json, sys
-from itertools import islice
-from pathlib import Path
-import torch
-from lcm.training.concepts import ConceptTable
-from lcm.training.lcm_variants import BaseTraining, OneTowerTraining, TwoTowerTraining, lcm_trainer
-torch.set_num_threads(1)
-folder, run, kind, settings = sys.argv[1:5]
-kinds = {"base": BaseTraining, "one_tower": OneTowerTraining, "two_tower": TwoTowerTraining}
-config = kinds[kind].model_validate_json(settings)
-trainer = lcm_trainer(config, ConceptTable.open(Path(folder)), Path(run))
-losses = []
-step = trainer.train_step
-def noted(*given):
-    metrics = step(*given)
-    losses.append({k: float(v) for k, v in metrics.items()})
-    return metrics
-trainer.train_step = noted
-list(islice(trainer.train(), 6))
-trainer.save()
-if trainer.processes.first:
-    print(json.dumps(losses))
-"""
+def test_a_planning_run_learns_plans_and_breaks(stories: ConceptTable, tmp_path: Path) -> None:
+    trainer = lcm_trainer(PLANNING, stories, tmp_path)
+    steps(trainer, 1)
+    trainer.save()
+    resumed = lcm_trainer(PLANNING, stories, tmp_path)
+    for table in (trainer.table, resumed.table):
+        assert isinstance(table, PlannedTable)
+        rows = table.documents("train").sentences
+        assert (rows == len(stories.concepts)).any(), "a break stands in them"
+        torch.testing.assert_close(table.break_concept, trainer.averaged()["normalizer.centre"], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("config", [BASE, ONE_TOWER, TWO_TOWER], ids=named)
-def test_two_processes_have_the_losses_of_one(config: VariantTraining, table: ConceptTable, tmp_path: Path) -> None:
-    plain = config.model_copy(update={"bf16": False, "model": replace(config.model, dropout=0.0)})
-
-    def run(*launcher: str, to: str) -> list[dict[str, float]]:
-        command = [sys.executable, *launcher, str(script), str(table.folder), str(tmp_path / to)]
-        said = subprocess.run(
-            [*command, named(plain), plain.model_dump_json()], capture_output=True, text=True, check=False, timeout=240,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
-        assert said.returncode == 0, said.stderr[-2_000:]
-        losses: list[dict[str, float]] = json.loads(said.stdout.splitlines()[-1])
-        return losses
-
-    script = tmp_path / "two.py"
-    script.write_text(TWO, encoding="utf-8")
-    alone = run(to="one")
-    both = run("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", to="two")
-    for one, two in zip(alone, both, strict=True):
-        assert two == pytest.approx(one, rel=2e-3, abs=1e-4)
-    first, second = read_tensors(tmp_path / "one"), read_tensors(tmp_path / "two")
-    assert first
-    assert second
-    assert first[0].keys() == second[0].keys()
-    assert first[1] == second[1]
-    resumed = lcm_trainer(plain, table, tmp_path / "two")  # what two wrote, one goes on with
-    assert resumed.step == 6
-    steps(resumed, 1)
+@pytest.mark.parametrize("config", [BASE, TWO_TOWER], ids=named)
+def test_muon_has_the_matrices_of_the_blocks_and_adamw_the_rest(
+    config: VariantTraining, table: ConceptTable, tmp_path: Path
+) -> None:
+    trainer = lcm_trainer(config, table, tmp_path)
+    names = {parameter: name for name, parameter in trainer.model.named_parameters()}
+    muon, adamw = optimisers(trainer.model, config)
+    assert isinstance(muon, Muon)
+    matrices, others = ([names[p] for p in o.param_groups[0]["params"]] for o in (muon, adamw))
+    assert sorted(matrices + others) == sorted(names.values()), "each has one optimiser"
+    assert all("layers." in name or name.startswith("head.") for name in matrices)
+    assert not [name for name in matrices if "modulator" in name]
+    left = [p for p, name in names.items() if name in others and p.ndim == 2 and "layers." in name]
+    assert all("modulator" in names[p] for p in left)
+    assert matrices
 
 
 def test_a_bundle_part_answers_as_the_average_of_the_trained_model(table: ConceptTable, tmp_path: Path) -> None:
@@ -220,6 +174,56 @@ def test_a_run_of_another_model_or_space_is_not_gone_on_with(table: ConceptTable
         lcm_trainer(BASE, write_concepts(tmp_path / "concepts", "elsewhere"), tmp_path / "run")
 
 
+def test_other_rows_or_lessons_are_not_gone_on_with(table: ConceptTable, tmp_path: Path) -> None:
+    lcm_trainer(BASE, table, tmp_path / "run").save()
+    for change in ({"row": 24}, {"rows_a_step": 2}, {"crop_share": 0.1}, {"seed": 1}, {"repeats": {"book": 2}}):
+        [name] = change
+        with pytest.raises(TrainingDataError, match=rf"other settings \({name} .* is now .*name another --run"):
+            lcm_trainer(BASE.model_copy(update=change), table, tmp_path / "run")
+    with pytest.raises(TrainingDataError, match="learnt from another documents"):
+        lcm_trainer(BASE, write_concepts(tmp_path / "concepts", stories=True), tmp_path / "run")
+
+
+def test_other_settings_may_change_and_are_told(table: ConceptTable, tmp_path: Path) -> None:
+    lcm_trainer(BASE, table, tmp_path / "run").save()
+    told: list[str] = []
+    lcm_trainer(BASE, table, tmp_path / "run", report=told.append)
+    assert told == []
+    other = BASE.model_copy(update={"lr": 1e-3, "objective": BASE.objective.model_copy(update={"key_weight": 0.5})})
+    lcm_trainer(other, table, tmp_path / "run", report=told.append)
+    [line] = told
+    assert line.endswith("other settings: lr 0.003 is now 0.001, objective.key_weight 1.0 is now 0.5")
+
+
+def test_a_student_goes_on_with_the_teacher_it_began_with(table: ConceptTable, tmp_path: Path) -> None:
+    teacher = lcm_trainer(TWO_TOWER, table, tmp_path / "teacher")
+    teacher.save()
+    few = DistilledTraining(**RUN, model=TWO_TOWER.model, initial="teacher")
+    lcm_trainer(few, table, tmp_path / "student").save()
+    assert lcm_trainer(few, table, tmp_path / "student").step == 0
+    steps(teacher, 1)
+    teacher.save()
+    with pytest.raises(TrainingDataError, match="learnt from another teacher"):
+        lcm_trainer(few, table, tmp_path / "student")
+
+
+def test_checkpoints_that_tell_less_are_gone_on_with(table: ConceptTable, tmp_path: Path) -> None:
+    trainer = lcm_trainer(BASE, table, tmp_path)
+    steps(trainer, 2)
+    trainer.save()
+    notes = read_notes(tmp_path)
+    for part in ("documents", "teacher"):
+        del notes[part]
+    del notes["training"]["repeats"]
+    assert trainer.notes.changed(notes, tmp_path) == []
+
+
+def test_too_few_concepts_for_the_codebooks_say_so(table: ConceptTable, tmp_path: Path) -> None:
+    many = QUANT_D.model_copy(update={"model": replace(QUANT_D.model, entries=64)})
+    with pytest.raises(TrainingDataError, match="codebooks cannot be fitted"):
+        lcm_trainer(many, table, tmp_path)
+
+
 def test_a_damaged_checkpoint_says_what_to_do(table: ConceptTable, tmp_path: Path) -> None:
     lcm_trainer(BASE, table, tmp_path).save()
     whole = (tmp_path / NAME).read_bytes()
@@ -229,11 +233,12 @@ def test_a_damaged_checkpoint_says_what_to_do(table: ConceptTable, tmp_path: Pat
 
 
 def test_a_student_of_few_steps_nears_where_its_teacher_ends(table: ConceptTable, tmp_path: Path) -> None:
-    teacher = lcm_trainer(TWO_TOWER.model_copy(update={"epochs": 20}), table, tmp_path / "teacher")
+    often = {"epochs": 2, "repeats": {"self_dialogue": 10}}
+    teacher = lcm_trainer(TWO_TOWER.model_copy(update=often), table, tmp_path / "teacher")
     for _ in teacher.train():
         pass
     few = DistilledTraining(
-        **RUN | {"epochs": 20, "lr": 1e-3}, model=TWO_TOWER.model, initial="teacher",
+        **RUN | often | {"lr": 1e-3}, model=TWO_TOWER.model, initial="teacher",
         objective=Distillation(teacher=Sampling(steps=10), steps=2, sentences=40),
     )  # fmt: skip
     student = lcm_trainer(few, table, tmp_path / "student")
@@ -285,6 +290,30 @@ def test_metrics_go_to_a_file_and_to_tensorboard(table: ConceptTable, tmp_path: 
     drawn = events.Scalars("hits dialogue")
     assert [scalar.step for scalar in drawn] == [row["step"] for row in rows]
     assert [scalar.value for scalar in drawn] == pytest.approx([row["hits dialogue"] for row in rows])
+
+
+def test_a_resumed_run_takes_back_what_its_checkpoint_does_not_hold(table: ConceptTable, tmp_path: Path) -> None:
+    first = lcm_trainer(BASE, table, tmp_path)
+    while first.epoch < 2:  # the second epoch is saved, the third is killed
+        steps(first, 1)
+    saved = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
+    killed = ['{"step": 21, "epoch": 2, "loss": 1.0}\n', '{"step": 22, "epoch": 2, "lo']
+    (tmp_path / "metrics.jsonl").write_text(saved + "".join(killed), encoding="utf-8")
+    for _ in lcm_trainer(BASE, table, tmp_path).train():
+        pass
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert all("loss" not in row for row in rows)
+
+
+def test_what_is_no_number_is_null(tmp_path: Path) -> None:
+    Scalars(tmp_path, 0).write({"loss": float("nan"), "norm": float("inf"), "stop": 0.5}, 100, 0)
+
+    def refused(constant: str) -> float:
+        raise AssertionError(f"{constant} is no JSON")
+
+    row = json.loads((tmp_path / "metrics.jsonl").read_text(encoding="utf-8"), parse_constant=refused)
+    assert row == {"step": 100, "epoch": 0, "loss": None, "norm": None, "stop": 0.5}
 
 
 def test_one_bad_batch_is_left_out_and_nothing_but_bad_ones_ends_the_run(table: ConceptTable, tmp_path: Path) -> None:
