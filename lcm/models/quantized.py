@@ -1,7 +1,8 @@
 """Quant-LCM: the next concept codebook by codebook, each from the context and the sum of the entries before [LCM §2.4].
 
 The body is One-Tower's, the codebook's number in the place of the noise level. Quant-d gives the probabilities of a
-codebook's entries; Quant-c gives a concept, and entries near what it leaves over are the likely ones.
+codebook's entries: one softmax for all codebooks, which learns from that number whose entries are meant. Quant-c gives
+a concept, and entries near what it leaves over are the likely ones.
 """
 
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ class Quantized(Tower):
         super().__init__(config)
         self.quantizer = Quantizer(config.codebooks, config.entries, config.concept_dim)
         self.step_embed = nn.Embedding(config.codebooks + 1, _STEP_DIM)  # the last one: the whole concept
-        outputs = config.codebooks * config.entries if config.discrete else config.concept_dim
+        outputs = config.entries if config.discrete else config.concept_dim
         self.postnet = nn.Linear(config.dim, outputs)
         nn.init.normal_(self.step_embed.weight, std=0.5)
         nn.init.normal_(self.postnet.weight, std=0.02)
@@ -65,15 +66,14 @@ class Quantized(Tower):
         """Logits [..., K] of the entries of codebook `number`, from the tower's output [..., D] and the sum so far."""
         out = self.postnet(self.norm(x)).float()
         if self.config.discrete:
-            entries = self.config.entries
-            logits: Tensor = out[..., number * entries : (number + 1) * entries]
-            return logits / temperature if temperature > 0 else logits
+            logits: Tensor = out / temperature if temperature > 0 else out
+            return logits
         book = self.quantizer.codebook(number)
         distances = torch.cdist(out - so_far, book).square()  # softmax(−β ‖c − r̂‖²) [LCM §2.4.2], β = 1 / temperature
         return -distances / temperature if temperature > 0 else -distances
 
     def refined(self, read: ReadRows, unfinished: Tensor, steps: Tensor, free: Tensor) -> tuple[Tensor, Tensor]:
-        """As `Refines` has it: logits [B, T, N · K] of all codebooks, of which that of the step is meant, or x̂."""
+        """As `Refines` has it: logits [B, T, K] of the entries of the step's codebook, or x̂."""
         length = unfinished.shape[1]
         x = torch.cat(
             [self.embedded(read.normalised, read.turns), self.token(unfinished, steps, self.asked(read.asked))], dim=1

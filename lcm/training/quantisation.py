@@ -47,9 +47,7 @@ class QuantisationObjective:
         so_far, wanted = sums[here].view(targets.shape), codes[here].view(shape)
         x, out = model.refined(read, so_far, steps, free)
         if model.config.discrete:
-            logits = out[known].unflatten(-1, (books, -1))
-            logits = logits[torch.arange(len(logits), device=logits.device), steps[known]]
-            wrong = F.cross_entropy(logits, wanted[known], reduction="none")
+            wrong = F.cross_entropy(out[known], wanted[known], reduction="none")
         else:
             wrong = squares(model, out[known], targets[known])
         terms = {
