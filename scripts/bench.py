@@ -11,6 +11,8 @@ import os
 import sys
 import time
 
+from lcm.errors import LcmError
+
 BENCHMARKS = {
     "context": "scripts.bench_context",
     "echo": "scripts.bench_echo",
@@ -19,6 +21,7 @@ BENCHMARKS = {
     "replay": "scripts.bench_replay",
     "soak": "scripts.bench_soak",
     "space": "scripts.bench_space",
+    "thinking": "scripts.bench_thinking",
     "vad": "scripts.bench_vad",
 }
 """Name → module with `add_options(parser)` and `run(args) -> dict`."""
@@ -45,7 +48,11 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
-    result = importlib.import_module(BENCHMARKS[args.name]).run(args)
+    try:
+        result = importlib.import_module(BENCHMARKS[args.name]).run(args)
+    except LcmError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
     result |= {"load_before": os.getloadavg()[0] if load is None else load, "forced": load is not None}
     if not args.json:
         print(json.dumps(result, indent=1))

@@ -35,7 +35,11 @@ def lcm_tables(lcm: Figures, baselines: Figures, references: Figures) -> str:
             parts += [f"**{title}**", table(head, measured + _people(references, group))]
     if judge := _judged(references):
         parts.append(judge)
-    hits = [[_name(name, lcm), *_hits(scores.get("hits_at_1_of_20", {}))] for name, scores in everything.items()]
+    hits = []
+    for name, scores in everything.items():
+        if by_keys := scores.get("hits_by_keys"):
+            hits.append([f"{_name(name, lcm)}, by keys", *_hits(by_keys)])
+        hits.append([_name(name, lcm), *_hits(scores.get("hits_at_1_of_20", {}))])
     parts += ["**Hits@1 of 20, %**", table(["", "dialogue [95 %]", "SGD", "story"], hits)]
     if replies := _replies(lcm, references):
         parts += ["**Replies to 50 fixed prompts**", replies]

@@ -9,6 +9,7 @@ BASE = {
     "ci": {"ca": [87.0, 89.0], "mi": [0.1, 0.15]},
     "story": {"l2": 23.5},
     "hits_at_1_of_20": {"dialogue": 41.2, "ci": {"dialogue": [40.0, 42.4]}},
+    "hits_by_keys": {"dialogue": 43.5, "ci": {"dialogue": [42.0, 45.0]}},
     "replies": {"lcm": {"distinct_2": 61.0, "generic": 4.0, "sentences": 1.5, "ci": {"generic": [0.0, 10.0]}}},
 }
 BASELINES = {"copy_last": {"l2": 30.0}, "chance": {"hits_at_1_of_20": {"dialogue": 5.0, "story": 5.0}}}
@@ -31,6 +32,7 @@ def test_models_and_look_ups_and_people_stand_in_one_table() -> None:
     assert "perplexity on the same true sentences is 38.2" in rest
     assert "| chance | 5.0 | – | 5.0 |" in rest
     assert "| **base** | 41.2 [40.0, 42.4] | – | – |" in rest
+    assert "| **base**, by keys | 43.5 [42.0, 45.0] | – | – |" in rest
     assert "| **base**, lcm | 61.0 | 4.0 [0.0, 10.0] | – | 1.50 |" in rest
 
 
