@@ -74,7 +74,7 @@ class Engine:
             make_fast(self.model, self._maps)
         self.dim = model.config.concept_dim
         self.context = model.config.context
-        self.sampling = sampling or Sampling()
+        self.sampling = sampling or VARIANTS[variant].sampling
         self.variant = variant
         self._drawers: dict[Sampling, Drawer] = {}
 

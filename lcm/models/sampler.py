@@ -27,7 +27,8 @@ class Sampling:
     epsilon_scaling: float = 1.00045
     clip: float = 100.0
     temperature: float = 0.0
-    """of Base: Gaussian noise, in standard deviations; of the quantised ones: of the softmax, 0 for the likeliest"""
+    """of Base: Gaussian noise, in standard deviations; of One-step: what its noise is multiplied with, 0 for always the
+    same; of the quantised ones: of the softmax, 0 for the likeliest"""
     top_k: int = 0
     """of the quantised ones: how many entries of a codebook may be drawn; 0: all"""
 

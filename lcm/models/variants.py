@@ -1,6 +1,6 @@
 """Variants: every Large Concept Model by the name it has in a bundle. The registry is one dict."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from configs.loader import load_config, packaged_config
@@ -13,17 +13,34 @@ from lcm.models.sampler import Sampling
 from lcm.models.tower import Tower, TowerConfig
 from lcm.models.two_tower import TwoTower, TwoTowerConfig
 
-VARIANTS: dict[str, tuple[type[Tower], type[TowerConfig]]] = {
-    "base": (BaseLcm, BaseLcmConfig),
-    "base_mse": (BaseLcm, BaseLcmConfig),
-    "base_ce": (BaseLcm, BaseLcmConfig),
-    "one_step": (OneStep, OneStepConfig),
-    "one_tower": (OneTower, OneTowerConfig),
-    "planning": (Planning, PlanningConfig),
-    "quant_c": (Quantized, QuantizedConfig),
-    "quant_d": (Quantized, QuantizedConfig),
-    "two_tower": (TwoTower, TwoTowerConfig),
-    "two_tower_few": (TwoTower, TwoTowerConfig),
+
+_OF_THE_PAPER = Sampling()
+_BY_LOT = Sampling(temperature=1.0)  # what was trained with noise, drawn with as much
+_OF_ENTRIES = Sampling(temperature=1.0, guidance=2.0)
+_IN_FEW_STEPS = Sampling(steps=4, guidance=1.0, epsilon_scaling=1.0)  # the student has learnt the guidance
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What a name stands for."""
+
+    model: type[Tower]
+    config: type[TowerConfig]
+    sampling: Sampling = _OF_THE_PAPER
+    """how it is drawn from where neither a configuration nor a bundle says otherwise"""
+
+
+VARIANTS: dict[str, Variant] = {
+    "base": Variant(BaseLcm, BaseLcmConfig),
+    "base_mse": Variant(BaseLcm, BaseLcmConfig),
+    "base_ce": Variant(BaseLcm, BaseLcmConfig),
+    "one_step": Variant(OneStep, OneStepConfig, _BY_LOT),
+    "one_tower": Variant(OneTower, OneTowerConfig),
+    "planning": Variant(Planning, PlanningConfig),
+    "quant_c": Variant(Quantized, QuantizedConfig, _OF_ENTRIES),
+    "quant_d": Variant(Quantized, QuantizedConfig, _OF_ENTRIES),
+    "two_tower": Variant(TwoTower, TwoTowerConfig),
+    "two_tower_few": Variant(TwoTower, TwoTowerConfig, _IN_FEW_STEPS),
 }
 
 
@@ -33,10 +50,9 @@ def built(variant: str, config: dict[str, Any]) -> tuple[Tower, Sampling]:
     Raises:
         TypeError, ValueError: settings that this code does not know.
     """
-    settings = dict(config)
-    sampling = Sampling(**settings.pop("sampling", {}))
-    model, sizes = VARIANTS[variant]
-    return model(sizes(**settings)), sampling
+    settings, kind = dict(config), VARIANTS[variant]
+    sampling = replace(kind.sampling, **settings.pop("sampling", {}))
+    return kind.model(kind.config(**settings)), sampling
 
 
 @dataclass(frozen=True, slots=True)

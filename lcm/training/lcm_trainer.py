@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.optim import Optimizer
@@ -67,6 +67,12 @@ class LcmTraining(Settings):
     sampling: Sampling = Sampling()
     """how the variant draws concepts where nobody says otherwise"""
     checkpoint_every: int = 500
+
+    @field_validator("sampling", mode="before")
+    @classmethod
+    def _else_as_the_variant(cls, given: object) -> object:
+        """What a configuration does not say of it is as the variant has it."""
+        return asdict(cls.model_fields["sampling"].default) | given if isinstance(given, dict) else given
 
     def packing(self) -> PackingPlan:
         """How documents are cut and packed."""
@@ -191,7 +197,7 @@ class LcmTrainer:
         return hits
 
     def _hits(self, averaged: dict[str, Tensor]) -> dict[str, float]:
-        model = VARIANTS[self.notes.variant][0](self.model.config)
+        model = VARIANTS[self.notes.variant].model(self.model.config)
         model.load_state_dict(averaged)
         table = self.table.table if isinstance(self.table, PlannedTable) else self.table
         items = reply_items(table.documents("dev"), table, per_corpus=self.config.evaluate_items)

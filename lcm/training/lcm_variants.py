@@ -19,6 +19,7 @@ from lcm.models.one_tower import OneTowerConfig
 from lcm.models.planning import Planning, PlanningConfig
 from lcm.models.quantized import Quantized, QuantizedConfig
 from lcm.models.quantizer import Quantizer
+from lcm.models.sampler import Sampling
 from lcm.models.schedule import NoiseSchedule
 from lcm.models.tower import Tower, TowerConfig
 from lcm.models.two_tower import TwoTower, TwoTowerConfig
@@ -158,6 +159,7 @@ class DistilledTraining(LcmTraining):
     variant: Literal["two_tower_few"] = "two_tower_few"
     model: TwoTowerConfig = TwoTowerConfig()
     objective: Distillation = Distillation()
+    sampling: Sampling = VARIANTS["two_tower_few"].sampling
 
     def teacher(self, around: Around) -> str:
         """Which weights they are: a run that goes on teaches something else."""
@@ -176,6 +178,7 @@ class OneStepTraining(LcmTraining):
     variant: Literal["one_step"] = "one_step"
     model: OneStepConfig = OneStepConfig()
     objective: Energy = Energy()
+    sampling: Sampling = VARIANTS["one_step"].sampling
 
     def learnt(self, around: Around) -> Objective:
         """What it learns."""
@@ -187,6 +190,7 @@ class QuantizedTraining(LcmTraining):
 
     model: QuantizedConfig = QuantizedConfig()
     objective: Quantisation = Quantisation()
+    sampling: Sampling = VARIANTS["quant_d"].sampling
 
     @property
     def variant(self) -> str:
@@ -253,7 +257,7 @@ def lcm_trainer(
         TrainingDataError: as `LcmTrainer`; also where there is no run to begin from, or no bundle to be taught by.
     """
     torch.manual_seed(config.seed)
-    model = VARIANTS[config.variant][0](replace(config.model, concept_dim=table.concepts.shape[1]))
+    model = VARIANTS[config.variant].model(replace(config.model, concept_dim=table.concepts.shape[1]))
     around = Around(table, processes, bundle, run.parent / config.initial if config.initial else None)
     if exists(run):
         resume_fitted(model, run)

@@ -1,9 +1,12 @@
 """Variants by name, and Meta's sizes: as many parameters as its public code builds."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from configs.loader import ConfigError
+from lcm.engine import Engine
 from lcm.models.base_lcm import BaseLcm, BaseLcmConfig
 from lcm.models.sampler import Sampling
 from lcm.models.two_tower import TwoTower
@@ -31,6 +34,13 @@ def test_every_variant_is_built_from_what_a_bundle_says() -> None:
         sizes = {"concept_dim": 8, "dim": 16, "layers": 1, "heads": 2, "ffn_dim": 16}
         model, sampling = built(variant, {**sizes, "sampling": {"steps": 7}})
         assert model.config.concept_dim == 8
-        assert sampling == Sampling(steps=7)
+        assert sampling == replace(VARIANTS[variant].sampling, steps=7)
+        assert Engine(model, variant=variant).sampling == VARIANTS[variant].sampling
     with pytest.raises(TypeError):
         built("base", {"depth": 3})
+
+
+def test_a_variant_trained_with_noise_is_drawn_with_noise_unless_told_otherwise() -> None:
+    assert VARIANTS["one_step"].sampling == Sampling(temperature=1.0)
+    _, sampling = built("one_step", {"sampling": {"temperature": 0.0}})
+    assert sampling.temperature == 0.0
