@@ -13,7 +13,6 @@ from lcm.models.sampler import Sampling
 from lcm.models.tower import Tower, TowerConfig
 from lcm.models.two_tower import TwoTower, TwoTowerConfig
 
-
 _OF_THE_PAPER = Sampling()
 _BY_LOT = Sampling(temperature=1.0)  # what was trained with noise, drawn with as much
 _OF_ENTRIES = Sampling(temperature=1.0, guidance=2.0)
