@@ -11,9 +11,9 @@
 
 In this order: the text space first; speech and LCM learn its concepts and mean nothing without it, and which language
 is spoken is learnt from the phones of the finished speech encoder. Ctrl-C saves, stops. LCMs train in several processes
-too, a GPU each where there are any:
+too, a GPU each where there are any (the lone -- keeps torchrun from taking --run for its own):
 
-    torchrun --nproc-per-node=8 -m scripts.train configs/training/two_tower_mini.yaml --bundle lcm/bundles/mini
+    torchrun --nproc-per-node=8 -m -- scripts.train configs/training/two_tower_mini.yaml --bundle lcm/bundles/mini
 
 Metrics go to RUN/metrics.jsonl, curves to RUN/curves.png.
 """

@@ -51,8 +51,6 @@ def prepare_fragility(path: Path, space: ConceptSpace, table: ConceptTable, rows
     Raises:
         TrainingDataError: the disk is full, or not writable.
     """
-    if path.exists():
-        return
     begun = path.with_suffix(".part.npy")
     found = np.load(begun) if begun.exists() else np.full(len(table.concepts), np.nan, dtype=np.float32)
     rows = np.asarray(rows)[np.isnan(found[rows])]

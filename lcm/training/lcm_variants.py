@@ -76,6 +76,8 @@ class Around:
         path = fragility_path(self.table, documents, bundle.part("text_decoder").hashes)
 
         def prepare() -> None:
+            if path.exists():
+                return
             space = ConceptSpace.load(bundle.folder, str(self.device), parts=["text_encoder", "text_decoder"])
             if space.space_id != self.table.space_id:
                 raise TrainingDataError(

@@ -8,12 +8,14 @@ import torch
 import torch.nn.functional as F
 
 from lcm.bundle import Bundle
-from lcm.models.base_lcm import BaseLcmConfig
+from lcm.models.base_lcm import BaseLcm, BaseLcmConfig
 from lcm.space import ConceptSpace
 from lcm.training.concepts import ConceptTable
-from lcm.training.decoded_loss import DecodedLoss, Speaker
+from lcm.training.decoded_loss import DecodedLoss, DecodedObjective, Speaker
 from lcm.training.lcm_variants import DecodedTraining, lcm_trainer
-from tests.lcm.training.conversations import write_concepts
+from lcm.training.objective import Batch
+from lcm.training.packing import PackingPlan, batch_of, steps_of
+from tests.lcm.training.conversations import DIM, write_concepts
 
 SENTENCES = ["I like dogs.", "What time is it?", "The cat is hungry, and so am I."]
 
@@ -84,3 +86,36 @@ def test_a_model_learns_from_it(tmp_path: Path) -> None:
         pass
     tenth = len(surprises) // 5
     assert sum(surprises[-tenth:]) < 0.8 * sum(surprises[:tenth])
+
+
+class Asked(Speaker):
+    """A speaker that notes what it is asked."""
+
+    def __init__(self) -> None:
+        object.__setattr__(self, "rows", [])
+
+    def surprise(self, concepts: torch.Tensor, rows: Sequence[int], longest: int) -> torch.Tensor:
+        """No surprise."""
+        self.rows.extend(rows)  # type: ignore[attr-defined]
+        return concepts.sum(dim=1) * 0
+
+
+def test_processes_ask_together_what_one_would_ask(tmp_path: Path) -> None:
+    """Though the model's dropout draws more where there are more rows."""
+    table = write_concepts(tmp_path)
+    model = BaseLcm(BaseLcmConfig(concept_dim=DIM, dim=32, layers=1, heads=2, ffn_dim=48, context=8, dropout=0.5))
+    documents, plan = table.documents("train"), PackingPlan(row=20, rows_a_step=5, crop_share=0.0, seed=0)
+    rows = batch_of(documents, steps_of(documents, plan, 0)[0], 20)
+    concepts, targets = (table.of(part.clamp_min(0).numpy()) for part in (rows.sentences, rows.targets))
+
+    def asked(*shares: slice) -> list[int]:
+        speaker = Asked()
+        for mine in shares:
+            torch.manual_seed(3)
+            batch = Batch(rows, mine, concepts, targets, torch.zeros(0, dtype=torch.int64), torch.zeros(0, DIM))
+            DecodedObjective(DecodedLoss(sentences=30), speaker)(model.train(), batch)
+        return list(speaker.rows)  # type: ignore[attr-defined]
+
+    alone = asked(slice(0, 5))
+    assert 10 < len(alone) < 60
+    assert asked(slice(0, 1), slice(1, 5)) == alone
