@@ -15,7 +15,7 @@ from lcm.training.diffusion import importance, snr_weights
 class ThreeTimes(NoiseSchedule):
     """A tenth of noise, half, and nothing else."""
 
-    def kept(self) -> Tensor:
+    def alphas_cumprod(self) -> Tensor:
         return torch.tensor([0.9, 0.5, 0.0])
 
 
