@@ -57,9 +57,9 @@ class DenoisingPlan:
     @classmethod
     def of(cls, schedule: NoiseSchedule, steps: int) -> "DenoisingPlan":
         """For `steps` steps, evenly spaced from the last one down."""
-        kept, times = schedule.kept(), trailing(steps, schedule.steps)
-        here = kept[times]
-        after = torch.cat([kept[times[1:]], torch.ones(1)])
+        alphas_cumprod, times = schedule.alphas_cumprod(), trailing(steps, schedule.steps)
+        here = alphas_cumprod[times]
+        after = torch.cat([alphas_cumprod[times[1:]], torch.ones(1)])
         roots = [r.sqrt().tolist() for r in (here, 1 - here, after, 1 - after)]
         return cls(tuple(times), *(tuple(r) for r in roots))
 

@@ -14,6 +14,26 @@ from torch import Tensor
 Shape = Literal["cosine", "quadratic", "sigmoid"]
 _COSINE_OFFSET = 0.008
 _MAX_BETA = 0.999
+_STEEPEST = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoiseCurve:
+    """Settings of the curves; each reads what concerns it."""
+
+    first_beta: float = 1e-4
+    """of the quadratic one, at its first step"""
+    last_beta: float = 0.02
+    slope: float = 1.5
+    """γ of the sigmoid one [LCM eq. 14]"""
+    offset: float = 0.0
+    """δ of the sigmoid one"""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.first_beta < self.last_beta < 1:
+            raise ValueError(f"betas must rise between 0 and 1, not from {self.first_beta} to {self.last_beta}")
+        if not (0 < self.slope <= _STEEPEST and abs(self.offset) <= _STEEPEST):
+            raise ValueError(f"slope must be above 0 and at most {_STEEPEST}, offset within ±{_STEEPEST}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,26 +43,21 @@ class NoiseSchedule:
     shape: Shape = "cosine"
     steps: int = 100
     """T"""
-    first_beta: float = 1e-4
-    """of the quadratic one"""
-    last_beta: float = 0.02
-    slope: float = 1.5
-    """γ of the sigmoid one [LCM eq. 14]"""
-    offset: float = 0.0
-    """δ of the sigmoid one"""
+    curve: NoiseCurve = NoiseCurve()
 
     def __post_init__(self) -> None:
         if self.shape not in get_args(Shape):
             raise ValueError(f"no noise schedule {self.shape!r}; choose one of: {', '.join(get_args(Shape))}")
 
-    def kept(self) -> Tensor:
+    def alphas_cumprod(self) -> Tensor:
         """ᾱ [T] float32, from nearly 1 down to 0."""
         alphas = 1.0 - _zero_terminal_snr(self._betas())
         return alphas.cumprod(dim=0)
 
     def _betas(self) -> Tensor:
         if self.shape == "quadratic":
-            return torch.linspace(self.first_beta**0.5, self.last_beta**0.5, self.steps, dtype=torch.float32) ** 2
+            first, last = self.curve.first_beta**0.5, self.curve.last_beta**0.5
+            return torch.linspace(first, last, self.steps, dtype=torch.float32) ** 2
         curve = self._cosine if self.shape == "cosine" else self._sigmoid
         ratios = [curve((i + 1) / self.steps) / curve(i / self.steps) for i in range(self.steps)]
         return torch.tensor([min(1 - r, _MAX_BETA) for r in ratios], dtype=torch.float32)
@@ -52,15 +67,15 @@ class NoiseSchedule:
 
     def _sigmoid(self, time: float) -> float:
         time = min(max(time, 1e-7), 1 - 1e-7)
-        return 1 / (1 + math.exp(self.slope * math.log(time / (1 - time)) - self.offset))
+        return 1 / (1 + math.exp(self.curve.slope * math.log(time / (1 - time)) - self.curve.offset))
 
 
 def _zero_terminal_snr(betas: Tensor) -> Tensor:
     """Shift and stretch √ᾱ so that it ends at 0 and begins where it did."""
     roots = (1.0 - betas).cumprod(dim=0).sqrt()
     first, last = roots[0].clone(), roots[-1].clone()
-    kept = ((roots - last) * (first / (first - last))) ** 2
-    return 1 - torch.cat([kept[:1], kept[1:] / kept[:-1]])
+    alphas_cumprod = ((roots - last) * (first / (first - last))) ** 2
+    return 1 - torch.cat([alphas_cumprod[:1], alphas_cumprod[1:] / alphas_cumprod[:-1]])
 
 
 def trailing(steps: int, total: int) -> list[int]:

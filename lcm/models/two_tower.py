@@ -9,31 +9,25 @@ import torch
 from torch import Tensor
 
 from lcm.models.denoiser import Denoiser
+from lcm.models.diffusion_config import DiffusionConfig
 from lcm.models.fast_denoiser import FastDenoiser, SeenContext
 from lcm.models.fast_linear import Maps
 from lcm.models.graphs import Graphed
 from lcm.models.refining import ReadRows
 from lcm.models.sampler import DenoisingPlan, Sampling, denoise
-from lcm.models.schedule import NoiseSchedule, Shape
 from lcm.models.state import LcmState, Placed
-from lcm.models.tower import Tower, TowerConfig
+from lcm.models.tower import Tower
 from lcm.models.turns import Turns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TwoTowerConfig(TowerConfig):
+class TwoTowerConfig(DiffusionConfig):
     """Sizes of both towers; `layers` are the contextualiser's."""
 
     layers: int = 3
     denoiser_layers: int = 4
-    schedule: Shape = "cosine"
-    times: int = 100
     whole_attention: bool = False
     """as of `Denoiser`: with it, a model of Meta's sizes has as many parameters as Meta's"""
-
-    def noise_schedule(self) -> NoiseSchedule:
-        """How noisy a concept is at each time."""
-        return NoiseSchedule(self.schedule, self.times)
 
 
 class TwoTower(Tower):

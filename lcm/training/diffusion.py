@@ -44,10 +44,10 @@ class DiffusionObjective:
         rows = batch.rows.rows(batch.mine)
         read = read_rows(model, batch, settings.input_noise)
         targets = batch.targets[batch.mine]
-        kept = self.schedule.kept().to(targets.device)
+        alphas_cumprod = self.schedule.alphas_cumprod().to(targets.device)
         length = known.shape[1]
         times = (batch.uniform(length) * self.schedule.steps).long()
-        signal = kept[times][..., None]
+        signal = alphas_cumprod[times][..., None]
         noisy = signal.sqrt() * model.normalizer(targets) + (1 - signal).sqrt() * batch.noise_like(batch.targets)
         free = batch.uniform(length) < settings.free_share
         x, predicted = cast(Refines, model).refined(read, noisy, times, free)
@@ -69,8 +69,8 @@ class DiffusionObjective:
 
 def snr_weights(schedule: NoiseSchedule, most: float) -> Tensor:
     """Clamped signal-to-noise ratio of each time over the mean of all: [T] [Hang et al. 2023]."""
-    kept = schedule.kept()
-    snr = (kept / (1 - kept)).clamp(1e-3, most)
+    alphas_cumprod = schedule.alphas_cumprod()
+    snr = (alphas_cumprod / (1 - alphas_cumprod)).clamp(1e-3, most)
     return snr / snr.mean()
 
 

@@ -55,7 +55,9 @@ def continued(model: Tower, sampling: Sampling) -> Tensor:
 
 
 def test_the_cosine_schedule_is_metas() -> None:
-    torch.testing.assert_close(NoiseSchedule().kept(), torch.tensor(TOLD["alphas_cumprod"]), atol=1e-7, rtol=0.0)
+    torch.testing.assert_close(
+        NoiseSchedule().alphas_cumprod(), torch.tensor(TOLD["alphas_cumprod"]), atol=1e-7, rtol=0.0
+    )
 
 
 def test_the_timesteps_are_metas_where_their_number_divides_a_hundred() -> None:

@@ -1,6 +1,7 @@
 """Models that reach a concept in steps: what is drawn fast equals what the trained modules give, seed for seed."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,9 @@ def small(name: str, *, metas: bool) -> OneTower | TwoTower:
     """`metas`: with biases, without turns, as Meta's."""
     torch.manual_seed(0)
     kind, config = MODELS[name]
-    changes = {"bias": metas, "turns": not metas} | ({"whole_attention": metas} if name == "two_tower" else {})
+    changes: dict[str, Any] = {"bias": metas, "turns": not metas}
+    if name == "two_tower":
+        changes["whole_attention"] = metas
     model: OneTower | TwoTower = kind(replace(config, **changes)).eval()
     for parameter in model.parameters():  # gates begin at zero, which would hide everything
         torch.nn.init.normal_(parameter, std=0.3)

@@ -1,26 +1,34 @@
 """Noise schedules: nothing is left at the end, and the times are those of the papers."""
 
+import json
+from dataclasses import asdict
+from typing import Any, get_args
+
 import pytest
 import torch
 
+from configs.loader import ConfigError, parse_config
+from lcm.models.one_tower import OneTowerConfig
 from lcm.models.sampler import DenoisingPlan, Sampling, denoise
-from lcm.models.schedule import NoiseSchedule, Shape, trailing
+from lcm.models.schedule import NoiseCurve, NoiseSchedule, Shape, trailing
+from lcm.models.two_tower import TwoTowerConfig
+from lcm.models.variants import built
 
 
 @pytest.mark.parametrize("shape", ["cosine", "quadratic", "sigmoid"])
 def test_it_falls_to_nothing(shape: Shape) -> None:
-    kept = NoiseSchedule(shape).kept()
-    assert len(kept) == 100
-    assert float(kept[0]) > 0.98
-    assert float(kept[-1]) == 0.0
-    assert bool((kept.diff() < 0).all())
+    alphas_cumprod = NoiseSchedule(shape).alphas_cumprod()
+    assert len(alphas_cumprod) == 100
+    assert float(alphas_cumprod[0]) > 0.98
+    assert float(alphas_cumprod[-1]) == 0.0
+    assert bool((alphas_cumprod.diff() < 0).all())
 
 
 def test_the_cosine_one_has_the_values_that_metas_code_prints() -> None:
-    kept = NoiseSchedule("cosine").kept()
+    alphas_cumprod = NoiseSchedule().alphas_cumprod()
     expected = {0: 0.99936855, 1: 0.99825197, 9: 0.97207934, 49: 0.49363762, 74: 0.14403991, 98: 0.00022796523}
     for time, value in expected.items():
-        assert float(kept[time]) == pytest.approx(value, rel=1e-4)
+        assert float(alphas_cumprod[time]) == pytest.approx(value, rel=1e-4)
 
 
 def test_times_are_spaced_from_the_last_one_down() -> None:
@@ -57,3 +65,48 @@ def test_guidance_goes_beyond_what_the_context_adds_and_not_at_the_last_time() -
 def test_settings_that_mean_nothing_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must"):
         Sampling(**settings)  # type: ignore[arg-type]
+
+
+def test_the_settings_of_every_curve_count() -> None:
+    plain = {shape: NoiseSchedule(shape).alphas_cumprod() for shape in get_args(Shape)}
+    steeper = NoiseSchedule("sigmoid", curve=NoiseCurve(slope=3.5)).alphas_cumprod()
+    assert float(steeper[10]) > float(plain["sigmoid"][10])
+    assert float(steeper[90]) < float(plain["sigmoid"][90])
+    earlier = NoiseSchedule("sigmoid", curve=NoiseCurve(offset=-1.0)).alphas_cumprod()
+    assert bool((earlier[1:-1] < plain["sigmoid"][1:-1]).all())
+    louder = NoiseSchedule("quadratic", curve=NoiseCurve(first_beta=0.02, last_beta=0.022)).alphas_cumprod()
+    assert bool((louder[1:-1] < plain["quadratic"][1:-1]).all())
+
+
+def test_a_model_of_a_configuration_has_the_curve_that_it_names_or_describes() -> None:
+    curve = NoiseCurve(slope=3.5, offset=-1.0)
+    wanted = {
+        "{}": NoiseSchedule(),
+        "schedule: quadratic": NoiseSchedule("quadratic"),
+        "{schedule: sigmoid, times: 50, curve: {slope: 3.5, offset: -1}}": NoiseSchedule("sigmoid", 50, curve),
+    }
+    for text, schedule in wanted.items():
+        for kind in (OneTowerConfig, TwoTowerConfig):
+            config = parse_config(text, kind, source="own.yaml")
+            assert config.noise_schedule() == schedule
+            assert kind(**json.loads(json.dumps(asdict(config)))) == config, "as a bundle keeps it"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("schedule: cosin", "schedule: should be .* did you mean cosine"),
+        ("curve: {slop: 3}", "unknown setting curve.slop; did you mean slope"),
+        ("curve: {first_beta: 0.5, last_beta: 0.1}", "curve: betas must rise"),
+        ("curve: {slope: 0}", "curve: slope must be above 0"),
+    ],
+)
+def test_curves_that_do_not_exist_are_refused_by_configurations(text: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=rf"own.yaml:1: {told}"):
+        parse_config(text, OneTowerConfig, source="own.yaml")
+
+
+@pytest.mark.parametrize("settings", [{"schedule": "cosin"}, {"curve": {"slope": float("nan")}}])
+def test_curves_that_do_not_exist_are_refused_from_bundles(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"no noise schedule 'cosin'|slope must"):
+        built("one_tower", settings)
