@@ -15,8 +15,8 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def restored(value: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor laid out as `like`, if it is of its shape."""
+    """A whole tensor laid out as `like`, if it is of its shape; every process has it, so nothing is sent."""
     value = value.to(like.device)
     if isinstance(like, DTensor) and value.shape == like.shape:
-        return distribute_tensor(value, like.device_mesh, like.placements)
+        return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
     return value
