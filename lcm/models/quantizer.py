@@ -10,6 +10,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from lcm.errors import TrainingDataError
+
 _CHUNK = 8_192
 
 
@@ -56,7 +58,16 @@ class Quantizer(nn.Module):
         seed: int = 0,
         report: Callable[[str], None] = lambda _: None,
     ) -> Self:
-        """From training concepts [M, C]."""
+        """From training concepts [M, C].
+
+        Raises:
+            TrainingDataError: there are fewer of them than entries in a codebook.
+        """
+        if len(normalised) < size:
+            raise TrainingDataError(
+                f"codebooks cannot be fitted: {len(normalised)} training concepts for {size} entries in each; set "
+                f"entries to {len(normalised)} at most in the model's settings, or prepare more concepts"
+            )
         quantizer = cls(codebooks, size, normalised.shape[1])
         generator = torch.Generator().manual_seed(seed)
         left, spread = normalised, float(normalised.var(dim=0).sum())
@@ -75,8 +86,7 @@ def nearest(points: Tensor, entries: Tensor) -> Tensor:
 
 def kmeans(points: Tensor, count: int, *, rounds: int, generator: torch.Generator) -> Tensor:
     """Centres [K, C] of points [M, C], by Lloyd's rounds from points drawn by lot; one that nobody is near moves."""
-    if len(points) < count:
-        raise ValueError(f"{len(points)} concepts cannot have {count} centres; take fewer entries or more concepts")
+    assert len(points) >= count  # whoever asks for more says so to its user
     centres = points[torch.randperm(len(points), generator=generator)[:count]].clone()
     for _ in range(rounds):
         of = torch.cat([nearest(part, centres) for part in points.split(_CHUNK)])

@@ -1,4 +1,4 @@
-"""Objective through the decoder: its surprise at the true next sentence, told the predicted concept [SONAR-LLM, 2025].
+"""Objective through the decoder: cross-entropy of the true next sentence, told the predicted concept [SONAR-LLM, 2025].
 
 The decoder is frozen; the gradient goes through it into the concept: what counts is what will be said, not how near the
 concept is.
@@ -57,7 +57,7 @@ class Speaker:
         tokenizer = Tokenizer.from_file(bundle.tokenizer_path(), languages)
         return cls(decoder.to(device).eval().requires_grad_(False), tokenizer, texts)
 
-    def surprise(self, concepts: Tensor, rows: Sequence[int], longest: int) -> Tensor:
+    def cross_entropy(self, concepts: Tensor, rows: Sequence[int], longest: int) -> Tensor:
         """Mean cross-entropy [M] of the tokens of the table's `rows`, told the concepts [M, C]."""
         said = self.texts.of(rows)
         tokens = [self._tokens(*said[row], longest) for row in rows]
@@ -81,7 +81,7 @@ class Speaker:
 
 @dataclass(frozen=True, slots=True)
 class DecodedObjective:
-    """Surprise, distance and stop."""
+    """Cross-entropy, distance and stop."""
 
     settings: DecodedLoss
     speaker: Speaker
@@ -97,13 +97,13 @@ class DecodedObjective:
         x = model(read, rows.turns, rows.mask(model.config.context))
         predicted = model.predicted(x, rows.asked)
         mine = asked[batch.mine]
-        surprise = x.new_zeros((), dtype=torch.float32)
+        cross_entropy = x.new_zeros((), dtype=torch.float32)
         if bool(mine.any()):
             concepts = model.normalizer.inverse(predicted[mine])
-            wrong = self.speaker.surprise(concepts, rows.targets[mine].tolist(), settings.longest)
-            surprise = wrong.sum() / asked.sum()
+            wrong = self.speaker.cross_entropy(concepts, rows.targets[mine].tolist(), settings.longest)
+            cross_entropy = wrong.sum() / asked.sum()
         distance = squares(model, predicted[known], batch.targets[batch.mine][known])
-        terms = {"surprise": surprise, "distance": batch.mean(distance), "stop": stop_loss(model, batch, x)}
+        terms = {"cross_entropy": cross_entropy, "distance": batch.mean(distance), "stop": stop_loss(model, batch, x)}
         weights = (1.0, settings.distance_weight, settings.stop_weight)
         terms["loss"] = sum((w * t for w, t in zip(weights, terms.values(), strict=True)), x.new_zeros(()))
         return terms

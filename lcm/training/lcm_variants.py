@@ -230,10 +230,7 @@ def fit(model: Tower, table: ConceptTable, report: Callable[[str], None] = lambd
     model.normalizer.load_state_dict(Normalizer.fitted(concepts.numpy()).state_dict())
     if isinstance(model, Quantized):
         config = model.config
-        try:
-            quantizer = Quantizer.fitted(model.normalizer(concepts), config.codebooks, config.entries, report=report)
-        except ValueError as error:
-            raise TrainingDataError(f"codebooks cannot be fitted to {table.folder}: {error}") from error
+        quantizer = Quantizer.fitted(model.normalizer(concepts), config.codebooks, config.entries, report=report)
         model.quantizer.load_state_dict(quantizer.state_dict())
 
 

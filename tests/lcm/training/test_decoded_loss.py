@@ -40,7 +40,7 @@ def speaker() -> Speaker:
 
 def test_it_is_the_decoders_own_cross_entropy(space: ConceptSpace, speaker: Speaker) -> None:
     concepts = space.encode_text(SENTENCES, "eng")
-    found = speaker.surprise(concepts, [0, 1, 2], longest=40)
+    found = speaker.cross_entropy(concepts, [0, 1, 2], longest=40)
     for number, text in enumerate(SENTENCES):
         tokenizer = speaker.tokenizer
         ids = [*tokenizer.target_prefix("eng"), *tokenizer.encode(text), tokenizer.eos]
@@ -51,16 +51,16 @@ def test_it_is_the_decoders_own_cross_entropy(space: ConceptSpace, speaker: Spea
 
 def test_the_own_concept_surprises_least(space: ConceptSpace, speaker: Speaker) -> None:
     concepts = space.encode_text(SENTENCES, "eng")
-    own = speaker.surprise(concepts, [0, 1, 2], longest=40)
-    other = speaker.surprise(concepts.roll(1, 0), [0, 1, 2], longest=40)
+    own = speaker.cross_entropy(concepts, [0, 1, 2], longest=40)
+    other = speaker.cross_entropy(concepts.roll(1, 0), [0, 1, 2], longest=40)
     assert bool((own < other - 1).all())
 
 
 def test_the_gradient_goes_through_the_decoder_to_the_concept(space: ConceptSpace, speaker: Speaker) -> None:
     concepts = torch.zeros(1, 512, requires_grad=True)
-    first = speaker.surprise(concepts, [0], longest=40).sum()
+    first = speaker.cross_entropy(concepts, [0], longest=40).sum()
     [gradient] = torch.autograd.grad(first, concepts)
-    after = speaker.surprise(concepts.detach() - 0.5 * gradient, [0], longest=40).sum()
+    after = speaker.cross_entropy(concepts.detach() - 0.5 * gradient, [0], longest=40).sum()
     assert after < first
     assert all(p.grad is None for p in speaker.decoder.parameters())
 
@@ -73,19 +73,19 @@ def test_a_model_learns_from_it(tmp_path: Path) -> None:
         model=BaseLcmConfig(dim=32, layers=1, heads=2, ffn_dim=48, context=8),
     )  # fmt: skip
     trainer = lcm_trainer(config, ConceptTable.open(small.folder), tmp_path / "run", bundle="mini")
-    surprises: list[float] = []
+    losses: list[float] = []
     step = trainer.train_step
 
     def noted(*given: object) -> dict[str, torch.Tensor]:
         terms = step(*given)  # type: ignore[arg-type]
-        surprises.append(float(terms["surprise"]))
+        losses.append(float(terms["cross_entropy"]))
         return terms
 
     trainer.train_step = noted  # type: ignore[method-assign,assignment]
     for _ in trainer.train():
         pass
-    tenth = len(surprises) // 5
-    assert sum(surprises[-tenth:]) < 0.8 * sum(surprises[:tenth])
+    tenth = len(losses) // 5
+    assert sum(losses[-tenth:]) < 0.8 * sum(losses[:tenth])
 
 
 class Asked(Speaker):
@@ -94,8 +94,8 @@ class Asked(Speaker):
     def __init__(self) -> None:
         object.__setattr__(self, "rows", [])
 
-    def surprise(self, concepts: torch.Tensor, rows: Sequence[int], longest: int) -> torch.Tensor:
-        """No surprise."""
+    def cross_entropy(self, concepts: torch.Tensor, rows: Sequence[int], longest: int) -> torch.Tensor:
+        """Nothing."""
         self.rows.extend(rows)  # type: ignore[attr-defined]
         return concepts.sum(dim=1) * 0
 
