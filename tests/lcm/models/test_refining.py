@@ -1,5 +1,6 @@
 """Models that reach a concept in steps: what is drawn fast equals what the trained modules give, seed for seed."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -8,56 +9,95 @@ import torch
 from torch import Tensor
 
 from lcm.models.one_tower import OneTower, OneTowerConfig
+from lcm.models.quantized import Quantized, QuantizedConfig, chosen
 from lcm.models.refining import ReadRows
 from lcm.models.sampler import DenoisingPlan, Sampling, denoise
+from lcm.models.tower import TowerConfig
 from lcm.models.turns import Turns
 from lcm.models.two_tower import TwoTower, TwoTowerConfig
 from tests.lcm.models.conversations import conversation, part, sliding
 
 LENGTH = 9
 TOWER = {"concept_dim": 12, "dim": 16, "layers": 2, "heads": 2, "ffn_dim": 24, "places": 3, "context": 5}
-MODELS = {
+QUANT = {**TOWER, "codebooks": 4, "entries": 8}
+Refined = OneTower | TwoTower | Quantized
+MODELS: dict[str, tuple[type[Refined], TowerConfig]] = {
     "one_tower": (OneTower, OneTowerConfig(**TOWER)),  # type: ignore[arg-type]
     "two_tower": (TwoTower, TwoTowerConfig(**TOWER, denoiser_layers=3)),  # type: ignore[arg-type]
+    "quant_d": (Quantized, QuantizedConfig(**QUANT)),  # type: ignore[arg-type]
+    "quant_c": (Quantized, QuantizedConfig(**QUANT, discrete=False)),  # type: ignore[arg-type]
+}
+SAMPLINGS = {
+    "eight steps": Sampling(steps=8),
+    "one step": Sampling(steps=1),
+    "unguided": Sampling(steps=5, guidance=1.0),
+    "by lot": Sampling(steps=5, guidance=2.0, temperature=0.7),
+    "of three": Sampling(steps=5, guidance=1.0, temperature=0.7, top_k=3),
 }
 
 
-def small(name: str, *, metas: bool) -> OneTower | TwoTower:
+def small(name: str, *, metas: bool) -> Refined:
     """`metas`: with biases, without turns, as Meta's."""
     torch.manual_seed(0)
     kind, config = MODELS[name]
     changes: dict[str, Any] = {"bias": metas, "turns": not metas}
     if name == "two_tower":
         changes["whole_attention"] = metas
-    model: OneTower | TwoTower = kind(replace(config, **changes)).eval()
+    model: Refined = kind(replace(config, **changes)).eval()  # type: ignore[arg-type]
     for parameter in model.parameters():  # gates begin at zero, which would hide everything
         torch.nn.init.normal_(parameter, std=0.3)
+    if isinstance(model, Quantized):
+        model.quantizer.entries.normal_()
     return model
 
 
-def plain(
-    model: OneTower | TwoTower, concepts: Tensor, turns: Turns, asked: Turns, noise: Tensor, sampling: Sampling
-) -> Tensor:
+def plain(model: Refined, concepts: Tensor, turns: Turns, asked: Turns, noise: Tensor, sampling: Sampling) -> Tensor:
     """One conversation [1, T, C] by the modules that are trained, over the whole sequence at every step."""
     length = concepts.shape[1]
     told = Turns(asked.roles.expand(1, length), asked.places.expand(1, length))
     read = ReadRows(model.normalizer(concepts), turns, told, sliding(length, model.config)[None, None])
+
+    def said(unfinished: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """With the context and without."""
+        everywhere, steps = unfinished[:, None].expand(1, length, -1), torch.full((1, length), step)
+        given, free = (
+            model.refined(read, everywhere, steps, torch.full((1, length), hidden))[1][:, -1]
+            for hidden in (False, True)
+        )
+        return given, free
+
+    if isinstance(model, Quantized):
+        return model.normalizer.inverse(plain_entries(model, said, noise, sampling))
     plan = DenoisingPlan.of(model.config.noise_schedule(), sampling.steps)
 
     def step(number: int, noisy: Tensor, guided: bool) -> tuple[Tensor, Tensor | None]:
-        everywhere, times = noisy[:, None].expand(1, length, -1), torch.full((1, length), plan.times[number])
-        given, free = (
-            model.refined(read, everywhere, times, torch.full((1, length), hidden))[1][:, -1]
-            for hidden in (False, True)
-        )
+        given, free = said(noisy, plan.times[number])
         return given, free if guided else None
 
     return model.normalizer.inverse(denoise(step, plan, noise, sampling))
 
 
+def plain_entries(
+    model: Quantized, said: Callable[[Tensor, int], tuple[Tensor, Tensor]], noise: Tensor, sampling: Sampling
+) -> Tensor:
+    """Entries added up: [1, C]."""
+    so_far = torch.zeros(1, model.config.concept_dim)
+    for number in range(model.config.codebooks):
+        book = model.quantizer.codebook(number)
+        given, free = (
+            (out if model.config.discrete else -((out - so_far)[:, None] - book).square().sum(dim=2))
+            / (sampling.temperature or 1.0)
+            for out in said(so_far, number)
+        )
+        guided = free.log_softmax(dim=1) + sampling.guidance * (given.log_softmax(dim=1) - free.log_softmax(dim=1))
+        of_book = noise[:, number] if sampling.temperature else None
+        so_far = so_far + book[chosen(guided, of_book, sampling.top_k)]
+    return so_far
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("name", list(MODELS))
-@pytest.mark.parametrize("sampling", [Sampling(steps=8), Sampling(steps=1), Sampling(steps=5, guidance=1.0)])
+@pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS)
 @pytest.mark.parametrize("metas", [True, False], ids=["as Meta's", "with turns"])
 def test_drawn_fast_equals_drawn_plainly(name: str, sampling: Sampling, metas: bool) -> None:
     model = small(name, metas=metas)
@@ -84,11 +124,8 @@ def test_drawing_leaves_the_state_as_it_was(name: str) -> None:
     concepts, turns = conversation(1, LENGTH, 12)
     state = model.start(1)
     model.read(concepts, turns, torch.tensor([LENGTH]), state)
-    drawer, asked, noise = (
-        model.drawer(Sampling(steps=3)),
-        Turns(torch.tensor([1]), torch.tensor([0])),
-        torch.ones(1, 12),
-    )
+    drawer, asked = model.drawer(Sampling(steps=3)), Turns(torch.tensor([1]), torch.tensor([0]))
+    noise = torch.ones(1, *drawer.noise_shape)
     first = drawer(asked, state, noise)
     assert torch.equal(drawer(asked, state, noise), first)
     assert int(state.lengths) == LENGTH
@@ -100,7 +137,7 @@ def test_unfinished_concepts_are_seen_by_nobody_else(name: str) -> None:
     model = small(name, metas=False)
     concepts, turns = conversation(1, LENGTH, 12)
     read = ReadRows(concepts, turns, turns, sliding(LENGTH, model.config)[None, None])
-    unfinished, steps = torch.randn(1, LENGTH, 12), torch.full((1, LENGTH), 50)
+    unfinished, steps = torch.randn(1, LENGTH, 12), torch.full((1, LENGTH), 3)
     nowhere = torch.zeros(1, LENGTH, dtype=torch.bool)
     x, out = model.refined(read, unfinished, steps, nowhere)
     other = unfinished.clone()
@@ -118,10 +155,14 @@ def test_guidance_and_noise_change_what_is_drawn(name: str) -> None:
     state = model.start(1)
     model.read(concepts, turns, torch.tensor([4]), state)
     asked = Turns(torch.tensor([1]), torch.tensor([0]))
-    noise = torch.randn(1, 12, generator=torch.Generator().manual_seed(2))
-    drawn = [model.drawer(Sampling(steps=4, guidance=g))(asked, state, noise) for g in (1.0, 3.0)]
-    assert not torch.allclose(drawn[0], drawn[1], atol=1e-3)
-    assert not torch.allclose(drawn[1], model.drawer(Sampling(steps=4))(asked, state, -noise), atol=1e-3)
+    noise = torch.randn(1, *model.drawer(Sampling(temperature=1.0)).noise_shape)
+    drawn = {
+        guidance: model.drawer(Sampling(steps=4, guidance=guidance, temperature=1.0))(asked, state, noise)
+        for guidance in (1.0, 3.0)
+    }
+    assert not torch.allclose(drawn[1.0], drawn[3.0], atol=1e-3)
+    by_lot = model.drawer(Sampling(steps=4, guidance=1.0, temperature=20.0))
+    assert not torch.allclose(by_lot(asked, state, noise), by_lot(asked, state, -noise), atol=1e-3)
 
 
 def test_queries_that_nothing_depends_on_are_there_for_metas_checkpoints_only() -> None:
