@@ -136,6 +136,7 @@ class Spoilt:
 def without_numbers(processes: Processes, folder: Path, run: Path) -> None:
     table = ConceptTable.open(folder)
     trainer = lcm_trainer(BASE.model_copy(update={"epochs": 30}), table, run, processes)
+    trainer.step, trainer._lost = 15, 15  # of twenty
     if processes.rank == 1:
         trainer.table = Spoilt(table)  # type: ignore[assignment]
     trainer.evaluate = dict  # type: ignore[method-assign]
@@ -149,7 +150,7 @@ def test_nothing_but_bad_gradients_in_one_ends_both(table: ConceptTable, tmp_pat
 
 
 def to_the_end(processes: Processes, folder: Path, run: Path) -> int:
-    trainer = lcm_trainer(BASE, ConceptTable.open(folder), run, processes)
+    trainer = lcm_trainer(BASE.model_copy(update={"epochs": 2}), ConceptTable.open(folder), run, processes)
     evaluated = LcmTrainer._hits
     count = 0
 
@@ -166,9 +167,9 @@ def to_the_end(processes: Processes, folder: Path, run: Path) -> int:
 def test_the_first_alone_evaluates_and_writes(table: ConceptTable, tmp_path: Path) -> None:
     first, second = two_processes(tmp_path / "two", to_the_end, table.folder, tmp_path / "run")
     assert (first.error, second.error) == ("", "")
-    assert (first.value, second.value) == (3, 0)
+    assert (first.value, second.value) == (2, 0)
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert [row["epoch"] for row in rows] == [1, 2]
 
 
 def asked(processes: Processes) -> list[bool]:

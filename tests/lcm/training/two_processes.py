@@ -36,7 +36,7 @@ def two_processes(folder: Path, work: Work, *given: Any, seconds: float = 60) ->
         seconds: after so many they hang.
     """
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["lcm.training.lcm_variants", "torch.distributed.fsdp"])
+    server.set_forkserver_preload([work.__module__])
     folder.mkdir(exist_ok=True)
     answers = [server.Pipe(duplex=False) for _ in range(2)]
     both = [
