@@ -57,16 +57,18 @@ def built(variant: str, config: dict[str, Any]) -> tuple[Tower, Sampling]:
 @dataclass(frozen=True, slots=True)
 class _Published:
     base: BaseLcmConfig | None = None
+    one_tower: OneTowerConfig | None = None
+    quantized: QuantizedConfig | None = None
     two_tower: TwoTowerConfig | None = None
 
 
-def published(name: str) -> BaseLcmConfig | TwoTowerConfig:
-    """Sizes that somebody published, by the name of a file in `configs/models`, such as `two_tower_1_6b`.
+def published(name: str) -> TowerConfig:
+    """Sizes of a model in a paper, by the name of a file in `configs/models`, such as `two_tower_1_6b`.
 
     Raises:
         ConfigError: there is no such file.
     """
     read = load_config(packaged_config(f"models/{name}.yaml"), _Published)
-    found = read.base or read.two_tower
+    found = read.base or read.one_tower or read.quantized or read.two_tower
     assert found is not None  # the files are ours
     return found

@@ -1,27 +1,40 @@
-"""Variants by name, and Meta's sizes: as many parameters as its public code builds."""
+"""Variants by name, and the sizes of the papers: as many parameters as Meta's public code builds, where there is some."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 
-from configs.loader import ConfigError
+from configs.loader import ConfigError, packaged_config
 from lcm.engine import Engine
-from lcm.models.base_lcm import BaseLcm, BaseLcmConfig
+from lcm.models.quantized import Quantized, QuantizedConfig
 from lcm.models.sampler import Sampling
-from lcm.models.two_tower import TwoTower
 from lcm.models.variants import VARIANTS, built, published
 
+META = {"base_1_6b": 1_649_185_792, "two_tower_1_6b": 1_645_538_304, "two_tower_7b": 6_930_781_696}
+"""as its public code builds them"""
+OURS = {"one_tower_1_6b": 1_649_323_328, "quant_d_1_6b": 1_664_008_256, "quant_c_1_6b": 1_649_321_024}
 
-@pytest.mark.parametrize(
-    ("name", "count"),
-    [("base_1_6b", 1_649_185_792), ("two_tower_1_6b", 1_645_538_304), ("two_tower_7b", 6_930_781_696)],
-)
-def test_published_sizes_have_as_many_parameters_as_metas(name: str, count: int) -> None:
+
+@pytest.mark.parametrize(("name", "count"), (META | OURS).items())
+def test_published_sizes_have_as_many_parameters_as_they_say(name: str, count: int) -> None:
     config = published(name)
+    [model] = {kind.model for kind in VARIANTS.values() if kind.config is type(config)}
     with torch.device("meta"):
-        model = BaseLcm(config) if isinstance(config, BaseLcmConfig) else TwoTower(config)
-    assert sum(p.numel() for p in model.parameters()) == count
+        parameters = sum(p.numel() for p in model(config).parameters())
+    assert parameters == count
+    assert f"{count:,}" in packaged_config(f"models/{name}.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["quant_d_1_6b", "quant_c_1_6b"])
+def test_quants_codebooks_are_the_papers_and_no_parameters(name: str) -> None:
+    config = published(name)
+    assert isinstance(config, QuantizedConfig)
+    with torch.device("meta"):
+        model = Quantized(config)
+    assert model.quantizer.entries.shape == (64 * 8192, 1024)
+    assert config.discrete == (name == "quant_d_1_6b")
+    assert not [name for name, _ in model.named_parameters() if name.startswith("quantizer")]
 
 
 def test_sizes_that_nobody_published_are_refused_with_what_there_is() -> None:
