@@ -1,4 +1,4 @@
-"""Variants by name, and the sizes of the papers: as many parameters as Meta's public code builds, where there is some."""
+"""Variants by name, and the sizes of the papers: as many parameters as in Meta's public code, where there is some."""
 
 from dataclasses import replace
 
