@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lcm.errors import TrainingDataError
@@ -41,11 +42,11 @@ class Quantizer(nn.Module):
             chosen.append(torch.stack(codes, dim=1))
         return torch.cat(chosen)
 
-    def sums(self, codes: Tensor) -> Tensor:
-        """Entries [M, N] → what the first 0, 1 … N codebooks make of them: [M, N + 1, C]."""
-        offsets = torch.arange(self.codebooks, device=codes.device) * self.size
-        steps = self.entries[codes + offsets].cumsum(dim=1)
-        return torch.cat([torch.zeros_like(steps[:, :1]), steps], dim=1)
+    def sums(self, codes: Tensor, counts: Tensor) -> Tensor:
+        """Entries [M, N] → what the first `counts` [M] codebooks, 0 … N, make of them: [M, C]."""
+        books = torch.arange(self.codebooks, device=codes.device)
+        counted = (books < counts[:, None]).to(self.entries.dtype)
+        return F.embedding_bag(codes + books * self.size, self.entries, mode="sum", per_sample_weights=counted)
 
     @classmethod
     def fitted(

@@ -42,9 +42,8 @@ class QuantisationObjective:
         free = batch.uniform(shape[1]) < settings.free_share
         with torch.no_grad():
             codes = model.quantizer(model.normalizer(targets).flatten(0, 1))
-            sums = model.quantizer.sums(codes)
-        here = torch.arange(len(codes), device=codes.device), steps.flatten()
-        so_far, wanted = sums[here].view(targets.shape), codes[here].view(shape)
+            so_far = model.quantizer.sums(codes, steps.flatten()).view(targets.shape)
+        wanted = codes.gather(1, steps.flatten()[:, None]).view(shape)
         x, out = model.refined(read, so_far, steps, free)
         if model.config.discrete:
             wrong = F.cross_entropy(out[known], wanted[known], reduction="none")

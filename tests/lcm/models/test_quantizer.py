@@ -30,23 +30,31 @@ def test_each_codebook_takes_the_entry_nearest_to_what_those_before_left() -> No
     for number in range(5):
         torch.testing.assert_close(codes[:, number], torch.cdist(left, quantizer.codebook(number)).argmin(dim=1))
         left = left - quantizer.codebook(number)[codes[:, number]]
-    torch.testing.assert_close(points - quantizer.sums(codes)[:, -1], left)
+    torch.testing.assert_close(points - quantizer.sums(codes, torch.full((50,), 5)), left)
 
 
 def test_sums_begin_with_nothing_and_come_nearer_with_every_codebook() -> None:
     quantizer, points = fitted(), drawn(600, 12)
-    sums = quantizer.sums(quantizer(points))
-    assert sums.shape == (600, 6, 12)
-    assert not sums[:, 0].any()
-    errors = (points[:, None] - sums).square().sum(dim=2).mean(dim=0)
+    codes = quantizer(points)
+    sums = [quantizer.sums(codes, torch.full((600,), count)) for count in range(6)]
+    assert not sums[0].any()
+    errors = torch.stack([(points - so_far).square().sum(dim=1).mean() for so_far in sums])
     assert bool((errors.diff() < 0).all())
     assert float(errors[-1]) < 0.25 * float(errors[0])
+
+
+def test_each_concept_has_as_many_codebooks_as_it_asks_for() -> None:
+    quantizer, counts = fitted(), torch.tensor([0, 5, 2])
+    codes = quantizer(drawn(3, 12))
+    for so_far, of, count in zip(quantizer.sums(codes, counts), codes, counts.tolist(), strict=True):
+        entries = [quantizer.codebook(number)[of[number]] for number in range(count)]
+        torch.testing.assert_close(so_far, sum(entries, torch.zeros(12)))
 
 
 def test_enough_entries_give_the_concepts_back() -> None:
     points = drawn(16, 12)
     quantizer = Quantizer.fitted(points, 1, 16)
-    torch.testing.assert_close(quantizer.sums(quantizer(points))[:, -1], points)
+    torch.testing.assert_close(quantizer.sums(quantizer(points), torch.ones(16)), points)
 
 
 def test_long_inputs_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
