@@ -15,6 +15,7 @@ Shape = Literal["cosine", "quadratic", "sigmoid"]
 _COSINE_OFFSET = 0.008
 _MAX_BETA = 0.999
 _STEEPEST = 20
+_MOST_STEPS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,8 @@ class NoiseSchedule:
     def __post_init__(self) -> None:
         if self.shape not in get_args(Shape):
             raise ValueError(f"no noise schedule {self.shape!r}; choose one of: {', '.join(get_args(Shape))}")
+        if not 2 <= self.steps <= _MOST_STEPS:
+            raise ValueError(f"a noise schedule has 2 to {_MOST_STEPS} steps, not {self.steps}")
 
     def alphas_cumprod(self) -> Tensor:
         """ᾱ [T] float32, from nearly 1 down to 0."""

@@ -106,7 +106,9 @@ def test_curves_that_do_not_exist_are_refused_by_configurations(text: str, told:
         parse_config(text, OneTowerConfig, source="own.yaml")
 
 
-@pytest.mark.parametrize("settings", [{"schedule": "cosin"}, {"curve": {"slope": float("nan")}}])
+@pytest.mark.parametrize(
+    "settings", [{"schedule": "cosin"}, {"curve": {"slope": float("nan")}}, {"times": 1}, {"times": 20_000_000}]
+)
 def test_curves_that_do_not_exist_are_refused_from_bundles(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"no noise schedule 'cosin'|slope must"):
+    with pytest.raises(ValueError, match=r"no noise schedule 'cosin'|slope must|has 2 to 10000 steps"):
         built("one_tower", settings)
