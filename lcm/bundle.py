@@ -1,24 +1,20 @@
-"""Bundles: a folder of weights in, verified parts out; and back, for training. Knows nothing of what the parts compute.
+"""Bundles: a folder of weights in, verified parts out. Knows nothing of what the parts compute.
 
 A bundle holds `bundle.json`, `tokenizer.model` and safetensors shards of at most 16 MB. Its **space** is the text
 encoder and the tokenizer; their hash is the `space_id`. Every other part (decoder, speech encoder, LCM, reply bank)
 names the space it was made for, and one made for another space is refused: its concepts would mean nothing here.
 """
 
-import functools
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from pydantic import BaseModel, Field, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lcm.errors import BundleError
@@ -35,9 +31,6 @@ LONGEST_SECONDS = 8.0
 BUNDLES = Path(__file__).parent / "bundles"
 COMPANION = "-lcms"
 """Ends the name of the optional bundle with the models that a bundle has no room for"""
-
-_WORTH_BYTES = 4_096
-"""Smaller matrices stay as they are"""
 
 FileName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 """A file of the bundle's own folder: a bundle from elsewhere shall not name others"""
@@ -93,7 +86,7 @@ class Part:
         for shard, digest in zip(self.shards, self.hashes, strict=True):
             path = self.folder / shard
             try:
-                if _sha256(path) != digest:
+                if sha256(path) != digest:
                     raise BundleError(f"{path} is damaged (its hash differs); {_repair(self.folder)}")
                 with safe_open(path, framework="pt") as file:
                     keys = set(file.keys())
@@ -245,168 +238,8 @@ class Bundle:
                 raise BundleError(f"{path} is missing; {_repair(self.folder)}")
             if actual != size:
                 raise BundleError(f"{path} is damaged ({actual} bytes, expected {size}); {_repair(self.folder)}")
-            if (verify or name == TOKENIZER) and _sha256(path) != digest:
+            if (verify or name == TOKENIZER) and sha256(path) != digest:
                 raise BundleError(f"{path} is damaged (its hash differs); {_repair(self.folder)}")
-
-
-class BundleWriter:
-    """Adds or replaces parts of a bundle folder, file by file, `bundle.json` last.
-
-    A crash half-way leaves files that `bundle.json` does not describe: `Bundle.open` with `verify` finds them.
-    """
-
-    def __init__(self, folder: Path, name: str | None = None, *, hashes: Mapping[str, str] | None = None) -> None:
-        """`hashes` are of files that need not be read for theirs again."""
-        self.folder = folder
-        self._hashes = dict(hashes or {})
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "bundle.json"
-        self.description: dict[str, Any] = (
-            json.loads(path.read_text(encoding="utf-8"))
-            if path.exists()
-            else {
-                "format": FORMAT, "name": name or folder.name, "space_id": "", "concept_dim": 0,
-                "languages": {"text": [], "speech": []}, "parts": {}, "files": {},
-            }
-        )  # fmt: skip
-
-    def write_space(
-        self, tokenizer: bytes, languages: list[str], config: Mapping[str, Any], tensors: Mapping[str, Tensor]
-    ) -> str:
-        """Write tokenizer and text encoder; returns the new `space_id`. Parts of other spaces stay, and are refused."""
-        _replace(self.folder / TOKENIZER, tokenizer)
-        self._record(TOKENIZER)
-        self.description["languages"]["text"] = list(languages)
-        self.description["concept_dim"] = config["concept_dim"]
-        shards = self._write_shards(SPACE_PART, tensors)
-        self._describe(SPACE_PART, config, self._name_space(config, shards), shards, {})
-        return str(self.description["space_id"])
-
-    def accompany(self, bundle: Bundle) -> None:
-        """Be the companion of `bundle`: models of its space."""
-        self.description |= {"space_id": bundle.space_id, "concept_dim": bundle.concept_dim}
-        self.description["languages"] = {"text": list(bundle.languages["text"]), "speech": []}
-
-    def adopt_space(self, languages: list[str], config: Mapping[str, Any], checkpoint: str) -> None:
-        """Take `tokenizer.model` and a published checkpoint of a text encoder, both in the folder, as they are."""
-        self._record(TOKENIZER)
-        self._record(checkpoint)
-        self.description["languages"]["text"] = list(languages)
-        self.description["concept_dim"] = config["concept_dim"]
-        self._describe(SPACE_PART, config, self._name_space(config, [checkpoint]), [], {}, checkpoint)
-
-    def adopt_part(self, name: str, config: Mapping[str, Any], checkpoint: str) -> None:
-        """Take a published checkpoint in the folder as a part of this space."""
-        self._record(checkpoint)
-        self._describe(name, config, self.description["space_id"], [], {}, checkpoint)
-
-    def _name_space(self, config: Mapping[str, Any], files: Sequence[str]) -> str:
-        hashes = [self.description["files"][name][1] for name in (TOKENIZER, *files)]
-        sized = json.dumps([dict(config), self.description["languages"]["text"], hashes], sort_keys=True)
-        self.description["space_id"] = hashlib.sha256(sized.encode()).hexdigest()[:16]
-        return str(self.description["space_id"])
-
-    def write_part(
-        self,
-        name: str,
-        config: Mapping[str, Any],
-        tensors: Mapping[str, Tensor],
-        space_id: str,
-        sidecars: Mapping[str, bytes] | None = None,
-        *,
-        figures: Sequence[str] = (),
-        int8: bool = False,
-    ) -> None:
-        """Write or replace one part, in float16 shards (integers keep their type); with `int8` matrices as bytes.
-
-        The metrics were measured with what was there before, and are forgotten. Where the part bears on some of them
-        only, `figures` is the way to those, such as `["speech", "spoken_language"]`, and the others stay.
-        """
-        for sidecar, content in (sidecars or {}).items():
-            _replace(self.folder / f"{name}.{sidecar}", content)
-            self._record(f"{name}.{sidecar}")
-        shards = self._write_shards(name, _as_bytes(tensors) if int8 else tensors)
-        self._describe(name, config, space_id, shards, sidecars or {}, figures=figures)
-
-    def describe(self, **entries: Any) -> None:
-        """Set entries of `bundle.json` itself: training data, metrics, the command and commit that made it."""
-        self.description |= entries
-        self._save()
-
-    def _describe(
-        self,
-        name: str,
-        config: Mapping[str, Any],
-        space_id: str,
-        shards: list[str],
-        sidecars: Mapping[str, bytes],
-        checkpoint: str | None = None,
-        figures: Sequence[str] = (),
-    ) -> None:
-        old = self.description["parts"].get(name, {"shards": [], "sidecars": []})
-        kept = {*shards, *(f"{name}.{s}" for s in sidecars), checkpoint}
-        had = [*old["shards"], *(f"{name}.{s}" for s in old["sidecars"]), old.get("checkpoint")]
-        stale = [file for file in had if file and file not in kept]
-        for file in stale:
-            del self.description["files"][file]
-        *way, last = ("metrics", *figures)
-        functools.reduce(lambda of, step: of.get(step, {}), way, self.description).pop(last, None)
-        self.description["parts"][name] = {
-            "space_id": space_id, "config": dict(config), "shards": shards, "sidecars": sorted(sidecars),
-        }  # fmt: skip
-        if checkpoint:
-            self.description["parts"][name]["checkpoint"] = checkpoint
-        self._save()
-        for file in stale:
-            (self.folder / file).unlink(missing_ok=True)
-
-    def _write_shards(self, name: str, tensors: Mapping[str, Tensor]) -> list[str]:
-        names = []
-        for number, shard in enumerate(_shards(tensors), start=1):
-            file = f"{name}-{number}.safetensors"
-            aside = self.folder / f".{file}.new"
-            save_file(shard, aside)
-            aside.chmod(0o644)  # as every other file of a bundle
-            os.replace(aside, self.folder / file)
-            self._record(file)
-            names.append(file)
-        return names
-
-    def _record(self, file: str) -> None:
-        path = self.folder / file
-        self.description["files"][file] = [path.stat().st_size, self._hashes.get(file) or _sha256(path)]
-
-    def _save(self) -> None:
-        self.description["files"] = dict(sorted(self.description["files"].items()))
-        text = json.dumps(self.description, indent=1, ensure_ascii=False) + "\n"
-        _replace(self.folder / "bundle.json", text.encode())
-
-
-def _as_bytes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Matrices as int8, each row with a scale of its own; everything else as it is."""
-    stored: dict[str, Tensor] = {}
-    for key, tensor in tensors.items():
-        if tensor.ndim != 2 or not tensor.is_floating_point() or tensor.numel() < _WORTH_BYTES:
-            stored[key] = tensor
-            continue
-        scales = (tensor.float().abs().amax(dim=1) / 127).clamp_min(1e-7).to(torch.float16)
-        stored[key] = (tensor.float() / scales.float()[:, None]).round().clamp(-127, 127).to(torch.int8)
-        stored[key + SCALES] = scales
-    return stored
-
-
-def _shards(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    shard: dict[str, Tensor] = {}
-    size = 0
-    for key, tensor in tensors.items():
-        stored = tensor.detach().cpu().contiguous()
-        stored = stored.to(torch.float16) if stored.is_floating_point() else stored
-        if shard and size + stored.nbytes > SHARD_BYTES - 64 * 1024 and not key.endswith(SCALES):
-            yield shard
-            shard, size = {}, 0
-        shard[key] = stored
-        size += stored.nbytes
-    yield shard
 
 
 def _folder(bundle: str | Path) -> Path:
@@ -430,12 +263,7 @@ def _known() -> str:
     return f"{', '.join(names) or '(none ship with this checkout)'}, or a folder that holds one"
 
 
-def _replace(path: Path, content: bytes) -> None:
-    aside = path.with_name(f".{path.name}.new")
-    aside.write_bytes(content)
-    os.replace(aside, path)
-
-
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Of a file's content, as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

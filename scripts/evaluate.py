@@ -20,7 +20,8 @@ from agent.config import load_config
 from audio.frames import FloatArray, Framer
 from audio.segmenter import Segmenter, Utterance
 from audio.vad import load_vad
-from lcm.bundle import Bundle, BundleWriter
+from lcm.bundle import Bundle
+from lcm.bundle_writer import BundleWriter
 from lcm.errors import BundleError, LcmError, TrainingDataError
 from lcm.reply_bank import ReplyBank
 from lcm.space import ConceptSpace

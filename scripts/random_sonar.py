@@ -14,7 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lcm.bundle import TOKENIZER, Bundle, BundleWriter
+from lcm.bundle import TOKENIZER, Bundle
+from lcm.bundle_writer import BundleWriter
 from lcm.space.checkpoint import Kind
 from lcm.space.memory import shapes_only
 from lcm.space.sonar import SPEECH_ENCODERS, TEXT_DECODERS, TEXT_ENCODERS, TEXT_LANGUAGES

@@ -10,7 +10,7 @@ from pathlib import Path
 import sentencepiece
 import torch
 
-from lcm.bundle import BundleWriter
+from lcm.bundle_writer import BundleWriter
 from lcm.models.base_lcm import BaseLcm, BaseLcmConfig
 from lcm.reply_bank import PART, TEXTS, packed
 from lcm.space.speech_encoder import SpeechEncoder, SpeechEncoderConfig

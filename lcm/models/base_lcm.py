@@ -5,7 +5,7 @@ speaker's going on. And where `key_dim` is: queries and keys, to choose among se
 not always what lies nearest to the mean of all that could. Knows nothing of text, turns' ends or sampling.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from lcm.models.turns import Turns
 class BaseLcmConfig(TowerConfig):
     """Sizes of a Base-LCM; without `turns` it is Meta's, whose PostNet reads the tower directly."""
 
-    key_dim: int = 0
+    key_dim: int = field(default=0, metadata={"least": 0})
     """of queries and keys; 0: none"""
 
 

@@ -18,6 +18,7 @@ class DiffusionConfig(TowerConfig):
     """settings of the schedule, if not its own"""
 
     def __post_init__(self) -> None:
+        TowerConfig.__post_init__(self)
         given: object = self.curve
         if isinstance(given, Mapping):  # as a bundle says it
             object.__setattr__(self, "curve", NoiseCurve(**given))

@@ -6,7 +6,7 @@ head (is this the last sentence of its turn?). What comes next is not told to th
 answer off it. Knows nothing of how the next concept is drawn.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import torch
@@ -40,6 +40,18 @@ class TowerConfig:
     """sentences of a turn told apart; later ones count as the last of these"""
     context: int = 40
     """concepts that one concept sees, itself included"""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            size = getattr(self, field.name)
+            if field.type is int and size < (least := field.metadata.get("least", 1)):
+                raise ValueError(f"{field.name} is {size}; give {least} or more")
+        if self.dim % (2 * self.heads):
+            raise ValueError(
+                f"dim {self.dim} is no multiple of twice the heads, {2 * self.heads}; each gets an even part"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; give 0 or more, less than 1")
 
     def state(self, rows: int, like: Tensor, slots: int | None, more_layers: int = 0) -> LcmState:
         """An empty state for `rows` conversations."""

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from lcm.bundle import TOKENIZER as TOKENIZER_FILE
-from lcm.bundle import Bundle, BundleWriter
+from lcm.bundle import Bundle
+from lcm.bundle_writer import BundleWriter
 from lcm.errors import BundleError
 from lcm.fetched import SONAR, folder_option
 from lcm.space.backend import fill

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from lcm.bundle import COMPANION, Bundle, BundleWriter
+from lcm.bundle import COMPANION, Bundle
+from lcm.bundle_writer import BundleWriter
 from lcm.errors import TrainingDataError
 from lcm.models.sampler import Sampling
 from lcm.space.spoken_language import PART, SpokenLanguageConfig

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from configs.loader import Settings
-from lcm.bundle import BundleWriter
+from lcm.bundle_writer import BundleWriter
 from lcm.engine import Engine
 from lcm.errors import TrainingDataError
 from lcm.reply_bank import PART, TEXTS, packed

@@ -17,7 +17,8 @@ from agent.core.inputs import Decode, Encoded, EncodeSpeech, InputEnded, Setting
 from agent.language_choice import is_open, named
 from agent.metrics import Metrics
 from agent.terminal import Screen
-from lcm.bundle import Bundle, BundleWriter
+from lcm.bundle import Bundle
+from lcm.bundle_writer import BundleWriter
 from lcm.space.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from lcm.space.spoken_language import PART, SpokenLanguage, SpokenLanguageConfig, phone_shares
 from tests.agent.talk import Conversation

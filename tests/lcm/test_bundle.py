@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lcm.bundle import SHARD_BYTES, Bundle, BundleWriter
+from lcm.bundle import SHARD_BYTES, Bundle
+from lcm.bundle_writer import BundleWriter
 from lcm.errors import BundleError
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lcm.bundle import BundleWriter
+from lcm.bundle_writer import BundleWriter
 from lcm.engine import Engine, Sampling
 from lcm.errors import BundleError, ContextError
 from lcm.models.base_lcm import BaseLcm, BaseLcmConfig

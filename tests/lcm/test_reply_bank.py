@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lcm.bundle import BundleWriter
+from lcm.bundle_writer import BundleWriter
 from lcm.errors import BundleError, ContextError, LanguageError
 from lcm.reply_bank import ReplyBank, packed
 

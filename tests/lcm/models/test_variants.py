@@ -53,6 +53,23 @@ def test_every_variant_is_built_from_what_a_bundle_says() -> None:
         built("base", {"depth": 3})
 
 
+@pytest.mark.parametrize(
+    ("variant", "wrong", "says"),
+    [
+        ("base", {"dim": 36, "heads": 4}, "dim 36 is no multiple of twice the heads, 8"),
+        ("base", {"heads": 0}, "heads is 0; give 1 or more"),
+        ("base", {"key_dim": -1}, "key_dim is -1; give 0 or more"),
+        ("one_tower", {"layers": 0}, "layers is 0"),
+        ("two_tower", {"denoiser_layers": -2}, "denoiser_layers is -2"),
+        ("quant_c", {"codebooks": 0}, "codebooks is 0"),
+        ("one_step", {"dropout": 1.0}, "dropout is 1.0; give 0 or more, less than 1"),
+    ],
+)
+def test_sizes_that_make_no_model_are_refused(variant: str, wrong: dict[str, float], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        built(variant, wrong)
+
+
 def test_a_variant_trained_with_noise_is_drawn_with_noise_unless_told_otherwise() -> None:
     assert VARIANTS["one_step"].sampling == Sampling(temperature=1.0)
     _, sampling = built("one_step", {"sampling": {"temperature": 0.0}})

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lcm.bundle import BundleWriter
+from lcm.bundle_writer import BundleWriter
 from lcm.space.sonar import SPEECH_ENCODERS, TEXT_DECODERS, TEXT_ENCODERS, TEXT_LANGUAGES
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "sonar"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from audio.files import read_audio
-from lcm.bundle import BundleWriter
+from lcm.bundle_writer import BundleWriter
 from lcm.errors import AudioInputError, LanguageError
 from lcm.space import ConceptSpace
 from lcm.space.fbank import SAMPLE_RATE

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import lcm.space.backend
-from lcm.bundle import BundleWriter
+from lcm.bundle_writer import BundleWriter
 from lcm.errors import BundleError
 from lcm.space import ConceptSpace, DecodingOptions
 from lcm.space.backend import TorchBackend

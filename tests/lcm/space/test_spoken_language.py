@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lcm.bundle import Bundle, BundleWriter
+from lcm.bundle import Bundle
+from lcm.bundle_writer import BundleWriter
 from lcm.errors import BundleError, LanguageError
 from lcm.space import ConceptSpace, DecodingOptions
 from lcm.space.batches import most_tokens

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lcm.bundle import Bundle, BundleWriter
+from lcm.bundle import Bundle
+from lcm.bundle_writer import BundleWriter
 from lcm.space import ConceptSpace
 from lcm.training.evaluate_speech import ClipSet
 from lcm.training.evaluate_spoken_language import identified

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lcm.bundle import Bundle, BundleWriter
+from lcm.bundle import Bundle
+from lcm.bundle_writer import BundleWriter
 from lcm.errors import TrainingDataError
 from lcm.training.data import made_of
 from lcm.training.export import describe_making, making, note_command

@@ -11,7 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lcm.bundle import Bundle, BundleWriter
+from lcm.bundle import Bundle
+from lcm.bundle_writer import BundleWriter
 from lcm.engine import Engine, Sampling
 from lcm.errors import BundleError, TrainingDataError
 from lcm.models.two_tower import TwoTower

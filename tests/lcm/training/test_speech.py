@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lcm.bundle import Bundle, BundleWriter
+from lcm.bundle import Bundle
+from lcm.bundle_writer import BundleWriter
 from lcm.errors import TrainingDataError
 from lcm.space.speech_encoder import BLANK, SpeechEncoder, speech_encoder_from_part
 from lcm.space.text_encoder import TextEncoder, TextEncoderConfig

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from lcm.bundle import Bundle, BundleWriter
+from lcm.bundle import Bundle
+from lcm.bundle_writer import BundleWriter
 from lcm.errors import TrainingDataError
 from lcm.space.fbank import fbank
 from lcm.space.speech_encoder import SpeechEncoder, SpeechEncoderConfig
