@@ -8,8 +8,8 @@ predict.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,16 +63,19 @@ class Documents:
 
     def sample(self, kept: float) -> "Documents":
         """The documents that a table of a share of them would hold: the same whatever this one holds."""
-        chosen = [d for d in range(len(self)) if _is_kept(self.corpus(d), self.names[d], kept)]
+        return self.only([d for d in range(len(self)) if _is_kept(self.corpus(d), self.names[d], kept)])
+
+    def only(self, chosen: Sequence[int]) -> "Documents":
+        """Some of them."""
         kept_rows = [np.arange(self.starts[d], self.starts[d + 1]) for d in chosen]
         rows = np.concatenate([np.empty(0, dtype=np.int64), *kept_rows])
-        lengths = np.diff(self.starts)[chosen]
+        lengths = np.diff(self.starts)[list(chosen)]
         return Documents(
             self.sentences[rows],
             self.roles[rows],
             self.last[rows],
             np.append(0, np.cumsum(lengths)),
-            self.corpora[chosen],
+            self.corpora[list(chosen)],
             self.corpus_names,
             tuple(self.names[d] for d in chosen),
         )
@@ -97,6 +100,8 @@ class ConceptTable:
     concepts: ShardedConcepts  # [N, C], memory-mapped
     folder: Path
     space_id: str
+    languages: frozenset[str] = frozenset()
+    """of the training documents; all if empty"""
 
     @classmethod
     def open(cls, folder: Path, space_id: str | None = None) -> "ConceptTable":
@@ -125,7 +130,21 @@ class ConceptTable:
         """The documents of `train`, `dev` or `test`."""
         with np.load(self.folder / f"documents.{split}.npz") as a:
             names = (tuple(a["corpus_names"].tolist()), tuple(a["names"].tolist()))
-            return Documents(a["sentences"], a["roles"], a["last"], a["starts"], a["corpora"], *names)
+            found = Documents(a["sentences"], a["roles"], a["last"], a["starts"], a["corpora"], *names)
+        if split != "train" or not self.languages:
+            return found
+        return found.only([d for d in range(len(found)) if found.language(d) in self.languages])
+
+    def taught_in(self, languages: Sequence[str]) -> "ConceptTable":
+        """The same, with training documents in these languages alone.
+
+        Raises:
+            TrainingDataError: there are none in one of them.
+        """
+        known = {name.rsplit(".", 1)[1] for name in self.documents("train").corpus_names}
+        if unknown := sorted(set(languages) - known):
+            raise TrainingDataError(f"no training document is in {unknown[0]!r}; languages: {', '.join(sorted(known))}")
+        return replace(self, languages=frozenset(languages))
 
 
 def concept_table(

@@ -51,6 +51,8 @@ class LcmTraining(Settings):
     crop_share: float = 0.3
     repeats: dict[str, int] = Field(default_factory=dict)
     """how often a corpus, such as `xpersona`, is read in an epoch; once if not named"""
+    languages: list[str] = Field(default_factory=list)
+    """of the documents that are learnt from; all if none is named"""
     epochs: int = 8
     negatives: int = 2_048
     """replies from elsewhere that a prediction is told apart from"""

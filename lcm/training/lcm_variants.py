@@ -253,9 +253,11 @@ def lcm_trainer(
         report: told of what takes a while, and of settings that have changed.
 
     Raises:
-        TrainingDataError: as `LcmTrainer`; also where there is no run to begin from, or no bundle to be taught by.
+        TrainingDataError: as `LcmTrainer`; also where there is no run to begin from, no bundle to be taught by, or no
+            document in a language.
     """
     torch.manual_seed(config.seed)
+    table = table.taught_in(config.languages) if config.languages else table
     model = VARIANTS[config.variant].model(replace(config.model, concept_dim=table.concepts.shape[1]))
     around = Around(table, processes, bundle, run.parent / config.initial if config.initial else None)
     if exists(run):

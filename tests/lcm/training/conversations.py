@@ -57,7 +57,7 @@ def _stories() -> dict[str, Any]:
         "roles": np.tile([*ROLES, *([ROLE_NARRATOR] * TURNS)], half).astype(np.uint8),
         "last": np.tile([*LAST, *PARAGRAPHS], half).astype(np.uint8),
         "corpora": np.tile([0, 1], half).astype(np.int16),
-        "corpus_names": np.array(["dialogue/taskmaster4.eng", "story/book.eng"]),
+        "corpus_names": np.array(["dialogue/taskmaster4.eng", "story/book.deu"]),
     }
 
 

@@ -185,6 +185,20 @@ def test_other_rows_or_lessons_are_not_gone_on_with(table: ConceptTable, tmp_pat
         lcm_trainer(BASE, write_concepts(tmp_path / "concepts", stories=True), tmp_path / "run")
 
 
+def test_documents_in_other_languages_are_left_alone(tmp_path: Path) -> None:
+    table = write_concepts(tmp_path / "concepts", stories=True)
+    everything = table.documents("train")
+    languages = {everything.language(d) for d in range(len(everything))}
+    assert len(languages) > 1
+    english = BASE.model_copy(update={"languages": ["eng"]})
+    read = lcm_trainer(english, table, tmp_path / "run").documents
+    assert {read.language(d) for d in range(len(read))} == {"eng"}
+    names = [everything.names[d] for d in range(len(everything)) if everything.language(d) == "eng"]
+    assert list(read.names) == names
+    with pytest.raises(TrainingDataError, match="no training document is in 'ita'; languages: "):
+        lcm_trainer(BASE.model_copy(update={"languages": ["ita"]}), table, tmp_path / "other")
+
+
 def test_other_settings_may_change_and_are_told(table: ConceptTable, tmp_path: Path) -> None:
     lcm_trainer(BASE, table, tmp_path / "run").save()
     told: list[str] = []
