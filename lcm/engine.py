@@ -28,7 +28,7 @@ from lcm.space.backend import Precision
 if TYPE_CHECKING:
     from lcm.space import ConceptSpace
 
-__all__ = ["ROLE_AGENT", "ROLE_NARRATOR", "ROLE_USER", "Engine", "NextConcept", "Sampling"]
+__all__ = ["ROLE_AGENT", "ROLE_NARRATOR", "ROLE_USER", "Engine", "NextConcept", "Sampling", "step_seed"]
 
 MAX_CONCEPTS = 32
 MAX_CONTEXT = 4_096
@@ -37,6 +37,13 @@ STOP_PROBABILITY = 0.5
 REPEAT_COSINE = 0.9
 _DRAWERS = 4
 _CHUNK = 4_096
+_SEED_STEP = 1_000_003
+"""prime, and more than callers have seeds in a row"""
+
+
+def step_seed(seed: int, number: int) -> int:
+    """The seed of a reply's concept `number`, 0 being the first: whoever draws a reply step by step has its noise."""
+    return seed + number * _SEED_STEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +138,7 @@ class Engine:
             contexts: [T, C] each, any length ≥ 1; each concept sees `self.context` of them, itself included.
             roles: [T] each: 0 user, 1 agent, 2 narrator.
             max_concepts: of a reply; 1 … 32.
-            seeds: one each, of the noise; a batch's other items do not change it.
+            seeds: one each, of the noise, see `step_seed`; a batch's other items do not change it.
             sampling: how concepts are drawn, if not as the variant does by itself.
 
         Returns:
@@ -145,13 +152,15 @@ class Engine:
         if not 1 <= max_concepts <= MAX_CONCEPTS:
             raise ContextError(f"ask for 1 to {MAX_CONCEPTS} concepts, not {max_concepts}")
         drawer = self._drawer(sampling)
-        generators = self._generators(contexts, seeds)
+        seeds = self._seeds(contexts, seeds)
         replies: list[list[Tensor]] = [[] for _ in contexts]
         going = self._read(contexts, roles, max_concepts)
         while len(going.rows):
             rows = going.rows.tolist()
-            drawn = drawer(going.asked, going.state, self._noise(drawer, [generators[r] for r in rows]))
-            if replies[rows[0]]:
+            number = len(replies[rows[0]])
+            noise = self._noise(drawer, [step_seed(seeds[row], number) for row in rows])
+            drawn = drawer(going.asked, going.state, noise)
+            if number:
                 previous = torch.stack([replies[r][-1] for r in rows]).to(self.device)
                 fresh = F.cosine_similarity(drawn, previous, dim=1) < REPEAT_COSINE
                 drawn = drawn[fresh]
@@ -198,7 +207,7 @@ class Engine:
         assert state.hidden is not None  # something was read
         drawer = self._drawer(sampling)
         asked = asked.to(self.device)
-        drawn = drawer(asked, state, self._noise(drawer, self._generators(asked.roles, seeds)))
+        drawn = drawer(asked, state, self._noise(drawer, self._seeds(asked.roles, seeds)))
         queries = self._queries(state.hidden, asked) if self.keyed else [None] * len(drawn)
         ended = self.model.stops(state.hidden).sigmoid().tolist()
         return [NextConcept(*said) for said in zip(drawn.cpu(), ended, queries, strict=True)]
@@ -235,13 +244,14 @@ class Engine:
                 raise ContextError(str(error)) from error
         return self._drawers[wanted]
 
-    def _generators(self, contexts: Sequence[Tensor] | Tensor, seeds: Sequence[int] | None) -> list[torch.Generator]:
+    def _seeds(self, contexts: Sequence[Tensor] | Tensor, seeds: Sequence[int] | None) -> Sequence[int]:
         seeds = [0] * len(contexts) if seeds is None else seeds
         if len(seeds) != len(contexts):
             raise ContextError(f"{len(contexts)} contexts but {len(seeds)} seeds; give one each")
-        return [torch.Generator().manual_seed(seed) for seed in seeds]
+        return seeds
 
-    def _noise(self, drawer: Drawer, generators: list[torch.Generator]) -> Tensor:
+    def _noise(self, drawer: Drawer, seeds: Sequence[int]) -> Tensor:
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         return torch.stack([torch.randn(drawer.noise_shape, generator=g) for g in generators]).to(self.device)
 
     def _read(self, contexts: Sequence[Tensor], roles: Sequence[Tensor], ahead: int) -> "_Going":

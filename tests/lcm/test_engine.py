@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lcm.bundle_writer import BundleWriter
-from lcm.engine import Engine, Sampling
+from lcm.engine import Engine, Sampling, step_seed
 from lcm.errors import BundleError, ContextError
 from lcm.models.base_lcm import BaseLcm, BaseLcmConfig
 from lcm.models.turns import Turns
@@ -70,11 +70,12 @@ def test_without_temperature_the_seed_changes_nothing(engine: Engine) -> None:
 
 def test_a_cached_reply_equals_asking_anew_after_each_concept(engine: Engine) -> None:
     concepts, roles = contexts(2)
-    [reply] = engine.predict(concepts, roles, max_concepts=4)
+    sampling = Sampling(temperature=0.5)
+    [reply] = engine.predict(concepts, roles, max_concepts=4, seeds=[7], sampling=sampling)
     assert len(reply) == 4
     context, told = concepts[0], roles[0]
-    for concept in reply:
-        [following] = engine.predict_next([context], [told])
+    for number, concept in enumerate(reply):
+        [following] = engine.predict_next([context], [told], [step_seed(7, number)], sampling=sampling)
         torch.testing.assert_close(following.concept, concept, rtol=0, atol=1e-4)
         context, told = torch.cat([context, concept[None]]), torch.cat([told, torch.ones(1, dtype=torch.int64)])
 
