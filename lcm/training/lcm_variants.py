@@ -1,13 +1,15 @@
 """How each Large Concept Model is trained: sizes and objective of every variant, as configuration files name them."""
 
 import itertools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
 from lcm.bundle import Bundle
@@ -25,7 +27,7 @@ from lcm.models.tower import Tower, TowerConfig
 from lcm.models.two_tower import TwoTower, TwoTowerConfig
 from lcm.models.variants import VARIANTS
 from lcm.space import ConceptSpace
-from lcm.training.checkpoints import each_tensor, exists, weights_id
+from lcm.training.checkpoints import each_tensor, exists, read_notes, weights_id
 from lcm.training.concepts import ConceptTable
 from lcm.training.decoded_loss import DecodedLoss, DecodedObjective, Speaker
 from lcm.training.diffusion import Diffusion, DiffusionObjective, importance
@@ -64,10 +66,18 @@ class Around:
             raise TrainingDataError("this learns from a bundle's decoder; give --bundle")
         return Bundle.open(self.bundle)
 
-    def initial(self) -> dict[str, Tensor]:
-        """The averaged weights of the run to begin from."""
+    def initial(self, config: TowerConfig) -> dict[str, Tensor]:
+        """The averaged weights of the run to begin from, for a model of this configuration.
+
+        Raises:
+            TrainingDataError: it has not been trained, or is of another: weights may fit that mean other things.
+        """
         if self.initial_run is None or not exists(self.initial_run):
             raise TrainingDataError(f"there is no trained model in {self.initial_run}; train it first")
+        theirs, mine = read_notes(self.initial_run)["model"], json.loads(json.dumps(sizes(config)))
+        if other := [name for name in mine if name != "dropout" and theirs.get(name, mine[name]) != mine[name]]:
+            told = ", ".join(f"{name} {theirs[name]}, not {mine[name]}" for name in other)
+            raise TrainingDataError(f"the run {self.initial_run} is of another model ({told}); give both the same")
         return dict(each_tensor(self.initial_run, "average"))
 
     def importance(self) -> Tensor:
@@ -163,14 +173,20 @@ class DistilledTraining(LcmTraining):
     objective: Distillation = Distillation()
     sampling: Sampling = VARIANTS["two_tower_few"].sampling
 
+    @model_validator(mode="after")
+    def _one_noise(self) -> Self:
+        if self.sampling.initial_noise != self.objective.teacher.initial_noise:
+            raise ValueError("sampling.initial_noise is not the teacher's: the student begins where its teacher began")
+        return self
+
     def teacher(self, around: Around) -> str:
         """Which weights they are: a run that goes on teaches something else."""
-        return weights_id(around.initial())
+        return weights_id(around.initial(replace(self.model, concept_dim=around.table.concepts.shape[1])))
 
     def learnt(self, around: Around) -> Objective:
         """What it learns."""
         teacher = TwoTower(replace(self.model, concept_dim=around.table.concepts.shape[1]))
-        teacher.load_state_dict(around.initial())
+        begin_with(teacher, around)
         return DistillationObjective.of(self.objective, teacher.to(around.device))
 
 
@@ -301,7 +317,7 @@ def sizes(config: TowerConfig) -> dict[str, Any]:
 def begin_with(model: Tower, around: Around) -> None:
     """Begin with the averaged weights of the run that `initial` names."""
     try:
-        model.load_state_dict(around.initial())
+        model.load_state_dict(around.initial(model.config))
     except RuntimeError as error:
         raise TrainingDataError(
             f"the run {around.initial_run} is of another model; give both the same sizes, or train it anew"

@@ -281,9 +281,16 @@ def test_beginning_with_a_run_that_is_not_there_says_so(table: ConceptTable, tmp
     few = DistilledTraining(**RUN, model=TWO_TOWER.model, initial="teacher")
     with pytest.raises(TrainingDataError, match=r"no trained model in .*teacher; train it first"):
         lcm_trainer(few, table, tmp_path / "student")
-    lcm_trainer(BASE, table, tmp_path / "teacher").save()
+    lcm_trainer(BASE, table, tmp_path / "base").save()
     with pytest.raises(TrainingDataError, match="of another model"):
-        lcm_trainer(few, table, tmp_path / "student")
+        lcm_trainer(few.model_copy(update={"initial": "base"}), table, tmp_path / "student")
+
+
+def test_a_student_learns_the_schedule_of_its_teacher(table: ConceptTable, tmp_path: Path) -> None:
+    lcm_trainer(TWO_TOWER, table, tmp_path / "teacher").save()
+    sigmoid = replace(TWO_TOWER.model, schedule="sigmoid", dropout=0.0)
+    with pytest.raises(TrainingDataError, match=r"another model \(schedule cosine, not sigmoid\); give both the same"):
+        lcm_trainer(DistilledTraining(**RUN, model=sigmoid, initial="teacher"), table, tmp_path / "student")
 
 
 class Spoilt:

@@ -1,11 +1,14 @@
 """Trainings of the variants, as configuration files give them."""
 
+from pathlib import Path
+
 import pytest
 
-from configs.loader import ConfigError, parse_config
+from configs.loader import ConfigError, load_config, packaged_config, parse_config
 from lcm.models.sampler import Sampling
 from lcm.training.lcm_trainer import LcmTraining
-from lcm.training.lcm_variants import DistilledTraining, OneStepTraining, QuantizedTraining, TwoTowerTraining
+from lcm.training.lcm_variants import DistilledTraining, OneStepTraining, QuantizedTraining, TwoTowerTraining, sizes
+from scripts.train import TrainingFile
 
 
 @pytest.mark.parametrize(
@@ -23,6 +26,23 @@ def test_what_a_configuration_does_not_say_of_drawing_is_as_the_variant_has_it(
     kind: type[LcmTraining], text: str, drawn: Sampling
 ) -> None:
     assert parse_config(text, kind, source="own.yaml").sampling == drawn
+
+
+@pytest.mark.parametrize(
+    "path", sorted(packaged_config("training/base_mini.yaml").parent.glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_trainings_that_begin_with_another_have_its_model(path: Path) -> None:
+    config = load_config(path, TrainingFile).lcm
+    if config is None or not config.initial:
+        return
+    earlier = load_config(packaged_config(f"training/{config.initial}.yaml"), TrainingFile).lcm
+    assert earlier is not None
+    assert sizes(config.model) == sizes(earlier.model)
+
+
+def test_a_student_begins_where_its_teacher_began() -> None:
+    with pytest.raises(ConfigError, match="initial_noise is not the teacher's"):
+        parse_config("sampling: {initial_noise: 1.0}", DistilledTraining, source="own.yaml")
 
 
 def test_drawing_settings_that_do_not_exist_are_refused() -> None:
