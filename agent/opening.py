@@ -1,8 +1,9 @@
 """Opening: settings in, running parts out: the model worker, the voice, the detectors; closed in order."""
 
+import zlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.config import AgentConfig
 from agent.core.events import Task
@@ -29,11 +30,20 @@ class Opened:
         return Parts(self.worker, load_vad(self.config.vad.name), self.voice, Metrics(), session)
 
     def turn_options(
-        self, languages: Sequence[str], reply_language: str | None, task: Task | None = None, *, live: bool = False
+        self,
+        languages: Sequence[str],
+        reply_language: str | None,
+        task: Task | None = None,
+        *,
+        live: bool = False,
+        session: str = "",
     ) -> TurnOptions:
-        """The options of one session: what the settings say, and what its thinker and its voice ask for."""
+        """The options of one session: what the settings say, and what its thinker and its voice ask for.
+
+        Models that draw replies by lot draw others in a session of another name.
+        """
         remote = self.worker.models.remote("converse")
-        return self.config.turn_options(
+        options = self.config.turn_options(
             task=task or self.config.task,
             languages=languages,
             reply_language=reply_language,
@@ -42,6 +52,7 @@ class Opened:
             costly=remote is not None and not remote.speculative,
             live=live,
         )
+        return replace(options, seed=zlib.crc32(session.encode()))
 
 
 def checked_languages(

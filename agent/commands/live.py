@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import CancelledError
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from agent.commands import talk_elsewhere
@@ -111,7 +112,7 @@ async def _chat(args: argparse.Namespace, config: "AgentConfig") -> int:
             opened(config, [config.task], spoken=False, heard=False, typed=True, check=check)
         )
         languages, to = check(there.worker.models)
-        options = there.turn_options(languages, to)
+        options = there.turn_options(languages, to, session=token_hex())
         began = time.monotonic()
         order = ArrivalOrder(lambda: int((time.monotonic() - began) * 16_000))
         parts, result = there.parts(), ReplayResult(config.bundle)
@@ -226,7 +227,7 @@ async def _talk(args: argparse.Namespace, config: "AgentConfig") -> int:
         check = partial(checked_languages, choice=config.language, reply_language=args.to, speech=True)
         there = await stack.enter_async_context(opened(config, [config.task], spoken=spoken, live=True, check=check))
         languages, to = check(there.worker.models)
-        options = _duplex(there.turn_options(languages, to, live=True), headphones=args.headphones)
+        options = _duplex(there.turn_options(languages, to, live=True, session=token_hex()), headphones=args.headphones)
         order, parts = ArrivalOrder(), there.parts()
         stack.callback(_tell_dropped, microphone)
         from lcm.space.languages import few  # not before the devices: it imports torch

@@ -134,6 +134,7 @@ class Answering(OpenTurns):
                 turn.reply_language,
                 instructions=settings.instructions if turn.instructions is None else turn.instructions,
                 temperature=settings.temperature if turn.temperature is None else turn.temperature,
+                seed=self.options.seed + turn.number,
             )
         )
 

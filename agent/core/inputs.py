@@ -294,6 +294,8 @@ class Think:
     committed: bool = True
     instructions: str = ""
     temperature: float | None = None
+    seed: int = 0
+    """Of the noise that the reply is drawn from"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -42,3 +42,5 @@ class TurnOptions:
     max_waiting_turns: int = 8
     echo_guard_ms: int = 300
     """Half-duplex: how long after the last heard sample the microphone stays closed."""
+    seed: int = 0
+    """Of the noise that replies are drawn from"""

@@ -111,7 +111,7 @@ class LcmThinker:
         from lcm.engine import REPEAT_COSINE
 
         concepts, roles = concept_context(request.context)
-        for step in _steps(self._engine, concepts, roles, self._max_concepts):
+        for step in _steps(self._engine, concepts, roles, self._max_concepts, request.seed):
             predicted = to_array(step.concept)
             if roles[-1] == ROLE_AGENT and cosine(predicted, concepts[-1]) >= REPEAT_COSINE:
                 return
@@ -140,7 +140,7 @@ class RetrieveThinker:
         asked = [entry for entry in request.context if entry.turn == request.turn and entry.role == ROLE_USER]
         own, _ = concept_context(asked)
         avoid = torch.from_numpy(np.stack(own)) if own else None  # [K, D]
-        for step in _steps(self._engine, concepts, roles, self._max_sentences):
+        for step in _steps(self._engine, concepts, roles, self._max_sentences, request.seed):
             reply = self._bank.nearest(step.choosing, request.reply_language, exclude=exclude, avoid=avoid)
             if reply.text in exclude:  # nothing new is left to say
                 return
@@ -167,19 +167,21 @@ def to_array(concept: "Tensor") -> FloatArray:
     return array
 
 
-def _steps(engine: "Engine", concepts: list[FloatArray], roles: list[int], limit: int) -> Iterator["NextConcept"]:
+def _steps(
+    engine: "Engine", concepts: list[FloatArray], roles: list[int], limit: int, seed: int
+) -> Iterator["NextConcept"]:
     """What comes next, again and again; the caller appends what it makes of each before it asks for another."""
     import torch
 
     from lcm.conversation import Conversation, follow, following
-    from lcm.engine import STOP_PROBABILITY
+    from lcm.engine import STOP_PROBABILITY, step_seed
 
     conversation = Conversation.of(engine)
     for number in range(limit):
         if not concepts:
             return
         follow(engine, conversation, torch.from_numpy(np.stack(concepts)), torch.tensor(roles))
-        [ahead] = following(engine, [conversation])
+        [ahead] = following(engine, [conversation], [step_seed(seed, number)])
         if number and ahead.ended >= STOP_PROBABILITY:
             return
         yield ahead

@@ -120,7 +120,7 @@ class LiveSession:
         """A new session."""
         there = house.there
         languages = spoken_languages(defaults.language, defaults)
-        options = there.turn_options(languages, defaults.reply_language, live=True)
+        options = there.turn_options(languages, defaults.reply_language, live=True, session=session_id)
         options = replace(options, half_duplex=False, interruptible=True, assume_playback=True)
         wire = RealtimeMachine(session_id, defaults)
         kept = KeptCore(RealtimeCore(TurnMachine(options), wire), text_of, token)

@@ -55,6 +55,17 @@ def test_hearing_back_never_comes_before_the_reply() -> None:
     assert talk.requests[-1].index is None  # type: ignore[union-attr]
 
 
+def test_replies_of_other_turns_and_sessions_are_drawn_otherwise_and_the_same_again() -> None:
+    def seeds(session: int) -> list[int]:
+        talk = Conversation(seed=session)
+        talk.say()
+        talk.say()
+        return [think.seed for think in talk.of(Think)]
+
+    assert len({*seeds(0), *seeds(1_000)}) == 4
+    assert seeds(1_000) == seeds(1_000)
+
+
 def test_a_thinker_of_words_hears_back_first() -> None:
     talk = Conversation(words_first=True)
     talk.say()

@@ -4,12 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from agent.config import ThinkerConfig
 from agent.core.context import Conversation
 from agent.core.events import Task
 from agent.core.inputs import EncodeText, Think
 from agent.inference.models import Models
+from agent.inference.thinkers import LcmThinker
+from lcm.engine import Engine, Sampling
+from lcm.models.two_tower import TwoTower, TwoTowerConfig
 from tests.small_bundle import DIM
 
 
@@ -66,6 +70,25 @@ def test_the_model_itself_stops_in_time(small_bundle: Path) -> None:
     parts = list(models.think(think(conversation(models, "The cat is hungry."), 1)))
     assert 1 <= len(parts) <= 3
     assert all(part.concept is not None and part.concept.shape == (DIM,) for part in parts)
+
+
+def test_the_model_draws_as_the_engine_does_for_the_same_seed() -> None:
+    torch.manual_seed(0)
+    config = TwoTowerConfig(
+        concept_dim=DIM, dim=32, layers=2, heads=4, ffn_dim=48, context=8, denoiser_layers=2, turns=False
+    )
+    engine = Engine(TwoTower(config), sampling=Sampling(steps=4))
+    context = torch.randn(3, DIM)
+    talk = Conversation(64)
+    talk.said(1, "user", context.numpy(), None, "eng")
+    replies = {}
+    for seed in (5, 6):
+        [replies[seed]] = engine.predict([context], [torch.zeros(3)], 3, [seed])
+        thought = LcmThinker(engine, 3).think(Think(0, 1, talk.view(), "converse", "eng", seed=seed))
+        said = np.stack([part.concept for part in thought if part.concept is not None])
+        assert said.shape == (3, DIM)
+        np.testing.assert_allclose(said, replies[seed], atol=1e-4)
+    assert not torch.allclose(replies[5], replies[6], atol=1e-2)
 
 
 def test_where_nobody_said_anything_the_bank_is_asked_all_the_same(models: Models) -> None:

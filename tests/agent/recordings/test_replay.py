@@ -189,6 +189,16 @@ async def test_a_session_broken_off_is_finalised_at_the_next_start(
     assert finalise_unfinished(tmp_path) == []
 
 
+async def test_sessions_of_other_names_draw_otherwise_as_their_recordings_say(there: Opened, tmp_path: Path) -> None:
+    a, b = (there.turn_options(["eng"], None, session=name) for name in ("sess_a", "sess_b"))
+    assert a.seed != b.seed
+    assert a == there.turn_options(["eng"], None, session="sess_a")
+    info = new_session_info(there.config, a, "space")
+    recorder = SessionRecorder(tmp_path / "seeded", info, pytest.fail)
+    assert read_info(tmp_path / "seeded").options == a
+    recorder.close()
+
+
 async def test_a_session_being_recorded_is_left_alone(there: Opened, recording: Path, tmp_path: Path) -> None:
     _, recorder = await record(there, recording, tmp_path / "running")
     assert finalise_unfinished(tmp_path) == []
