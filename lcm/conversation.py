@@ -42,7 +42,8 @@ class Conversation:
 def read(engine: Engine, conversations: Sequence[Conversation], said: Sequence[tuple[Tensor, Tensor]]) -> list[float]:
     """Read what was said in each: concepts [n, C] and roles [n], n ≥ 1.
 
-    Gives the probability that the last of each ended its speaker's turn.
+    Gives the probability that the last of each ended its speaker's turn. What several hold is copied together and
+    apart again each time, so that none keeps the others' memory: who goes on with the same ones at every step pays it.
 
     Raises:
         ContextError: as `Engine.predict`.
@@ -82,16 +83,12 @@ def follow(engine: Engine, conversation: Conversation, concepts: Tensor, roles: 
     shared = _shared(conversation, concepts, roles)
     if shared == len(conversation) == len(concepts):
         return None
-    if shared is None or not _taken_back(conversation, shared):
+    start = min(shared, len(concepts) - 1)  # the last one is read again: what follows is drawn from it
+    if not _taken_back(conversation, start):
         start = 0
         fresh = Conversation.of(engine)
         for name in Conversation.__slots__:
             setattr(conversation, name, getattr(fresh, name))
-    else:
-        start = shared
-    if start == len(concepts):  # the last one is read again: what follows is drawn from it
-        start -= 1
-        _taken_back(conversation, start)
     return read(engine, [conversation], [(concepts[start:], roles[start:])])[0]
 
 
@@ -137,16 +134,16 @@ def _remember(conversation: Conversation, window: int, new: Tensor, roles: Tenso
     conversation.forgotten += surplus
 
 
-def _shared(conversation: Conversation, concepts: Tensor, roles: Tensor) -> int | None:
-    """How many concepts at its beginning the conversation has read; None where that cannot be known any more."""
+def _shared(conversation: Conversation, concepts: Tensor, roles: Tensor) -> int:
+    """How many concepts at its beginning the conversation has read, for all that is still known of it."""
     if len(concepts) <= conversation.forgotten:
-        return None
+        return 0
     shared = conversation.forgotten
     for known, role in zip(conversation.concepts, conversation.roles, strict=True):
         if shared == len(concepts) or int(roles[shared]) != role or not torch.equal(concepts[shared], known):
             break
         shared += 1
-    return shared if shared else None
+    return shared
 
 
 def _taken_back(conversation: Conversation, length: int) -> bool:

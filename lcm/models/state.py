@@ -101,7 +101,8 @@ class LcmState:
         The next concept cannot be drawn before another one is read.
         """
         assert len(self.lengths) == 1  # conversations are rewound one by one
-        if self.longest > self.slots and self.longest - length > self.slots - self.window + 1:
+        seen = (self.held > length - self.window) & (self.held >= 0) & (self.held < length)  # by the next one
+        if int(seen.sum()) < min(length, self.window - 1):
             return False
         self.held[self.held >= length] = _EMPTY
         self.lengths.fill_(length)
@@ -110,9 +111,9 @@ class LcmState:
 
     @classmethod
     def joined(cls, states: "Sequence[LcmState]") -> "LcmState":
-        """States of one model, one behind the other, as one; those of equal slots."""
+        """States of one model, one behind the other, as one; those of equal slots. All is copied; of one, nothing."""
         if len(states) == 1:
-            return states[0].select(slice(None))
+            return states[0]
         layers = range(len(states[0].keys))
         hidden = [state.hidden for state in states if state.hidden is not None]
         assert len({state.slots for state in states}) == 1  # each was made without a length in mind
@@ -126,14 +127,14 @@ class LcmState:
             torch.cat(hidden) if len(hidden) == len(states) else None,
         )
 
-    def alone(self, row: int, length: int) -> "LcmState":
-        """One row, of `length` concepts, as a state of its own."""
-        state = self.select(slice(row, row + 1))
+    def alone(self, row: int, length: int) -> Self:
+        """One row, of `length` concepts, as a state of its own, which keeps nothing of the others in memory."""
+        state = self if len(self.lengths) == 1 else self.select(torch.tensor([row], device=self.lengths.device))
         state.longest = length
         return state
 
-    def select(self, rows: Tensor | slice) -> Self:
-        """The state of `rows` [B'] alone, in that order: conversations whose turn is complete leave."""
+    def select(self, rows: Tensor) -> Self:
+        """A copy of the state of `rows` [B'] alone, in that order: conversations whose turn is complete leave."""
         return type(self)(
             [k[rows] for k in self.keys], [v[rows] for v in self.values], self.held[rows], self.lengths[rows],
             self.window, self.longest, None if self.hidden is None else self.hidden[rows],

@@ -1,5 +1,7 @@
 """Conversations read step by step give what the engine gives for the whole context, together and alone, and forget."""
 
+import random
+
 import pytest
 import torch
 from torch import Tensor
@@ -96,6 +98,22 @@ def test_it_follows_a_conversation_that_was_cut(engine: Engine, shorter: int) ->
     [step] = following(engine, [conversation])
     [whole] = engine.predict_next([concepts[:shorter]], [roles[:shorter]])
     torch.testing.assert_close(step.concept, whole.concept, rtol=0, atol=1e-4)
+
+
+def test_it_follows_whatever_is_said_and_cut_in_any_order(engine: Engine) -> None:
+    by_lot = random.Random(0)
+    conversation, (concepts, roles) = Conversation.of(engine), said(60)
+    for seed in range(60):
+        new, told = said(by_lot.choice([1, 1, 2, 30]), seed)
+        kept = max(1, len(concepts) - by_lot.choice([0, 0, 1, 2, 31, 33]))
+        if by_lot.random() < 0.3:
+            concepts, roles = concepts[:kept], roles[:kept]
+        else:
+            concepts, roles = torch.cat([concepts[:kept], new]), torch.cat([roles[:kept], told])
+        follow(engine, conversation, concepts, roles)
+        assert len(conversation) == len(concepts)
+        [step], [whole] = following(engine, [conversation]), engine.predict_next([concepts], [roles])
+        torch.testing.assert_close(step.concept, whole.concept, rtol=0, atol=1e-4)
 
 
 def test_another_conversation_is_read_anew(engine: Engine) -> None:

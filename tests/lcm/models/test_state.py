@@ -1,5 +1,8 @@
 """State: read piece by piece equals read at once, however long; nothing grows; what is taken back was never read."""
 
+import random
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -84,6 +87,46 @@ def test_what_is_taken_back_was_never_read(model: BaseLcm, length: int) -> None:
 def test_more_than_the_ring_holds_cannot_be_taken_back(model: BaseLcm) -> None:
     assert not read(model, LONG, [LONG]).rewind(LONG - REWINDABLE - 2)
     assert read(model, 20, [20]).rewind(1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("context", [2, 3, 5])
+def test_whatever_is_read_and_taken_back_in_any_order_it_is_as_read_afresh(context: int) -> None:
+    torch.manual_seed(context)
+    model = BaseLcm(replace(SMALL, context=context)).eval()
+    by_lot = random.Random(context)
+    state, concepts, refused = model.start(1), torch.empty(1, 0, SMALL.concept_dim), 0
+    written: dict[int, int] = {}
+    """Slot → position"""
+    for _ in range(400):
+        length = concepts.shape[1]
+        if length and by_lot.random() < 0.4:
+            wanted = max(0, length - by_lot.choice([1, 2, REWINDABLE, REWINDABLE + 2, length]))
+            possible = all(written[p % state.slots] == p for p in range(max(0, wanted - context + 1), wanted))
+            assert state.rewind(wanted) == possible
+            refused += not possible
+            concepts = concepts[:, :wanted] if possible else concepts
+        new = torch.randn(1, by_lot.choice([1, 1, 2, 20]), SMALL.concept_dim)
+        concepts = torch.cat([concepts, new], dim=1) if concepts.shape[1] < LONG else concepts[:, :0]
+        if not concepts.shape[1]:
+            state = model.start(1)
+            continue
+        turns = Turns.of(torch.zeros(concepts.shape[:2], dtype=torch.int64))
+        at = slice(-new.shape[1], None)
+        model.read(new, part(turns, at), torch.tensor([new.shape[1]]), state)
+        written |= {p % state.slots: p for p in range(concepts.shape[1] - new.shape[1], concepts.shape[1])}
+        whole = model(concepts, turns, sliding(concepts.shape[1], model.config)[None, None])
+        torch.testing.assert_close(state.hidden, whole[:, -1], rtol=1e-4, atol=1e-4)
+    assert refused
+
+
+@torch.no_grad()
+def test_one_of_many_keeps_nothing_of_the_others(model: BaseLcm) -> None:
+    state = model.start(8)
+    model.read(*conversation(8, 3, SMALL.concept_dim), torch.full((8,), 3), state)
+    alone, one = state.alone(2, 3), model.start(1)
+    for kept, own in zip([*alone.keys, *alone.values, alone.held], [*one.keys, *one.values, one.held], strict=True):
+        assert kept.untyped_storage().nbytes() == own.untyped_storage().nbytes()
 
 
 @torch.no_grad()
