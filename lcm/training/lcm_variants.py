@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -74,7 +74,7 @@ class Around:
         """
         if self.initial_run is None or not exists(self.initial_run):
             raise TrainingDataError(f"there is no trained model in {self.initial_run}; train it first")
-        theirs, mine = read_notes(self.initial_run)["model"], json.loads(json.dumps(sizes(config)))
+        theirs, mine = read_notes(self.initial_run)["model"], json.loads(json.dumps(sizes(config), default=asdict))
         if other := [name for name in mine if name != "dropout" and theirs.get(name, mine[name]) != mine[name]]:
             told = ", ".join(f"{name} {theirs[name]}, not {mine[name]}" for name in other)
             raise TrainingDataError(f"the run {self.initial_run} is of another model ({told}); give both the same")
