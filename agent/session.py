@@ -123,6 +123,8 @@ async def run_session(
             tasks.create_task(_send(sent, listeners), name="send")
     except BaseExceptionGroup as group:
         raise first_known(group) from None
+    finally:
+        parts.worker.forget(parts.session)
 
 
 async def _listen(source: AsyncGenerator[Any, None], heard: Channel[Any]) -> None:

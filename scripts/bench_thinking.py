@@ -1,8 +1,8 @@
 """Every concept model of a bundle in a live conversation: how long the next concept takes, beside a budget.
 
-A conversation whose window is full goes on sentence by sentence: what was said is read, and what follows is drawn. The
-models take turns in one run. `sentence_ms` is what turns a concept into words: decoding it, or looking it up in the
-bank. Random concepts; a model's time does not depend on what they say.
+In a conversation whose window is full the user says something, and the agent thinks of its first sentence: what is new
+is read, and what follows is drawn, as live. The models take turns in one run. `sentence_ms` is what turns a concept
+into words: decoding it, or looking it up in the bank. Random concepts; a model's time does not depend on what they say.
 """
 
 import argparse
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lcm.conversation import Conversation, following, read
-from lcm.engine import ROLE_AGENT, ROLE_USER, Engine
+from agent.inference.kept_conversations import KeptConversations
+from lcm.engine import Engine
 from lcm.reply_bank import ReplyBank
 from lcm.space import ConceptSpace
 from lcm.training.evaluate_lcm import engine_of, variants_of
@@ -70,20 +70,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def step_of(engine: Engine) -> Callable[[], object]:
-    """One sentence more, in a conversation that is as long as the model's window."""
-    generator = torch.Generator().manual_seed(0)
-    conversation = Conversation.of(engine)
-    before = torch.randn(engine.context, engine.dim, generator=generator)
-    read(engine, [conversation], [(before, torch.arange(engine.context) % 2)])
-    speakers = (ROLE_USER, ROLE_AGENT)
-    number = 0
+    """A reply's first sentence, in a conversation that is as long as the model's window; each to something else."""
+    generator = np.random.default_rng(0)
+    conversations = KeptConversations(engine)
+    before = list(generator.standard_normal((engine.context, engine.dim), dtype=np.float32))
+    roles = [(len(before) - number) % 2 for number in range(len(before) + 1)]  # the user's last
 
     def step() -> object:
-        nonlocal number
-        number += 1
-        said = torch.randn(1, engine.dim, generator=generator)
-        read(engine, [conversation], [(said, torch.tensor([speakers[number % 2]]))])
-        return following(engine, [conversation], [number])
+        said = generator.standard_normal(engine.dim, dtype=np.float32)
+        return next(conversations.ahead(0, [*before, said], roles, 1, seed=0))
 
     return step
 

@@ -34,6 +34,8 @@ class ModelWorker:
         self._models: Models | None = None
         self._changed = threading.Condition()
         self._line: dict[int, Job] = {}
+        self._over: list[int] = []
+        """Sessions that are to be forgotten"""
         self._last = 0
         self._elsewhere = RemoteThinking(self.submit, self._line_up)
         self._under_way: list[Job] = []
@@ -98,6 +100,12 @@ class ModelWorker:
             self._elsewhere.begin(job, thinker, self.models)
         return job
 
+    def forget(self, session: int) -> None:
+        """A session is over: nothing of it is kept."""
+        with self._changed:
+            self._over.append(session)
+            self._changed.notify()
+
     def _line_up(self, job: Job) -> None:
         with self._changed:
             self._line[job.number] = job
@@ -126,6 +134,8 @@ class ModelWorker:
     def _take(self) -> list[Job] | None:
         with self._changed:
             while not self._stopping:
+                while self._over:
+                    self.models.forget(self._over.pop())
                 for number in [n for n, job in self._line.items() if job.cancelled]:
                     self._close(self._line.pop(number))
                 chosen = next_batch([job.waiting() for job in self._line.values()], _MAX_BATCH)
@@ -166,7 +176,7 @@ class ModelWorker:
         models, first = self.models, batch[0]
         if isinstance(first.request, Think):
             if first.steps is None:
-                first.steps = models.think(first.request)
+                first.steps = models.think(first.request, first.session)
             return [next(first.steps, None)]
         if isinstance(first.request, EncodeText):
             return [models.encode_text(first.request)]

@@ -17,6 +17,7 @@ from agent.core.context import ROLE_USER
 from agent.core.events import FloatArray, Task
 from agent.core.inputs import ContextEntry, Decode, EncodeSpeech, EncodeText, Think
 from agent.errors import TextInputError, UsageError
+from agent.inference.kept_conversations import KeptConversations
 from agent.inference.thinkers import (
     EchoThinker,
     LcmThinker,
@@ -69,6 +70,8 @@ class Models:
         self.space = space
         self._thinkers: dict[Task, Thinker] = {}
         self._remote: RemoteThinker | None = None
+        self.conversations: KeptConversations | None = None
+        """None where no model converses"""
 
     @classmethod
     def load(
@@ -131,13 +134,14 @@ class Models:
         from lcm.engine import Engine
 
         engine = Engine.load(self.bundle, variant=settings.variant, device=device, space=self.space)
+        self.conversations = KeptConversations(engine)
         if settings.name == "lcm":
-            self._thinkers[task] = LcmThinker(engine, settings.max_concepts)
+            self._thinkers[task] = LcmThinker(self.conversations, settings.max_concepts)
             return
         from lcm.reply_bank import ReplyBank
 
         bank = ReplyBank.load(self.space.bundle.folder, engine.keys)
-        self._thinkers[task] = RetrieveThinker(engine, bank, settings.max_bank_sentences)
+        self._thinkers[task] = RetrieveThinker(self.conversations, bank, settings.max_bank_sentences)
 
     def thinker(self, task: Task) -> Thinker | RemoteThinker:
         """The thinker of a task."""
@@ -224,9 +228,14 @@ class Models:
             return None
         return [" ".join(next(texts) for _ in range(count)).strip() for count in counts]
 
-    def think(self, request: Think) -> Iterator[ThoughtPart]:
+    def think(self, request: Think, session: int = 0) -> Iterator[ThoughtPart]:
         """The reply, step by step; of `retrieve`, where a remote thinker should have given it."""
-        return self._thinkers[request.task].think(request)
+        return self._thinkers[request.task].think(request, session)
+
+    def forget(self, session: int) -> None:
+        """It is over: nothing of what was said in it is kept."""
+        if self.conversations is not None:
+            self.conversations.forget(session)
 
     def warm_up(self, language: str, *, heard: bool, typed: bool) -> None:
         """Computes a turn nobody asked for: what is computed first takes several times as long as ever after."""
@@ -237,6 +246,7 @@ class Models:
         context = tuple(ContextEntry(0, ROLE_USER, concept[0], None, language) for concept in concepts)
         for task in self._thinkers:
             list(self.think(Think(0, 0, context[-1:], task, language)))
+        self.forget(0)
         self.decode([Decode(0, 0, 0, concepts[-1], language)])
 
     def check_languages(self, choice: str, *, speech: bool) -> tuple[str, ...]:

@@ -7,7 +7,7 @@
     openai      any OpenAI-compatible chat endpoint, through words (`openai_thinker.py`)
 
 Each `think` is a generator: the caller runs it step by step, lets others in between and closes it when nobody
-waits any more. Knows nothing of threads, sessions or sound.
+waits any more. Knows nothing of threads or sound, and of a session no more than its number.
 """
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
@@ -23,7 +23,7 @@ from agent.core.inputs import ContextEntry, Think
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lcm.engine import Engine, NextConcept
+    from agent.inference.kept_conversations import KeptConversations
     from lcm.reply_bank import ReplyBank
 
 _REMEMBERED = 16
@@ -60,8 +60,8 @@ class Thinker(Protocol):
         """Whether it may be asked for a reply that nobody may want."""
         ...
 
-    def think(self, request: Think) -> Iterator[ThoughtPart]:
-        """The reply, sentence by sentence; each `next` is one step."""
+    def think(self, request: Think, session: int = 0) -> Iterator[ThoughtPart]:
+        """The reply, sentence by sentence; each `next` is one step. No other session has this number."""
         ...
 
 
@@ -89,7 +89,7 @@ class EchoThinker:
     words_first = False
     speculative = True
 
-    def think(self, request: Think) -> Iterator[ThoughtPart]:
+    def think(self, request: Think, session: int = 0) -> Iterator[ThoughtPart]:
         """The concepts handed over: those of the turn, or of what was not said yet."""
         for entry in request.context:
             if entry.role == ROLE_USER and entry.concept is not None:
@@ -102,16 +102,16 @@ class LcmThinker:
     words_first = False
     speculative = True
 
-    def __init__(self, engine: "Engine", max_concepts: int) -> None:
-        self._engine = engine
+    def __init__(self, conversations: "KeptConversations", max_concepts: int) -> None:
+        self._conversations = conversations
         self._max_concepts = max_concepts
 
-    def think(self, request: Think) -> Iterator[ThoughtPart]:
+    def think(self, request: Think, session: int = 0) -> Iterator[ThoughtPart]:
         """Concept after concept, each predicted from all before it, until the stop head ends the turn."""
         from lcm.engine import REPEAT_COSINE
 
         concepts, roles = concept_context(request.context)
-        for step in _steps(self._engine, concepts, roles, self._max_concepts, request.seed):
+        for step in self._conversations.ahead(session, concepts, roles, self._max_concepts, request.seed):
             predicted = to_array(step.concept)
             if roles[-1] == ROLE_AGENT and cosine(predicted, concepts[-1]) >= REPEAT_COSINE:
                 return
@@ -126,12 +126,12 @@ class RetrieveThinker:
     words_first = False
     speculative = True
 
-    def __init__(self, engine: "Engine", bank: "ReplyBank", max_sentences: int) -> None:
-        self._engine = engine
+    def __init__(self, conversations: "KeptConversations", bank: "ReplyBank", max_sentences: int) -> None:
+        self._conversations = conversations
         self._bank = bank
         self._max_sentences = max_sentences
 
-    def think(self, request: Think) -> Iterator[ThoughtPart]:
+    def think(self, request: Think, session: int = 0) -> Iterator[ThoughtPart]:
         """Sentences of the bank; what was said, not what was predicted, is what the next one follows."""
         import torch
 
@@ -140,7 +140,7 @@ class RetrieveThinker:
         asked = [entry for entry in request.context if entry.turn == request.turn and entry.role == ROLE_USER]
         own, _ = concept_context(asked)
         avoid = torch.from_numpy(np.stack(own)) if own else None  # [K, D]
-        for step in _steps(self._engine, concepts, roles, self._max_sentences, request.seed):
+        for step in self._conversations.ahead(session, concepts, roles, self._max_sentences, request.seed):
             reply = self._bank.nearest(step.choosing, request.reply_language, exclude=exclude, avoid=avoid)
             if reply.text in exclude:  # nothing new is left to say
                 return
@@ -165,23 +165,3 @@ def to_array(concept: "Tensor") -> FloatArray:
     """A concept outside the model: float32 on the CPU, owning its memory."""
     array: FloatArray = concept.detach().to("cpu").float().numpy().copy()
     return array
-
-
-def _steps(
-    engine: "Engine", concepts: list[FloatArray], roles: list[int], limit: int, seed: int
-) -> Iterator["NextConcept"]:
-    """What comes next, again and again; the caller appends what it makes of each before it asks for another."""
-    import torch
-
-    from lcm.conversation import Conversation, follow, following
-    from lcm.engine import STOP_PROBABILITY, step_seed
-
-    conversation = Conversation.of(engine)
-    for number in range(limit):
-        if not concepts:
-            return
-        follow(engine, conversation, torch.from_numpy(np.stack(concepts)), torch.tensor(roles))
-        [ahead] = following(engine, [conversation], [step_seed(seed, number)])
-        if number and ahead.ended >= STOP_PROBABILITY:
-            return
-        yield ahead

@@ -59,6 +59,11 @@ class LcmState:
         """How many concepts a row holds."""
         return self.held.shape[1] - 1
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of what it holds."""
+        return sum(part.nbytes for part in [*self.keys, *self.values])
+
     def room(self) -> int:
         """How many concepts may be read at once without overwriting what the first of them still sees."""
         fresh = self.slots - self.longest

@@ -10,6 +10,7 @@ from agent.config import ThinkerConfig
 from agent.core.context import Conversation
 from agent.core.events import Task
 from agent.core.inputs import EncodeText, Think
+from agent.inference.kept_conversations import KeptConversations
 from agent.inference.models import Models
 from agent.inference.thinkers import LcmThinker
 from lcm.engine import Engine, Sampling
@@ -84,7 +85,7 @@ def test_the_model_draws_as_the_engine_does_for_the_same_seed() -> None:
     replies = {}
     for seed in (5, 6):
         [replies[seed]] = engine.predict([context], [torch.zeros(3)], 3, [seed])
-        thought = LcmThinker(engine, 3).think(Think(0, 1, talk.view(), "converse", "eng", seed=seed))
+        thought = LcmThinker(KeptConversations(engine), 3).think(Think(0, 1, talk.view(), "converse", "eng", seed=seed))
         said = np.stack([part.concept for part in thought if part.concept is not None])
         assert said.shape == (3, DIM)
         np.testing.assert_allclose(said, replies[seed], atol=1e-4)
