@@ -1,7 +1,8 @@
 """`bench lcm` on a GPU: latency of one concept at Meta's 1.6B sizes, bfloat16, random weights.
 
 One concept: the one before it is read, then the next is drawn, for a batch of conversations whose contexts are held.
-Base, and Two-Tower in 40, 4 and 1 steps; called kernel by kernel, and captured once as a CUDA graph and replayed.
+Base, and Two-Tower in 40, 4 and 1 steps: called kernel by kernel (eager), with the drawing replayed as a CUDA graph, as
+the engine does (engine), and with all of it in one graph (graph).
 """
 
 import argparse
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from lcm.models.tower import Tower
 from lcm.models.turns import ROLE_NARRATOR, Turns
+from lcm.models.two_tower import TwoTowerDrawer
 from scripts.bench_floor import bytes_read, read_bandwidth, seconds_of
 from scripts.bench_lcm_cases import SAMPLING, SEED
 from scripts.bench_turns import rounded
@@ -73,10 +75,10 @@ def random_model(kind: str, sizes: dict[str, int], device: str) -> Tower:
 @torch.inference_mode()
 def figures_of(model: Tower, steps: int, batch: int, floor_ms: float, args: argparse.Namespace) -> dict[str, float]:
     """Milliseconds of a step of conversation, and the floor's share of them."""
-    converse = conversation(model, steps, batch, args.device)
-    calls: dict[str, Callable[[], Any]] = {"eager": converse}
+    eager = conversation(model, steps, batch, args.device, graphs=False)
+    calls: dict[str, Callable[[], Any]] = {"eager": eager}
     if args.device.startswith("cuda"):
-        calls["graph"] = graphed(converse)
+        calls |= {"engine": conversation(model, steps, batch, args.device), "graph": graphed(eager)}
     figures: dict[str, float] = {}
     for way, call in calls.items():
         for _ in range(_WARM_UPS):
@@ -86,12 +88,14 @@ def figures_of(model: Tower, steps: int, batch: int, floor_ms: float, args: argp
     return figures
 
 
-def conversation(model: Tower, steps: int, batch: int, device: str) -> Callable[[], Tensor]:
+def conversation(model: Tower, steps: int, batch: int, device: str, *, graphs: bool = True) -> Callable[[], Tensor]:
     """What reads a concept of every conversation and draws the next one; the ring being full, it may go on for ever."""
     width = model.config.concept_dim
     contexts = torch.randn(batch, HELD, width, device=device)
     turns = Turns.of(torch.full((batch, HELD), ROLE_NARRATOR, device=device))
     state, draw = model.start(batch), model.drawer(replace(SAMPLING, steps=steps))
+    if isinstance(draw, TwoTowerDrawer):
+        draw = replace(draw, chain=replace(draw.chain, graphs=graphs))
     while state.longest <= state.slots:
         model.read(contexts, turns, torch.full((batch,), HELD, device=device), state)
     concept, noise = contexts[:, :1].clone(), torch.randn(batch, *draw.noise_shape, device=device)

@@ -28,11 +28,13 @@ class Graphed:
     """
 
     function: Callable[..., Tensor]
+    graphs: bool = True
+    """False: it is called on CUDA too"""
     captured: dict[tuple[object, ...], _Captured] = field(default_factory=dict)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """What the function gives; the caller's to keep."""
-        if not inputs[0].is_cuda:
+        if not (self.graphs and inputs[0].is_cuda):
             return self.function(*inputs)
         shapes = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
         found = self.captured.pop(shapes, None) or self._capture(inputs)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from lcm.models.graphs import Graphed
 from scripts import bench_lcm, bench_lcm_cuda, bench_lcm_training
 from scripts.bench_floor import bytes_read, read_bandwidth
 from scripts.bench_lcm_cases import Case, build_theirs, our_model
@@ -29,6 +30,7 @@ def arguments(*given: str) -> argparse.Namespace:
 
 
 AT_HAND = arguments()
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA GPU is missing")
 needs_meta = pytest.mark.skipif(
     missing_of_meta(AT_HAND.meta, AT_HAND.meta_python) is not None,
     reason=f"{missing_of_meta(AT_HAND.meta, AT_HAND.meta_python)} is missing (NOEMA_META_LCM, NOEMA_META_LCM_PYTHON)",
@@ -120,12 +122,33 @@ def test_a_python_without_what_metas_code_needs_is_an_error_that_says_so(tmp_pat
         MetaProcess(tmp_path, Path(sys.executable), 1)
 
 
-def test_a_gpus_bench_tells_latency_and_floor() -> None:
-    sizes = {"concept_dim": 32, "dim": 64, "layers": 2, "heads": 4, "denoiser_layers": 2}
-    model = bench_lcm_cuda.random_model("two_tower", sizes, "cpu")
-    figures = bench_lcm_cuda.figures_of(model, 4, 2, floor_ms=0.001, args=arguments("--rounds", "1"))
-    assert set(figures) == {"eager_ms", "eager_floor"}
+TWO_TOWER = {"concept_dim": 32, "dim": 64, "layers": 2, "heads": 4, "denoiser_layers": 2}
+
+
+@pytest.mark.parametrize(
+    ("device", "ways"), [("cpu", {"eager"}), pytest.param("cuda", {"eager", "engine", "graph"}, marks=needs_cuda)]
+)
+def test_a_gpus_bench_tells_latency_and_floor(device: str, ways: set[str]) -> None:
+    model = bench_lcm_cuda.random_model("two_tower", TWO_TOWER, device)
+    args = arguments("--rounds", "1", "--device", device)
+    figures = bench_lcm_cuda.figures_of(model, 4, 2, floor_ms=0.001, args=args)
+    assert set(figures) == {f"{way}_{figure}" for way in ways for figure in ("ms", "floor")}
     assert all(value > 0 for value in figures.values())
+
+
+def test_what_a_gpus_bench_calls_kernel_by_kernel_is_no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    captures: list[bool] = []
+    call = Graphed.__call__
+
+    def noted(self: Graphed, *inputs: torch.Tensor) -> torch.Tensor:
+        captures.append(self.graphs)
+        return call(self, *inputs)
+
+    monkeypatch.setattr(Graphed, "__call__", noted)
+    model = bench_lcm_cuda.random_model("two_tower", TWO_TOWER, "cpu")
+    for graphs in (False, True):
+        bench_lcm_cuda.conversation(model, 4, 2, "cpu", graphs=graphs)()
+    assert captures == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,13 @@ def test_replayed_equals_called() -> None:
 
 
 @needs_cuda
+def test_what_is_to_be_called_is_called_on_cuda_too() -> None:
+    graphed, x = Graphed(torch.relu, graphs=False), torch.randn(3, device="cuda")
+    torch.testing.assert_close(graphed(x), x.relu())
+    assert not graphed.captured
+
+
+@needs_cuda
 @pytest.mark.parametrize(
     "model",
     [
