@@ -34,8 +34,8 @@ class FastDenoiser:
         level = denoiser.levels(torch.tensor(times, device=denoiser.norm.weight.device))
         self.layers = [_FastLayer(layer, level, maps) for layer in denoiser.layers if isinstance(layer, DenoiserLayer)]
         self._type = denoiser.norm.weight.dtype
-        self._prenet = maps.of(denoiser.prenet.weight, denoiser.prenet.bias)
-        self._postnet = maps.of(denoiser.postnet.weight, denoiser.postnet.bias)
+        self._prenet = maps.of(denoiser.prenet)
+        self._postnet = maps.of(denoiser.postnet)
         self._norm = denoiser.norm.weight
 
     def context(self, state: LcmState, first: int) -> SeenContext:
@@ -78,16 +78,13 @@ class _FastLayer:
             shift, scale, gate = part.chunk(3, dim=-1)
             self._tables.append((shift, norm.weight * (1 + scale), gate))
         self._heads = cross.heads
-        bias: Tensor | None = own.output_proj.bias
-        if bias is not None:
-            bias = bias + own.output_proj.weight @ own.v_proj.bias
-        self._own = maps.of(own.output_proj.weight @ own.v_proj.weight, bias)
-        self._q = maps.of(cross.q_proj.weight, cross.q_proj.bias)
-        self._output = maps.of(cross.output_proj.weight, cross.output_proj.bias)
+        self._own = maps.chained(own.v_proj, own.output_proj)
+        self._q = maps.of(cross.q_proj)
+        self._output = maps.of(cross.output_proj)
         self.nothing = cross.keys_and_values(torch.zeros_like(layer.own_norm.weight)[None, None])
         self._nothing_seen = cross.output_proj(self.nothing[1].transpose(1, 2).flatten(2))[0, 0]
-        self._inner = maps.stacked(ffn.gate_proj, ffn.inner_proj)
-        self._ffn_output = maps.of(ffn.output_proj.weight, ffn.output_proj.bias)
+        self._inner = maps.of(ffn.gate_proj, ffn.inner_proj)
+        self._ffn_output = maps.of(ffn.output_proj)
 
     def step(self, number: int, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         """[B, D], or [2 B, D] of which the second half sees no context."""

@@ -5,7 +5,7 @@ torch does it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -18,12 +18,28 @@ Map = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Maps:
-    """Makes maps of one kind."""
+    """Makes maps of one kind, each once: all that draws from a model, in however many ways, shares them."""
 
     int8: bool = False
+    _made: dict[tuple[object, ...], tuple[list[Tensor], Map]] = field(default_factory=dict, init=False, compare=False)
+    """By how and from which weights, by their ids; they are held, so that no other's has the same"""
 
-    def of(self, weight: Tensor, bias: Tensor | None) -> Map:
-        """`x @ weight.T + bias` for x [..., D]."""
+    def of(self, *linears: "Linear") -> Map:
+        """`x @ weight.T + bias` for x [..., D]; several maps of one input as one, their outputs side by side."""
+        return self._once(_stacked, linears)
+
+    def chained(self, first: "Linear", then: "Linear") -> Map:
+        """`then(first(x))` as one map."""
+        return self._once(_chained, (first, then))
+
+    def _once(self, fused: Callable[..., "Affine"], linears: tuple["Linear", ...]) -> Map:
+        weights = [linear.weight for linear in linears]
+        key = (fused, *map(id, weights))
+        if key not in self._made:
+            self._made[key] = weights, self._map(*fused(*linears))
+        return self._made[key][1]
+
+    def _map(self, weight: Tensor, bias: Tensor | None) -> Map:
         if self.int8:
             return _Int8Linear(weight, bias)
         if weight.device.type == "cpu" and weight.dtype == torch.float32 and can_pack():
@@ -31,11 +47,20 @@ class Maps:
             return PackedLinear(weight.detach().contiguous(), kept)
         return lambda x: F.linear(x, weight, bias)
 
-    def stacked(self, *linears: nn.Linear) -> Map:
-        """Several maps of one input as one, their outputs side by side."""
-        biases: list[Tensor | None] = [linear.bias for linear in linears]
-        bias = None if biases[0] is None else torch.cat([b for b in biases if b is not None])
-        return self.of(torch.cat([linear.weight for linear in linears]), bias)
+
+def _stacked(*linears: "Linear") -> "Affine":
+    if len(linears) == 1:
+        return linears[0].weight, linears[0].bias
+    biases: list[Tensor | None] = [linear.bias for linear in linears]
+    bias = None if biases[0] is None else torch.cat([b for b in biases if b is not None])
+    return torch.cat([linear.weight for linear in linears]), bias
+
+
+def _chained(first: "Linear", then: "Linear") -> "Affine":
+    bias: Tensor | None = then.bias
+    if bias is not None:
+        bias = bias + then.weight @ first.bias
+    return then.weight @ first.weight, bias
 
 
 class FastLinear(nn.Module):
@@ -50,8 +75,13 @@ class FastLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] → [..., O]."""
         if self._map is None:  # many are never asked: whoever draws has maps of its own
-            self._map = self._maps.of(self.weight, self.bias)
+            self._map = self._maps.of(self)
         return self._map(x)
+
+
+Linear = nn.Linear | FastLinear
+Affine = tuple[Tensor, Tensor | None]
+"""Weight and bias"""
 
 
 def make_fast(model: nn.Module, maps: Maps) -> None:

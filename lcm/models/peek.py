@@ -69,10 +69,10 @@ class _FastBlock:
         attention, ffn = block.attention, block.ffn
         self._heads = attention.heads
         self._norms = (block.attention_norm.weight, block.ffn_norm.weight)
-        self._qkv = maps.stacked(attention.q_proj, attention.k_proj, attention.v_proj)
-        self._output = maps.of(attention.output_proj.weight, attention.output_proj.bias)
-        self._inner = maps.stacked(ffn.gate_proj, ffn.inner_proj)
-        self._ffn_output = maps.of(ffn.output_proj.weight, ffn.output_proj.bias)
+        self._qkv = maps.of(attention.q_proj, attention.k_proj, attention.v_proj)
+        self._output = maps.of(attention.output_proj)
+        self._inner = maps.of(ffn.gate_proj, ffn.inner_proj)
+        self._ffn_output = maps.of(ffn.output_proj)
 
     def __call__(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, rotation: Rotation) -> Tensor:
         seeing = len(keys)

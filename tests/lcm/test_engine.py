@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,11 +13,18 @@ from torch import Tensor
 from lcm.bundle_writer import BundleWriter
 from lcm.engine import Engine, Sampling, step_seed
 from lcm.errors import BundleError, ContextError
+from lcm.models import fast_linear
 from lcm.models.base_lcm import BaseLcm, BaseLcmConfig
+from lcm.models.one_tower import OneTower, OneTowerConfig
+from lcm.models.quantized import Quantized, QuantizedConfig
+from lcm.models.tower import Tower
 from lcm.models.turns import Turns
+from lcm.models.two_tower import TwoTower, TwoTowerConfig
 from lcm.space.backend import Precision
+from lcm.space.packed import PackedLinear
 
-SMALL = BaseLcmConfig(concept_dim=16, dim=32, layers=2, heads=4, ffn_dim=48, context=6)
+SIZES: dict[str, Any] = {"concept_dim": 16, "dim": 32, "layers": 2, "heads": 4, "ffn_dim": 48, "context": 6}
+SMALL = BaseLcmConfig(**SIZES)
 
 
 def small_model(stop_bias: float = -9.0) -> BaseLcm:
@@ -61,6 +69,31 @@ def test_seeds_are_per_item(engine: Engine) -> None:
     c, d = engine.predict(concepts, roles, seeds=[1, 9], sampling=Sampling(temperature=0.5))
     torch.testing.assert_close(a, c, rtol=0, atol=1e-4)
     assert not torch.allclose(b[0], d[0], atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        OneTower(OneTowerConfig(**SIZES)),
+        TwoTower(TwoTowerConfig(**SIZES, denoiser_layers=2)),
+        TwoTower(TwoTowerConfig(**SIZES, denoiser_layers=2, bias=True, whole_attention=True)),
+        Quantized(QuantizedConfig(**SIZES, codebooks=3, entries=8)),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_however_concepts_are_drawn_the_maps_are_the_same(model: Tower, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[PackedLinear] = []
+
+    def counted(weight: Tensor, bias: torch.nn.Parameter | None) -> PackedLinear:
+        made.append(PackedLinear(weight, bias))
+        return made[-1]
+
+    monkeypatch.setattr(fast_linear, "PackedLinear", counted)
+    engine, (concepts, roles) = Engine(model), contexts(3)
+    engine.predict(concepts, roles, sampling=Sampling(steps=2))
+    count = len(made)
+    engine.predict(concepts, roles, sampling=Sampling(steps=3, guidance=2.0, temperature=0.5))
+    assert len(made) == count
 
 
 def test_without_temperature_the_seed_changes_nothing(engine: Engine) -> None:
