@@ -5,25 +5,15 @@ map; keys and values of the context come from the state; what a row without cont
 constant. Knows nothing of chains of steps.
 """
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lcm.models.denoiser import Denoiser, DenoiserLayer
 from lcm.models.fast_linear import Maps
+from lcm.models.seen import Seen, mask_of
 from lcm.models.state import LcmState
 from lcm.models.transformer import NORM_EPS, attend, split_heads
-
-
-@dataclass(frozen=True, slots=True)
-class SeenContext:
-    """What the rows of a batch see, the zero vector first."""
-
-    keys: list[Tensor]  # per layer [B, H, K + 1, D / H]
-    values: list[Tensor]  # per layer [B, H, K + 1, D / H]
-    mask: Tensor | None  # [B, 1, 1, K + 1]; None: all of it
 
 
 class FastDenoiser:
@@ -38,8 +28,8 @@ class FastDenoiser:
         self._postnet = maps.of(denoiser.postnet)
         self._norm = denoiser.norm.weight
 
-    def context(self, state: LcmState, first: int) -> SeenContext:
-        """What is held of the context for the layers, `first` being the number of the first one in the state."""
+    def context(self, state: LcmState, first: int) -> Seen:
+        """The zero vector, then what is held of the context; `first` is the first layer's number in the state."""
         visible = state.visible()
         used = visible.shape[1]
         keys, values = [], []
@@ -49,12 +39,10 @@ class FastDenoiser:
             k, v = (torch.cat([none, part], dim=2) for none, part in zip(nothing, held, strict=True))
             keys.append(k)
             values.append(v)
-        everything = visible.device.type == "cpu" and bool(visible.all())  # elsewhere asking would mean waiting
-        mask = None if everything else F.pad(visible, (1, 0), value=True)[:, None, None]
-        return SeenContext(keys, values, mask)
+        return Seen(keys, values, mask_of(visible, before=1))
 
     def step(
-        self, number: int, noisy: Tensor, asked: Tensor, context: SeenContext, *, guided: bool
+        self, number: int, noisy: Tensor, asked: Tensor, context: Seen, *, guided: bool
     ) -> tuple[Tensor, Tensor | None]:
         """x_0 of noisy [B, C] at the chain's step `number`; with `guided`, also without the context."""
         x = self._prenet(noisy.to(self._type)) + asked

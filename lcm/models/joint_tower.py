@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lcm.models.fast_linear import Maps
 from lcm.models.graphs import Graphed
-from lcm.models.peek import Held, Peek
+from lcm.models.peek import Peek
 from lcm.models.refining import ReadRows
+from lcm.models.seen import Seen
 from lcm.models.state import LcmState
 from lcm.models.tower import Tower, TowerConfig
 from lcm.models.turns import Turns
@@ -100,8 +102,10 @@ def joint_positions(length: int, device: torch.device) -> Tensor:
     return torch.cat([index, index + 1])
 
 
-Chain = Callable[[Tensor, Tensor, Held], Tensor]
-"""Noise [B, …], who says it [B, D] and what is seen → a normalised concept [B, C]"""
+Look = Callable[[Tensor], Tensor]
+"""Tokens as the first layer gets them → the tower's output, as `Peek` does it"""
+Chain = Callable[[Tensor, Tensor, Look], Tensor]
+"""Noise [B, …], who says it [B, D] and what looks at the context → a normalised concept [B, C]"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +118,18 @@ class JointDrawer:
     graphed: Graphed
 
     @classmethod
-    def of(cls, model: JointTower, peek: Peek, noise_shape: tuple[int, ...], chain: Chain) -> "JointDrawer":
+    def of(cls, model: JointTower, maps: Maps, noise_shape: tuple[int, ...], chain: Chain) -> "JointDrawer":
         """By `chain`, from noise [B, *noise_shape]."""
+        peek = Peek(model, maps)
 
-        def function(noise: Tensor, told: Tensor, *held: Tensor) -> Tensor:
-            return chain(noise, told, Held.of(held, model.config.layers))
+        def function(noise: Tensor, told: Tensor, cos: Tensor, sin: Tensor, *seen: Tensor) -> Tensor:
+            context = Seen.of(seen, model.config.layers)
+            return chain(noise, told, lambda x: peek(x, context, (cos, sin)))
 
         return cls(model, peek, noise_shape, Graphed(function))
 
     def __call__(self, asked: Turns, state: LcmState, noise: Tensor) -> Tensor:
         """[B, C]."""
-        drawn = self.graphed(noise, self.model.asked(asked), *self.peek.held(state).tensors())
+        rotation = self.model.rotation(state.lengths)
+        drawn = self.graphed(noise, self.model.asked(asked), *rotation, *self.peek.seen(state).tensors())
         return self.model.normalizer.inverse(drawn)

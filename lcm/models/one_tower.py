@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from lcm.models.diffusion_config import DiffusionConfig
 from lcm.models.fast_linear import Maps
-from lcm.models.joint_tower import JointDrawer, JointTower, steps_embedding
-from lcm.models.peek import Held, Peek
+from lcm.models.joint_tower import JointDrawer, JointTower, Look, steps_embedding
 from lcm.models.sampler import DenoisingPlan, Sampling, denoise
 
 
@@ -37,17 +36,16 @@ class OneTower(JointTower):
 
     def drawer(self, sampling: Sampling, maps: Maps | None = None) -> JointDrawer:
         """A chain of denoising steps."""
-        peek = Peek(self, maps or Maps())
         plan = DenoisingPlan.of(self.config.noise_schedule(), sampling.steps)
 
-        def chain(noise: Tensor, told: Tensor, held: Held) -> Tensor:
+        def chain(noise: Tensor, told: Tensor, look: Look) -> Tensor:
             def step(number: int, x: Tensor, guided: bool) -> tuple[Tensor, Tensor | None]:
                 times = torch.full((len(x),), plan.times[number], device=x.device)
                 token = self.token(x, times, told)
-                predicted = self.predicted(peek(token.repeat(2, 1) if guided else token, held))
+                predicted = self.predicted(look(token.repeat(2, 1) if guided else token))
                 given, free = predicted.chunk(2) if guided else (predicted, None)
                 return given, free
 
             return denoise(step, plan, noise, sampling)
 
-        return JointDrawer.of(self, peek, (self.config.concept_dim,), chain)
+        return JointDrawer.of(self, maps or Maps(), (self.config.concept_dim,), chain)

@@ -4,38 +4,15 @@ What refines a concept in the tower that reads the context (One-Tower, Quant) pe
 values of the context from the state: the same numbers as the tower's own. Knows nothing of what the token is.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lcm.models.fast_linear import Maps
+from lcm.models.seen import Seen, mask_of
 from lcm.models.state import LcmState
 from lcm.models.tower import Tower
 from lcm.models.transformer import NORM_EPS, Block, Rotation, attend, rotated
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What the rows of a batch see."""
-
-    keys: list[Tensor]  # per layer [B, H, K, D / H]
-    values: list[Tensor]  # per layer [B, H, K, D / H]
-    mask: Tensor | None  # [B, 1, 1, K + 1], itself last; None: all of it
-    rotation: Rotation  # [B, 1, 1, D / 2H]
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        """All of it, in an order from which `of` makes it again."""
-        mask = () if self.mask is None else (self.mask,)
-        return (*self.keys, *self.values, *self.rotation, *mask)
-
-    @classmethod
-    def of(cls, tensors: Sequence[Tensor], layers: int) -> "Held":
-        """What `tensors` gave, for a tower of so many layers."""
-        cos, sin, *mask = tensors[2 * layers :]
-        return cls(list(tensors[:layers]), list(tensors[layers : 2 * layers]), mask[0] if mask else None, (cos, sin))
 
 
 class Peek:
@@ -43,24 +20,23 @@ class Peek:
 
     @torch.no_grad()
     def __init__(self, tower: Tower, maps: Maps) -> None:
-        self._tower = tower
         self._layers = [_FastBlock(layer, maps) for layer in tower.layers if isinstance(layer, Block)]
 
-    def held(self, state: LcmState) -> Held:
-        """What a token behind the last concept of each row sees."""
+    def seen(self, state: LcmState) -> Seen:
+        """What a token behind the last concept of each row sees; by the mask itself too, last."""
         visible = state.visible(ahead=1)
-        used = visible.shape[1]
-        everything = visible.device.type == "cpu" and bool(visible.all())  # elsewhere asking would mean waiting
-        mask = None if everything else F.pad(visible, (0, 1), value=True)[:, None, None]
-        cos, sin = self._tower.rotation(state.lengths)
-        count = len(self._layers)
+        used, count = visible.shape[1], len(self._layers)
         keys, values = ([part[:, :, :used] for part in parts[:count]] for parts in (state.keys, state.values))
-        return Held(keys, values, mask, (cos[:, None, None], sin[:, None, None]))
+        return Seen(keys, values, mask_of(visible, behind=1))
 
-    def __call__(self, x: Tensor, held: Held) -> Tensor:
-        """Tokens [B, D], or [2 B, D] of which the second half sees itself alone → the same after the last layer."""
-        for number, layer in enumerate(self._layers):
-            x = layer(x, held.keys[number], held.values[number], held.mask, held.rotation)
+    def __call__(self, x: Tensor, seen: Seen, rotation: Rotation) -> Tensor:
+        """Tokens [B, D], or [2 B, D] of which the second half sees itself alone → the same after the last layer.
+
+        `rotation` is of their positions [B].
+        """
+        cos, sin = (part[:, None, None] for part in rotation)
+        for layer, keys, values in zip(self._layers, seen.keys, seen.values, strict=True):
+            x = layer(x, keys, values, seen.mask, (cos, sin))
         return x
 
 

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lcm.models.fast_linear import Maps
-from lcm.models.joint_tower import JointDrawer, JointTower, steps_embedding
-from lcm.models.peek import Held, Peek
+from lcm.models.joint_tower import JointDrawer, JointTower, Look, steps_embedding
 from lcm.models.quantizer import Quantizer
 from lcm.models.sampler import Sampling
 from lcm.models.tower import TowerConfig
@@ -53,9 +52,9 @@ class Quantized(JointTower):
 
     def drawer(self, sampling: Sampling, maps: Maps | None = None) -> JointDrawer:
         """Codebook after codebook; from one number for each entry, or from none where the likeliest is taken."""
-        config, peek = self.config, Peek(self, maps or Maps())
+        config = self.config
         noise_shape = (config.codebooks, config.entries) if sampling.temperature > 0 else (0,)
-        return JointDrawer.of(self, peek, noise_shape, EntryChain(self, peek, sampling))
+        return JointDrawer.of(self, maps or Maps(), noise_shape, EntryChain(self, sampling))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +62,23 @@ class EntryChain:
     """Chooses an entry of each codebook."""
 
     model: Quantized
-    peek: Peek
     sampling: Sampling
 
-    def __call__(self, noise: Tensor, told: Tensor, held: Held) -> Tensor:
+    def __call__(self, noise: Tensor, told: Tensor, look: Look) -> Tensor:
         """Entries of all codebooks, added up: normalised concepts [B, C]."""
         so_far = torch.zeros(len(noise), self.model.config.concept_dim, device=noise.device)
         for number in range(self.model.config.codebooks):
-            logits = self._logits(number, so_far, told, held)
+            logits = self._logits(number, so_far, told, look)
             of_book = noise[:, number] if self.sampling.temperature > 0 else None
             so_far = so_far + self.model.quantizer.codebook(number)[chosen(logits, of_book, self.sampling.top_k)]
         return so_far
 
-    def _logits(self, number: int, so_far: Tensor, told: Tensor, held: Held) -> Tensor:
+    def _logits(self, number: int, so_far: Tensor, told: Tensor, look: Look) -> Tensor:
         sampling = self.sampling
         token = self.model.token(so_far, torch.full((len(so_far),), number, device=so_far.device), told)
         if sampling.guidance == 1.0:
-            return self.model.scores(self.peek(token, held), so_far, number, sampling.temperature)
-        x = self.peek(token.repeat(2, 1), held)
+            return self.model.scores(look(token), so_far, number, sampling.temperature)
+        x = look(token.repeat(2, 1))
         scores = self.model.scores(x, so_far.repeat(2, 1), number, sampling.temperature)
         given, free = scores.log_softmax(dim=-1).chunk(2)
         return free + sampling.guidance * (given - free)

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from lcm.models.denoiser import Denoiser
 from lcm.models.diffusion_config import DiffusionConfig
-from lcm.models.fast_denoiser import FastDenoiser, SeenContext
+from lcm.models.fast_denoiser import FastDenoiser
 from lcm.models.fast_linear import Maps
 from lcm.models.graphs import Graphed
 from lcm.models.refining import ReadRows
 from lcm.models.sampler import DenoisingPlan, Sampling, denoise
+from lcm.models.seen import Seen
 from lcm.models.state import LcmState, Placed
 from lcm.models.tower import Tower
 from lcm.models.turns import Turns
@@ -83,8 +84,7 @@ class TwoTowerDrawer:
         layers = model.config.denoiser_layers
 
         def chain(noise: Tensor, told: Tensor, *held: Tensor) -> Tensor:
-            keys, values, mask = list(held[:layers]), list(held[layers : 2 * layers]), held[2 * layers :]
-            context = SeenContext(keys, values, mask[0] if mask else None)
+            context = Seen.of(held, layers)
 
             def step(number: int, x: Tensor, guided: bool) -> tuple[Tensor, Tensor | None]:
                 return denoiser.step(number, x, told, context, guided=guided)
@@ -101,6 +101,5 @@ class TwoTowerDrawer:
     def __call__(self, asked: Turns, state: LcmState, noise: Tensor) -> Tensor:
         """[B, C]."""
         context = self.denoiser.context(state, self.model.config.layers)
-        mask = () if context.mask is None else (context.mask,)
-        drawn = self.chain(noise, self.model.asked(asked), *context.keys, *context.values, *mask)
+        drawn = self.chain(noise, self.model.asked(asked), *context.tensors())
         return self.model.normalizer.inverse(drawn)

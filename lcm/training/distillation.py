@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from configs.loader import Settings
-from lcm.models.fast_denoiser import FastDenoiser, SeenContext
+from lcm.models.fast_denoiser import FastDenoiser
 from lcm.models.fast_linear import Maps
 from lcm.models.refining import ReadRows
 from lcm.models.sampler import DenoisingPlan, Sampling, denoise
+from lcm.models.seen import Seen
 from lcm.models.tower import Tower
 from lcm.models.turns import Turns
 from lcm.models.two_tower import TwoTower
@@ -82,7 +83,7 @@ class DistillationObjective:
         seen = read.seen[:, 0][mine]  # [M, T]
         mask = torch.cat([torch.ones_like(seen[:, :1]), seen], dim=1)[:, None, None]
         held = [layer.cross.keys_and_values(context) for layer in teacher.denoiser.layers]  # type: ignore[union-attr,operator]
-        known = SeenContext([k[row] for k, _ in held], [v[row] for _, v in held], mask)
+        known = Seen([k[row] for k, _ in held], [v[row] for _, v in held], mask)
         told = teacher.asked(Turns(read.asked.roles[mine], read.asked.places[mine]))
 
         def step(number: int, noisy: Tensor, guided: bool) -> tuple[Tensor, Tensor | None]:
