@@ -1,5 +1,6 @@
 """Continuation: a story's concepts in, what the narrator tells next out: its sentences, or its plan. Knows no words."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -8,12 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lcm.conversation import Conversation, following, read
-from lcm.engine import MAX_CONCEPTS, REPEAT_COSINE, ROLE_NARRATOR, STOP_PROBABILITY, Engine
-from lcm.models.planning import ROLE_BREAK, ROLE_PLAN, Planning
+from lcm.engine import MAX_CONCEPTS, REPEAT_COSINE, ROLE_NARRATOR, STOP_PROBABILITY, Engine, step_seed
+from lcm.errors import ContextError
+from lcm.models.planning import ROLE_BREAK, ROLE_PLAN, Planning, planned_story, with_plans
 from lcm.planning import LONGEST_PARAGRAPH, plan_concept
-
-_SEED_STEP = 1_000_003
-"""between the seeds of two paragraphs, so that neighbouring seeds of callers share none"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,12 +33,19 @@ def continuation(engine: Engine, story: Tensor, sentences: int, seed: int = 0) -
     Raises:
         ContextError: as `Engine.predict`.
     """
+    if isinstance(engine.model, Planning):
+        if not len(story):
+            raise ContextError("there is no story to go on with; give at least one concept")
+        concepts, roles, known = planned_story(story[-engine.context :], engine.model.break_concept.cpu())
+        said = _planned(engine, concepts, roles, max(1, LONGEST_PARAGRAPH - known), seed)
+        yield from itertools.islice((told for role, told in said if role == ROLE_NARRATOR), sentences)
+        return
     told, paragraph = 0, 0
     while told < sentences:
         latest = story[-engine.context :]
         roles = torch.full((len(latest),), ROLE_NARRATOR)
         most = min(sentences - told, MAX_CONCEPTS)
-        [turn] = engine.predict([latest], [roles], max_concepts=most, seeds=[seed + _SEED_STEP * paragraph])
+        [turn] = engine.predict([latest], [roles], max_concepts=most, seeds=[step_seed(seed, told)])
         if told and float(F.cosine_similarity(turn[0], latest[-1], dim=0)) >= REPEAT_COSINE:
             return
         for concept in turn:
@@ -58,27 +64,44 @@ def plan(engine: Engine, paragraphs: Sequence[Tensor], ahead: int, seed: int = 0
         ContextError: as `Engine.predict`.
     """
     if isinstance(engine.model, Planning):
-        return torch.stack(list(_planned(engine, engine.model.break_concept.cpu(), paragraphs, ahead, seed)))
+        concepts, roles = with_plans(paragraphs, engine.model.break_concept.cpu())
+        said = _planned(engine, concepts, roles, 0, seed)
+        plans = (told.concept for role, told in said if role == ROLE_PLAN)
+        return torch.stack(list(itertools.islice(plans, ahead)))
     outline = torch.stack([paragraph[plan_concept(paragraph)] for paragraph in paragraphs])
     return torch.stack([told.concept for told in continuation(engine, outline, ahead, seed)])
 
 
 def _planned(
-    engine: Engine, break_concept: Tensor, paragraphs: Sequence[Tensor], ahead: int, seed: int
-) -> Iterator[Tensor]:
+    engine: Engine, concepts: Tensor, roles: Tensor, room: int, seed: int
+) -> Iterator[tuple[int, ToldConcept]]:
+    """What a planning model says next, without end: plans and sentences, by their roles.
+
+    `room` is how many sentences the open paragraph may still have; 0: none is open. A paragraph that repeats
+    itself ends, and with one that begins so the story.
+    """
+    assert isinstance(engine.model, Planning)
+    nothing = engine.model.break_concept.cpu()[None], torch.tensor([ROLE_BREAK])
     conversation = Conversation.of(engine)
-    for paragraph in paragraphs:
-        whole = torch.cat([paragraph[plan_concept(paragraph)][None], paragraph, break_concept[None]])
-        roles = torch.tensor([ROLE_PLAN, *[ROLE_NARRATOR] * len(paragraph), ROLE_BREAK])
-        read(engine, [conversation], [(whole, roles)])
-    for number in range(ahead):
-        draw = seed + _SEED_STEP * number
-        yield _said(engine, conversation, ROLE_PLAN, draw)[0]
-        for sentence in range(LONGEST_PARAGRAPH):
-            _, ended = _said(engine, conversation, ROLE_NARRATOR, draw + 1 + sentence)
+    read(engine, [conversation], [(concepts, roles)])
+    seeds = (step_seed(seed, number) for number in itertools.count())
+    latest: Tensor | None = None
+    for paragraph in itertools.count():
+        if paragraph or not room:
+            planned, _ = _said(engine, conversation, ROLE_PLAN, next(seeds))
+            yield ROLE_PLAN, ToldConcept(planned, paragraph)
+            room = LONGEST_PARAGRAPH
+        for number in range(room):
+            concept, ended = _said(engine, conversation, ROLE_NARRATOR, next(seeds))
+            if latest is not None and float(F.cosine_similarity(concept, latest, dim=0)) >= REPEAT_COSINE:
+                if number:
+                    break
+                return
+            latest = concept
+            yield ROLE_NARRATOR, ToldConcept(concept, paragraph)
             if ended >= STOP_PROBABILITY:
                 break
-        read(engine, [conversation], [(break_concept[None], torch.tensor([ROLE_BREAK]))])
+        read(engine, [conversation], [nothing])
 
 
 def _said(engine: Engine, conversation: Conversation, role: int, seed: int) -> tuple[Tensor, float]:

@@ -6,6 +6,7 @@ definition, for training and for use. Texts without paragraphs get them where ne
 least (TextTiling [Hearst 1997, §5], on concepts in place of words).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from lcm.errors import ContextError
 
+LEAST_PLANNED = 3
+"""sentences; of fewer, the plan would be the very sentence that follows it"""
 LONGEST_PARAGRAPH = 9
 """sentences; planning models are trained on fewer than ten [LCM §4.1]"""
 _TIE = 1e-6
@@ -60,6 +63,21 @@ def paragraph_starts(
     return [at for start, end in zip(starts, ends, strict=True) for at in _halved(start, end, depths, longest)]
 
 
+def planned_starts(concepts: Tensor, starts: Sequence[int]) -> list[int]:
+    """Where the paragraphs of a text [N, C] begin that planning models know, from where its own begin: 0 and others.
+
+    Short ones are joined until they have `LEAST_PLANNED` sentences (novels mark a paragraph where another speaks, news
+    nearly every sentence); then too long ones are cut.
+    """
+    joined = [0]
+    for start in starts:
+        if start - joined[-1] >= LEAST_PLANNED and len(concepts) - start >= LEAST_PLANNED:
+            joined.append(start)
+    depths = boundary_depths(concepts, BoundaryOptions().window)
+    stretches = zip(joined, [*joined[1:], len(concepts)], strict=True)
+    return [at for start, end in stretches for at in _halved(start, end, depths, LONGEST_PARAGRAPH)]
+
+
 def boundary_depths(concepts: Tensor, window: int) -> Tensor:
     """How deep the similarity of what stands before and after each gap dips below the peaks beside it: [N - 1] ≥ 0."""
     count = len(concepts)
@@ -83,9 +101,9 @@ def _climb(similar: list[float], gap: int, step: int) -> float:
 
 
 def _halved(start: int, end: int, depths: Tensor, longest: int) -> list[int]:
-    """A stretch that is too long is cut where the dip is deepest, again and again; never one sentence off its end."""
+    """A stretch that is too long is cut where the dip is deepest, again and again; its ends keep three sentences."""
     if end - start <= longest:
         return [start]
-    margin = 2 if end - start > 3 else 1
+    margin = min(LEAST_PLANNED, (end - start) // 2)
     cut = start + margin + int(depths[start + margin - 1 : end - margin].argmax())
     return [*_halved(start, cut, depths, longest), *_halved(cut, end, depths, longest)]

@@ -4,12 +4,16 @@ A plan concept is a sentence of the paragraph that stands for it (`lcm/planning.
 nothing, the median of all. Both are told apart from sentences by their roles. Knows nothing of how texts are prepared.
 """
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from lcm.models.one_tower import OneTower, OneTowerConfig
-from lcm.models.turns import ROLES
+from lcm.models.turns import ROLE_NARRATOR, ROLES
+from lcm.planning import paragraph_starts, plan_concept, planned_starts
 
 ROLE_PLAN, ROLE_BREAK = ROLES, ROLES + 1
 
@@ -30,3 +34,18 @@ class Planning(OneTower):
     def break_concept(self) -> Tensor:
         """[C]: what ends a paragraph."""
         return self.normalizer.centre
+
+
+def with_plans(paragraphs: Sequence[Tensor], break_concept: Tensor) -> tuple[Tensor, Tensor]:
+    """Paragraphs [N, C] each, N ≥ 1, as these models read them: concepts [T, C] and roles [T], the last one closed."""
+    parts = [torch.cat([told[plan_concept(told)][None], told, break_concept[None]]) for told in paragraphs]
+    roles = [[ROLE_PLAN, *[ROLE_NARRATOR] * len(told), ROLE_BREAK] for told in paragraphs]
+    return torch.cat(parts), torch.tensor(list(itertools.chain(*roles)))
+
+
+def planned_story(story: Tensor, break_concept: Tensor) -> tuple[Tensor, Tensor, int]:
+    """A story [T, C], T ≥ 1, as these models read it, its last paragraph open, and how many sentences that has."""
+    starts = planned_starts(story, paragraph_starts(story))
+    paragraphs = [story[start:end] for start, end in zip(starts, [*starts[1:], len(story)], strict=True)]
+    concepts, roles = with_plans(paragraphs, break_concept)
+    return concepts[:-1], roles[:-1], len(paragraphs[-1])

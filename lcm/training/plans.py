@@ -1,9 +1,11 @@
 """Plans in training texts: documents in, the same with a plan concept before each paragraph and a break after it out.
 
-For the planning LCM. Paragraphs are those that the text marks; a longer one than planning knows is cut where its
-neighbouring sentences resemble each other least. Dialogues stay as they are: their turns are short. Knows no words.
+For the planning LCM. Paragraphs are those that the text marks, short ones joined; a longer one than planning knows is
+cut where its neighbouring sentences resemble each other least. What is too short to plan stays as it is, and so do
+dialogues, whose turns are short. Knows no words.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from lcm.models.planning import ROLE_BREAK, ROLE_PLAN
 from lcm.models.turns import ROLE_NARRATOR
-from lcm.planning import LONGEST_PARAGRAPH, paragraph_starts, plan_concept
+from lcm.planning import LEAST_PLANNED, LONGEST_PARAGRAPH, paragraph_starts, plan_concept, planned_starts
 from lcm.training.concept_shards import ShardedTexts
 from lcm.training.concepts import ConceptTable, Documents, Ints
 
@@ -79,6 +81,9 @@ def with_plans(documents: Documents, table: ConceptTable) -> Documents:
 def _planned(documents: Documents, rows: slice, table: ConceptTable) -> Iterator[tuple[Ints, Ints, Ints]]:
     for paragraph in _paragraphs(documents, rows, table):
         said = documents.sentences[paragraph]
+        if len(said) < LEAST_PLANNED:
+            yield said, documents.roles[paragraph], documents.last[paragraph]
+            continue
         plan = said[plan_concept(table.of(said))]
         count = len(said)
         ends = np.zeros(count + 2, dtype=documents.last.dtype)
@@ -89,13 +94,11 @@ def _planned(documents: Documents, rows: slice, table: ConceptTable) -> Iterator
 
 
 def _paragraphs(documents: Documents, rows: slice, table: ConceptTable) -> Iterator[slice]:
-    start = rows.start
-    for end in [*(rows.start + np.flatnonzero(documents.last[rows]) + 1).tolist(), rows.stop]:
-        if end == start:
-            continue
-        cuts = [0]
-        if end - start > LONGEST_PARAGRAPH:
-            cuts = paragraph_starts(table.of(documents.sentences[start:end]))
-        for first, after in zip(cuts, [*cuts[1:], end - start], strict=True):
-            yield slice(start + first, start + after)
-        start = end
+    concepts = table.of(documents.sentences[rows])
+    marked = sorted({0, *(np.flatnonzero(documents.last[rows]) + 1).tolist(), len(concepts)})
+    starts: list[int] = []
+    for start, end in itertools.pairwise(marked):
+        cuts = paragraph_starts(concepts[start:end]) if end - start > LONGEST_PARAGRAPH else [0]
+        starts += [start + cut for cut in cuts]
+    for start, end in itertools.pairwise([*planned_starts(concepts, starts), len(concepts)]):
+        yield slice(rows.start + start, rows.start + end)

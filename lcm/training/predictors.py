@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lcm.engine import Engine, NextConcept
+from lcm.engine import ROLE_NARRATOR, Engine, NextConcept
+from lcm.models.planning import Planning, planned_story
+from lcm.models.tower import Tower
 from lcm.training.concepts import ConceptTable, Documents
 from lcm.training.reply_items import ReplyItems
 
@@ -92,7 +94,14 @@ def next_concepts(
     order = sorted(range(len(contexts)), key=lambda i: len(contexts[i][0]))
     for start in range(0, len(order), BATCH):
         rows = order[start : start + BATCH]
-        concepts = [table.of(contexts[i][0]) for i in rows]
-        roles = [torch.from_numpy(contexts[i][1]) for i in rows]
+        told = [_as_read(engine.model, table.of(contexts[i][0]), torch.from_numpy(contexts[i][1])) for i in rows]
+        concepts, roles = zip(*told, strict=True)
         steps |= zip(rows, engine.predict_next(concepts, roles, [seeds[i] for i in rows]), strict=True)
     return [steps[i] for i in range(len(contexts))]
+
+
+def _as_read(model: Tower, concepts: Tensor, roles: Tensor) -> tuple[Tensor, Tensor]:
+    """A context as the model learnt to read it: a planning model's stories hold plans."""
+    if isinstance(model, Planning) and bool((roles == ROLE_NARRATOR).all()):
+        return planned_story(concepts, model.break_concept.cpu())[:2]
+    return concepts, roles

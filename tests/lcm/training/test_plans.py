@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from lcm.continuation import plan
+from lcm.continuation import continuation, plan
 from lcm.engine import ROLE_NARRATOR, Engine, Sampling
-from lcm.models.planning import ROLE_BREAK, ROLE_PLAN, Planning, PlanningConfig
+from lcm.models.planning import ROLE_BREAK, ROLE_PLAN, Planning, PlanningConfig, planned_story
 from lcm.planning import LONGEST_PARAGRAPH, plan_concept
 from lcm.training.concepts import ConceptTable
 from lcm.training.packing import PackingPlan, batch_of, packed, pieces_of
@@ -68,6 +68,22 @@ def test_a_paragraph_that_is_too_long_is_cut(tmp_path: Path) -> None:
     assert lengths.sum() == DIALOGUES * TURNS
 
 
+def test_short_paragraphs_are_planned_together(table: ConceptTable) -> None:
+    documents = story(table, [0, 1, 3, 4]).documents("train")
+    roles = documents.roles[documents.rows(0)].tolist()
+    assert roles == [ROLE_PLAN, 2, 2, 2, 2, ROLE_BREAK, ROLE_PLAN, 2, 2, 2, 2, ROLE_BREAK]
+
+
+def test_what_is_too_short_to_plan_stays_as_it_is(table: ConceptTable) -> None:
+    plain = table.documents("train")
+    two = np.arange(DIALOGUES)[:, None] * TURNS + np.arange(2)
+    told = replace(
+        plain, sentences=plain.sentences[two.flatten()], roles=np.full(two.size, ROLE_NARRATOR, plain.roles.dtype),
+        last=np.tile(np.array([0, 1], plain.last.dtype), DIALOGUES), starts=np.arange(DIALOGUES + 1) * 2,
+    )  # fmt: skip
+    assert with_plans(told, table).sentences.tolist() == told.sentences.tolist()
+
+
 def test_dialogues_stay_as_they_are(table: ConceptTable) -> None:
     documents = table.documents("train")
     told = with_plans(documents, table)
@@ -84,10 +100,37 @@ def test_rows_are_packed_with_their_breaks(table: ConceptTable) -> None:
     assert bool((planned.of(batch.targets.clamp_min(0).numpy())[batch.asked.roles == ROLE_BREAK] == 7.0).all())
 
 
-def test_a_planning_model_plans_as_far_ahead_as_asked() -> None:
+@pytest.fixture
+def planner(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """Untrained, it says nearly the same always: what ends a story that repeats itself is off."""
+    monkeypatch.setattr("lcm.continuation.REPEAT_COSINE", 2.0)
     torch.manual_seed(0)
     model = Planning(PlanningConfig(concept_dim=DIM, dim=32, layers=2, heads=2, ffn_dim=48, context=12))
-    engine = Engine(model, sampling=Sampling(steps=2), variant="planning")
+    return Engine(model, sampling=Sampling(steps=2), variant="planning")
+
+
+def test_a_planning_model_tells_sentences_in_paragraphs(planner: Engine) -> None:
+    story = torch.randn(5, DIM)
+    told = list(continuation(planner, story, 14, seed=4))
+    assert len(told) == 14
+    lengths = [sum(part.paragraph == number for part in told) for number in range(told[-1].paragraph + 1)]
+    assert all(lengths), "each paragraph has sentences, and its plan is none"
+    assert lengths[0] <= LONGEST_PARAGRAPH - 5
+    assert max(lengths) <= LONGEST_PARAGRAPH
+    concepts, roles, known = planned_story(story, planner.model.break_concept)  # type: ignore[operator,arg-type]
+    assert roles.tolist() == [ROLE_PLAN, *[ROLE_NARRATOR] * 5]
+    assert known == 5
+    [first] = planner.predict_next([concepts], [roles], [4])
+    torch.testing.assert_close(told[0].concept, first.concept)
+
+
+def test_a_planning_model_that_repeats_itself_ends(planner: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lcm.continuation.REPEAT_COSINE", -2.0)
+    assert len(list(continuation(planner, torch.randn(5, DIM), 14))) == 1
+
+
+def test_a_planning_model_plans_as_far_ahead_as_asked(planner: Engine) -> None:
+    engine = planner
     paragraphs = [torch.randn(3, DIM), torch.randn(1, DIM)]
     ahead = plan(engine, paragraphs, 3, seed=4)
     assert ahead.shape == (3, DIM)
