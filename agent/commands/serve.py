@@ -32,7 +32,7 @@ noema serve --host 0.0.0.0 --tls cert.pem:key.pem
 NOEMA_TOKEN=… noema serve --config server.yaml       who connects must show the token
 """
 _LAST_PORT = 65_535
-_TOKEN_BYTES = 18
+_TOKEN_BYTES = 16
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]+")
 """What a browser can show: it has no other place than a subprotocol's name, which is a token of RFC 9110, 5.6.2"""
 _GIVING_UP_S = 2.0
@@ -125,7 +125,7 @@ def _token(limits: "ServerConfig") -> tuple[str | None, bool]:
         advice = "may hold letters, digits and - _ . ~ only; one is made by: openssl rand -hex 32"
         raise UsageError(f"the token in {limits.token_variable} {advice}")
     if token is None and not is_loopback(limits.host):
-        return secrets.token_urlsafe(_TOKEN_BYTES), True
+        return secrets.token_hex(_TOKEN_BYTES), True  # no dash to begin with: `--token` takes it
     return token, False
 
 

@@ -37,8 +37,8 @@ def store_path() -> Path:
 
 
 def new_token() -> str:
-    """What opens one session again: 256 random bits."""
-    return secrets.token_urlsafe(32)
+    """What opens one session again: 128 random bits, in a form that no command line takes for an option."""
+    return secrets.token_hex(16)
 
 
 def token_hash(token: str) -> bytes:

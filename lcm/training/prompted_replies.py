@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lcm.engine import ROLE_AGENT, ROLE_USER, STOP_PROBABILITY, Engine
+from lcm.engine import ROLE_AGENT, ROLE_USER, STOP_PROBABILITY, Engine, step_seed
 from lcm.reply_bank import ReplyBank
 from lcm.space import ConceptSpace
 from lcm.space.sentences import split_sentences
@@ -116,7 +116,7 @@ class RetrieveReplier:
         for number in range(longest):
             if not going:
                 break
-            seeds = [s + number * 1_000_003 for s in _seeds(seed, len(contexts))]  # each step draws anew
+            seeds = [step_seed(s, number) for s in _seeds(seed, len(contexts))]  # each step draws anew
             steps = self._engine.predict_next(
                 [contexts[i] for i in going], [roles[i] for i in going], [seeds[i] for i in going]
             )

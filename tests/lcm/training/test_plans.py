@@ -117,7 +117,7 @@ def test_a_planning_model_tells_sentences_in_paragraphs(planner: Engine) -> None
     assert all(lengths), "each paragraph has sentences, and its plan is none"
     assert lengths[0] <= LONGEST_PARAGRAPH - 5
     assert max(lengths) <= LONGEST_PARAGRAPH
-    concepts, roles, known = planned_story(story, planner.model.break_concept)  # type: ignore[operator,arg-type]
+    concepts, roles, known = planned_story(story, planner.model.break_concept)  # type: ignore[arg-type]
     assert roles.tolist() == [ROLE_PLAN, *[ROLE_NARRATOR] * 5]
     assert known == 5
     [first] = planner.predict_next([concepts], [roles], [4])
