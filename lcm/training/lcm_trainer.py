@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
@@ -26,9 +25,10 @@ from lcm.training.checkpoints import each_tensor, exists, read_notes, write_tens
 from lcm.training.concepts import ConceptTable
 from lcm.training.hits import GROUPS, answers, hits_at_1
 from lcm.training.muon import muon_and_adamw
+from lcm.training.negatives import Negatives
 from lcm.training.objective import Batch, Objective
 from lcm.training.onednn import trained_linear
-from lcm.training.packing import PackedRows, PackingPlan, iterate, reply_rows, steps_of
+from lcm.training.packing import PackedRows, PackingPlan, iterate, steps_of
 from lcm.training.plans import PlannedTable
 from lcm.training.predictors import next_concepts, queries
 from lcm.training.processes import ALONE, Processes
@@ -55,7 +55,7 @@ class LcmTraining(Settings):
     """of the documents that are learnt from; all if none is named"""
     epochs: int = 8
     negatives: int = 2_048
-    """replies from elsewhere that a prediction is told apart from"""
+    """sentences from elsewhere that a prediction is told apart from"""
     matrix_lr: float = 0.01
     lr: float = 1e-3
     weight_decay: float = 0.05
@@ -104,7 +104,7 @@ class LcmTrainer:
         self.processes, self.device = processes, processes.device
         run.mkdir(parents=True, exist_ok=True)
         self.documents = table.documents("train")
-        self.negatives = reply_rows(self.documents)
+        self.negatives = Negatives.of(self.documents)
         earlier = read_notes(run) if exists(run) else None
         self.changed = notes.changed(earlier, run) if earlier else []
         """What the run was trained with before, and now is not"""
@@ -290,14 +290,14 @@ class LcmTrainer:
                 register_fsdp_forward_method(self.model, name)
 
     def _batch(self, rows: PackedRows) -> Batch:
-        drawn = self.negatives[torch.randint(len(self.negatives), (self.config.negatives,)).numpy()]
+        drawn = self.negatives.draw(self.config.negatives)
         return Batch(
             rows.to(self.device),
             self.processes.share(len(rows.sentences)),
             self.table.of(rows.sentences.clamp_min(0).numpy()).to(self.device),
             self.table.of(rows.targets.clamp_min(0).numpy()).to(self.device),
-            torch.from_numpy(drawn.astype(np.int64)).to(self.device),
-            self.table.of(drawn).to(self.device),
+            drawn.to(self.device),
+            self.table.of(drawn.numpy()).to(self.device),
         )
 
     def _begin_to_log(self) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lcm.models.turns import ROLE_AGENT, ROLE_USER, Turns
-from lcm.training.concepts import SYMMETRIC, Documents, Ints
+from lcm.training.concepts import SYMMETRIC, Documents
 
 PADDING = -1
 _PACKED_TOGETHER = 4_096
@@ -177,10 +177,3 @@ def iterate(documents: Documents, plan: PackingPlan, epoch: int, skip: int) -> I
     for number, rows in enumerate(steps):
         if number >= skip:
             yield number, len(steps), batch_of(documents, rows, plan.row)
-
-
-def reply_rows(documents: Documents) -> Ints:
-    """Rows of the concept table of every reply's first sentence, as often as it was said."""
-    roles, starts = documents.roles, documents.starts
-    changes = np.flatnonzero(roles[1:] != roles[:-1]) + 1
-    return documents.sentences[changes[~np.isin(changes, starts)]]

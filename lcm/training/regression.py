@@ -14,8 +14,9 @@ from torch import Tensor
 from configs.loader import Settings
 from lcm.models.base_lcm import BaseLcm
 from lcm.models.tower import Tower
-from lcm.models.turns import Turns
+from lcm.models.turns import ROLE_NARRATOR, Turns
 from lcm.training.objective import Batch, heard, squares, stop_loss
+from lcm.training.packing import PADDING
 
 
 class Regression(Settings):
@@ -82,7 +83,9 @@ def contrast(
     concepts = torch.cat([batch.targets[every], batch.negative_concepts])
     mine = torch.zeros_like(every)
     mine[batch.mine] = every[batch.mine]
-    logits, wanted = contrast_logits(predicted, (keys, concepts), batch.rows.pieces[every], mine[every], keyed)
+    # What follows in a story has to be told from its other sentences.
+    dialogues = batch.rows.pieces.masked_fill(batch.rows.turns.roles == ROLE_NARRATOR, PADDING)
+    logits, wanted = contrast_logits(predicted, (keys, concepts), dialogues[every], mine[every], keyed)
     return F.cross_entropy(logits / temperature, wanted, reduction="none")
 
 
@@ -96,8 +99,9 @@ def contrast_logits(
     """Cosines [M, K] of predictions [M, C] to every distinct sentence, and the right one [M].
 
     `keys` are rows [N + K] and concepts of all targets of the batch and of negatives; `pieces` [N] tells which piece of
-    a document each target is of, and `mine` [N] which of them the predictions are for. Other sentences of one's own
-    piece count as neither right nor wrong: as wrong ones they would teach the prediction to stay away from its subject.
+    a dialogue each target is of, if any, and `mine` [N] which of them the predictions are for. Other sentences of one's
+    own piece count as neither right nor wrong: as wrong ones they would teach the prediction to stay away from its
+    subject.
     """
     rows, concepts = keys
     _, place = rows.unique(return_inverse=True)
@@ -108,8 +112,9 @@ def contrast_logits(
         logits = (F.normalize(predicted, dim=1) @ F.normalize(keyed(concepts[first]), dim=1).T).float()
     of_targets = place[: len(pieces)]
     wanted = of_targets[mine]
-    beside = torch.zeros(int(pieces.max()) + 1, count, dtype=torch.bool, device=rows.device)
+    beside = torch.zeros(int(pieces.max()) + 2, count, dtype=torch.bool, device=rows.device)
     beside[pieces, of_targets] = True
+    beside[PADDING] = False  # the last row: of no dialogue
     ignored = beside[pieces[mine]]
     ignored[torch.arange(len(predicted), device=rows.device), wanted] = False
     return logits.masked_fill(ignored, float("-inf")), wanted

@@ -24,6 +24,7 @@ from lcm.training.export import export_lcm
 from lcm.training.lcm_trainer import optimisers
 from lcm.training.lcm_variants import DistilledTraining, VariantTraining, lcm_trainer
 from lcm.training.muon import Muon
+from lcm.training.packing import PADDING
 from lcm.training.plans import PlannedTable
 from lcm.training.regression import contrast_logits
 from lcm.training.scalars import Scalars
@@ -383,6 +384,8 @@ def test_the_contrast_is_among_distinct_sentences_of_other_pieces() -> None:
     hidden = torch.tensor([[False, True, False], [True, False, False], [False, False, False]])
     torch.testing.assert_close(logits[~hidden], expected[~hidden], rtol=0, atol=0.01)
     assert bool((logits[hidden] == float("-inf")).all()), "what was said beside it in the same piece"
+    told, _ = contrast_logits(predicted, (rows, concepts[rows]), torch.tensor([PADDING, PADDING, 0]), mine)
+    torch.testing.assert_close(told, expected, rtol=0, atol=0.01, msg="in a story that is wrong too")
 
 
 def test_concepts_of_another_space_are_refused(table: ConceptTable) -> None:

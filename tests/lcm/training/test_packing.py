@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lcm.training.concepts import ConceptTable, Documents
-from lcm.training.packing import PADDING, PackingPlan, Piece, batch_of, packed, pieces_of, reply_rows, steps_of
+from lcm.training.packing import PADDING, PackingPlan, Piece, batch_of, packed, pieces_of, steps_of
 from tests.lcm.training.conversations import DIALOGUES, TURNS, write_concepts
 
 PLAN = PackingPlan(row=20, rows_a_step=4, crop_share=0.0, seed=0)
@@ -62,10 +62,6 @@ def test_concepts_see_their_own_piece_no_further_than_the_window(documents: Docu
     mask = batch_of(documents, [[Piece(0, 5, swapped=False), Piece(8, 11, swapped=False)]], 7).mask(3)[0, 0]
     seen = [[i for i in range(7) if row[i]] for row in mask.tolist()]
     assert seen == [[0], [0, 1], [0, 1, 2], [1, 2, 3], [4], [4, 5], [6]]
-
-
-def test_first_sentences_of_replies_cross_no_dialogue(documents: Documents) -> None:
-    assert len(reply_rows(documents)) == DIALOGUES * (TURNS - 1)
 
 
 def test_a_sample_of_documents_holds_them_whole(documents: Documents) -> None:
