@@ -19,7 +19,8 @@ BRING = """\
     python3.11 -m venv .meta-lcm/.venv
     .meta-lcm/.venv/bin/pip install fairseq2==0.3.0 sonar-space==0.3.2 dacite hydra-core polars pyarrow retrying \\
         fire scikit-learn
-(6 GB; another folder or Python: --meta and --meta-python, or NOEMA_META_LCM and NOEMA_META_LCM_PYTHON)"""
+and the system's libsndfile (apt install libsndfile1). 6 GB; another folder or Python: --meta and --meta-python, or
+NOEMA_META_LCM and NOEMA_META_LCM_PYTHON."""
 _SERVER = Path(__file__).with_name("meta_lcm.py")
 _ROOT = Path(__file__).parent.parent
 _LEAVE_S = 10.0
