@@ -28,7 +28,7 @@ def continuation(engine: Engine, story: Tensor, sentences: int, seed: int = 0) -
     """Go on telling a story [T, C], T ≥ 1.
 
     A narrator's turn is a paragraph: where the model ends one, the next begins, until there are `sentences`, or the
-    model would say the same again.
+    model would end the text or say the same again.
 
     Raises:
         ContextError: as `Engine.predict`.
@@ -46,7 +46,7 @@ def continuation(engine: Engine, story: Tensor, sentences: int, seed: int = 0) -
         roles = torch.full((len(latest),), ROLE_NARRATOR)
         most = min(sentences - told, MAX_CONCEPTS)
         [turn] = engine.predict([latest], [roles], max_concepts=most, seeds=[step_seed(seed, told)])
-        if told and float(F.cosine_similarity(turn[0], latest[-1], dim=0)) >= REPEAT_COSINE:
+        if not len(turn) or (told and float(F.cosine_similarity(turn[0], latest[-1], dim=0)) >= REPEAT_COSINE):
             return
         for concept in turn:
             yield ToldConcept(concept, paragraph)
@@ -69,7 +69,8 @@ def plan(engine: Engine, paragraphs: Sequence[Tensor], ahead: int, seed: int = 0
         plans = (told.concept for role, told in said if role == ROLE_PLAN)
         return torch.stack(list(itertools.islice(plans, ahead)))
     outline = torch.stack([paragraph[plan_concept(paragraph)] for paragraph in paragraphs])
-    return torch.stack([told.concept for told in continuation(engine, outline, ahead, seed)])
+    following_plans = [told.concept[None] for told in continuation(engine, outline, ahead, seed)]
+    return torch.cat([outline[:0], *following_plans])  # of a text that has ended none
 
 
 def _planned(

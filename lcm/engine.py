@@ -1,8 +1,8 @@
 """Engine: conversations as concepts in, the concepts that continue them out. Knows nothing of text, sound or sessions.
 
-The reply ends where the stop head says so, where it would repeat itself (cosine ≥ 0.9 to the concept before
-[LCM §2.4.2]), or at `max_concepts`. A concept is predicted from a sliding window of those before it. Same input, seed,
-bundle, machine and torch: bit-identical when alone; in a batch within 1e-4.
+The reply ends where the stop head says so, where it would end the text (a model without turns) or repeat itself (cosine
+≥ 0.9 to the concept before) [LCM §2.4.2], or at `max_concepts`. A concept is predicted from a sliding window of those
+before it. Same input, seed, bundle, machine and torch: bit-identical when alone; in a batch within 1e-4.
 """
 
 from collections.abc import Sequence
@@ -52,9 +52,11 @@ class NextConcept:
 
     concept: Tensor  # [C] what comes next
     ended: float
-    """probability that the last concept of the context ended its speaker's turn"""
+    """probability that the last concept of the context ended its speaker's turn; 1 where it ended the text"""
     query: Tensor | None = None  # [K]
     """what sentences are chosen by from their keys, where the model has any"""
+    ends: bool = False
+    """whether the concept is what ends a text, which nobody says"""
 
     @property
     def choosing(self) -> Tensor:
@@ -142,7 +144,7 @@ class Engine:
             sampling: how concepts are drawn, if not as the variant does by itself.
 
         Returns:
-            [n, C] float32 on the CPU each, 1 ≤ n ≤ `max_concepts`.
+            [n, C] float32 on the CPU each, n ≤ `max_concepts`; 0 only of a model without turns, whose text has ended.
 
         Raises:
             ContextError: empty, not finite, or shapes or counts that do not belong together.
@@ -160,18 +162,18 @@ class Engine:
             number = len(replies[rows[0]])
             noise = self._noise(drawer, [step_seed(seeds[row], number) for row in rows])
             drawn = drawer(going.asked, going.state, noise)
+            fresh = ~self.model.ending(drawn)
             if number:
                 previous = torch.stack([replies[r][-1] for r in rows]).to(self.device)
-                fresh = F.cosine_similarity(drawn, previous, dim=1) < REPEAT_COSINE
-                drawn = drawn[fresh]
-                going = going.only(fresh)
+                fresh &= F.cosine_similarity(drawn, previous, dim=1) < REPEAT_COSINE
+            drawn, going = drawn[fresh], going.only(fresh)
             for row, concept in zip(going.rows.tolist(), drawn.cpu(), strict=True):
                 replies[row].append(concept)
             if not len(going.rows) or len(replies[int(going.rows[0])]) == max_concepts:
                 break
             stops = self._follow(going, drawn)
             going = going.only(stops.sigmoid() < STOP_PROBABILITY)
-        return [torch.stack(reply) for reply in replies]
+        return [torch.stack(reply) if reply else torch.empty(0, self.dim) for reply in replies]
 
     @torch.inference_mode()
     def predict_next(
@@ -209,8 +211,9 @@ class Engine:
         asked = asked.to(self.device)
         drawn = drawer(asked, state, self._noise(drawer, self._seeds(asked.roles, seeds)))
         queries = self._queries(state.hidden, asked) if self.keyed else [None] * len(drawn)
-        ended = self.model.stops(state.hidden).sigmoid().tolist()
-        return [NextConcept(*said) for said in zip(drawn.cpu(), ended, queries, strict=True)]
+        ends = self.model.ending(drawn)
+        ended = self.model.stops(state.hidden).sigmoid().masked_fill(ends, 1.0).tolist()
+        return [NextConcept(*said) for said in zip(drawn.cpu(), ended, queries, ends.tolist(), strict=True)]
 
     @property
     def keyed(self) -> bool:

@@ -48,7 +48,7 @@ class KeptConversations:
             follow(self._engine, conversation, torch.from_numpy(np.stack(concepts)), torch.tensor(roles))
             [ahead] = following(self._engine, [conversation], [step_seed(seed, number)])
             self._keep(session, conversation)
-            if number and ahead.ended >= STOP_PROBABILITY:
+            if ahead.ends or (number and ahead.ended >= STOP_PROBABILITY):
                 return
             yield ahead
 

@@ -2,8 +2,8 @@
 
 What every Large Concept Model reads with: a linear map of the normalised concept (PreNet) and a causal transformer
 [LCM §2.3.1]. Beyond the paper, where `turns` is set: embeddings of who speaks and of the place in the turn, and a stop
-head (is this the last sentence of its turn?). What comes next is not told to the tower: the stop head would read the
-answer off it. Knows nothing of how the next concept is drawn.
+head (is this the last sentence of its turn?); without, a text ends where its `ending` is predicted. What comes next is
+not told to the tower: the stop head would read the answer off it. Knows nothing of how the next concept is drawn.
 """
 
 from dataclasses import dataclass, fields
@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from lcm.models.ending import Ending
 from lcm.models.fast_linear import Maps
 from lcm.models.normalizer import Normalizer
 from lcm.models.sampler import Sampling
@@ -84,6 +85,7 @@ class Tower(nn.Module):
         super().__init__()
         self.config = config
         self.normalizer = Normalizer(config.concept_dim)
+        self.ending = Ending(config.concept_dim)
         self.prenet: nn.Module = self._prenet(config)
         self.layers = nn.ModuleList(
             Block(config.dim, config.heads, config.ffn_dim, config.dropout, bias=config.bias)

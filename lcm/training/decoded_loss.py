@@ -18,6 +18,7 @@ from lcm.models.tower import Tower
 from lcm.space.text_decoder import TextDecoder, TextDecoderConfig
 from lcm.space.tokenizer import PAD, Tokenizer
 from lcm.training.concept_shards import ShardedTexts
+from lcm.training.endings import END_OF_TEXT
 from lcm.training.objective import Batch, heard, squares, stop_loss
 
 
@@ -59,8 +60,8 @@ class Speaker:
 
     def cross_entropy(self, concepts: Tensor, rows: Sequence[int], longest: int) -> Tensor:
         """Mean cross-entropy [M] of the tokens of the table's `rows`, told the concepts [M, C]."""
-        said = self.texts.of(rows)
-        tokens = [self._tokens(*said[row], longest) for row in rows]
+        said = self.texts.of(row for row in rows if row < len(self.texts))
+        tokens = [self._tokens(*said.get(row, END_OF_TEXT), longest) for row in rows]  # which is the row after the last
         padded = torch.full((len(tokens), max(map(len, tokens))), PAD)
         for index, ids in enumerate(tokens):
             padded[index, : len(ids)] = torch.tensor(ids)

@@ -23,13 +23,13 @@ from lcm.models.tower import Tower
 from lcm.models.variants import VARIANTS
 from lcm.training.checkpoints import each_tensor, exists, read_notes, write_tensors
 from lcm.training.concepts import ConceptTable
+from lcm.training.extended_table import ExtendedTable
 from lcm.training.hits import GROUPS, answers, hits_at_1
 from lcm.training.muon import muon_and_adamw
 from lcm.training.negatives import Negatives
 from lcm.training.objective import Batch, Objective
 from lcm.training.onednn import trained_linear
 from lcm.training.packing import PackedRows, PackingPlan, iterate, steps_of
-from lcm.training.plans import PlannedTable
 from lcm.training.predictors import next_concepts, queries
 from lcm.training.processes import ALONE, Processes
 from lcm.training.reply_items import reply_items
@@ -91,7 +91,7 @@ class LcmTrainer:
         model: Tower,
         objective: Objective,
         config: LcmTraining,
-        table: ConceptTable | PlannedTable,
+        table: ConceptTable | ExtendedTable,
         run: Path,
         processes: Processes = ALONE,
     ) -> None:
@@ -203,7 +203,7 @@ class LcmTrainer:
     def _hits(self, averaged: dict[str, Tensor]) -> dict[str, float]:
         model = VARIANTS[self.notes.variant].model(self.model.config)
         model.load_state_dict(averaged)
-        table = self.table.table if isinstance(self.table, PlannedTable) else self.table
+        table = self.table.table if isinstance(self.table, ExtendedTable) else self.table
         items = reply_items(table.documents("dev"), table, per_corpus=self.config.evaluate_items)
         if not items.items:
             return {}

@@ -32,11 +32,13 @@ from lcm.training.concepts import ConceptTable
 from lcm.training.decoded_loss import DecodedLoss, DecodedObjective, Speaker
 from lcm.training.diffusion import Diffusion, DiffusionObjective, importance
 from lcm.training.distillation import Distillation, DistillationObjective
+from lcm.training.endings import END_OF_TEXT, with_ends
 from lcm.training.energy import Energy, EnergyObjective
+from lcm.training.extended_table import ExtendedTable
 from lcm.training.fragility import fragility_path, prepare_fragility
 from lcm.training.lcm_trainer import LcmTrainer, LcmTraining
 from lcm.training.objective import Objective
-from lcm.training.plans import PlannedTable
+from lcm.training.plans import with_plans
 from lcm.training.processes import ALONE, Processes
 from lcm.training.quantisation import Quantisation, QuantisationObjective
 from lcm.training.regression import Regression, RegressionObjective
@@ -63,8 +65,33 @@ class Around:
     def bundle_open(self) -> Bundle:
         """The bundle that teaches."""
         if self.bundle is None:
-            raise TrainingDataError("this learns from a bundle's decoder; give --bundle")
+            raise TrainingDataError("this learns from a bundle's encoder or decoder; give --bundle")
         return Bundle.open(self.bundle)
+
+    def space(self, *parts: str) -> ConceptSpace:
+        """The bundle's, which is the concepts'.
+
+        Raises:
+            TrainingDataError: no bundle was given, or one of another space.
+        """
+        bundle = self.bundle_open()
+        if bundle.space_id != self.table.space_id:
+            raise TrainingDataError(
+                f"{bundle.folder} holds space {bundle.space_id}, the concepts are of {self.table.space_id}"
+            )
+        return ConceptSpace.load(bundle.folder, str(self.device), parts=parts)
+
+    def end_of_text(self) -> Tensor:
+        """[C]: what the bundle makes of "End of text."; raises as `space`, and where it knows no English."""
+        language, text = END_OF_TEXT
+        concept = torch.zeros(self.table.concepts.shape[1])
+
+        def encode() -> None:
+            concept.copy_(self.space("text_encoder").encode_text([text], language)[0])
+
+        self.processes.by_first(encode)
+        self.processes.as_first([concept])
+        return concept
 
     def initial(self, config: TowerConfig) -> dict[str, Tensor]:
         """The averaged weights of the run to begin from, for a model of this configuration.
@@ -88,11 +115,7 @@ class Around:
         def prepare() -> None:
             if path.exists():
                 return
-            space = ConceptSpace.load(bundle.folder, str(self.device), parts=["text_encoder", "text_decoder"])
-            if space.space_id != self.table.space_id:
-                raise TrainingDataError(
-                    f"{bundle.folder} holds space {space.space_id}, the concepts are of {self.table.space_id}"
-                )
+            space = self.space("text_encoder", "text_decoder")
             normalizer = Normalizer.fitted(_sample(self.table).numpy())
             prepare_fragility(path, space, self.table, np.unique(documents.sentences), normalizer)
 
@@ -265,12 +288,12 @@ def lcm_trainer(
         table: the concepts to learn from.
         run: the run's folder; the run that `initial` names lies beside it.
         processes: this one, and where it computes.
-        bundle: whose decoder teaches, or tells what is fragile, where one does.
+        bundle: whose decoder teaches, or tells what is fragile, where one does; whose encoder tells what ends a text.
         report: told of what takes a while, and of settings that have changed.
 
     Raises:
-        TrainingDataError: as `LcmTrainer`; also where there is no run to begin from, no bundle to be taught by, or no
-            document in a language.
+        TrainingDataError: as `LcmTrainer`; also where there is no run to begin from, no bundle to be taught by or to
+            tell what ends a text, or no document in a language.
     """
     torch.manual_seed(config.seed)
     table = table.taught_in(config.languages) if config.languages else table
@@ -283,7 +306,7 @@ def lcm_trainer(
     else:
         processes.by_first(lambda: fit(model, table, report))
         processes.as_first(model.buffers())
-    learnt_from = PlannedTable(table, model.normalizer.centre.clone()) if isinstance(model, Planning) else table
+    learnt_from = as_learnt(model, around)
     trainer = LcmTrainer(
         notes_of(config, model, learnt_from, around), model, config.learnt(around), config, learnt_from, run, processes
     )
@@ -292,16 +315,27 @@ def lcm_trainer(
     return trainer
 
 
+def as_learnt(model: Tower, around: Around) -> ConceptTable | ExtendedTable:
+    """The concepts as the model learns from them: stories with plans, or documents with ends where it has no turns."""
+    if isinstance(model, Planning):
+        return ExtendedTable(around.table, model.break_concept.clone(), with_plans)
+    if model.config.turns:
+        return around.table
+    if model.ending.concept is None:
+        model.ending.concept = around.end_of_text()
+    return ExtendedTable(around.table, model.ending.concept.clone(), with_ends)
+
+
 def resume_fitted(model: Tower, run: Path) -> None:
-    """Give a model the normaliser of a run's checkpoint, before anything is made of it; the trainer reads the rest."""
-    fitted = dict(each_tensor(run, "average.normalizer"))
+    """Give a model what a run's checkpoint was fitted to, before anything is made of it; the trainer reads the rest."""
     try:
-        model.normalizer.load_state_dict(fitted)
+        model.normalizer.load_state_dict(dict(each_tensor(run, "average.normalizer")))
+        model.ending.load_state_dict(dict(each_tensor(run, "average.ending")))
     except RuntimeError as error:
         raise TrainingDataError(f"the checkpoint in {run} is of another space; name another --run") from error
 
 
-def notes_of(config: VariantTraining, model: Tower, table: ConceptTable | PlannedTable, around: Around) -> RunNotes:
+def notes_of(config: VariantTraining, model: Tower, table: ConceptTable | ExtendedTable, around: Around) -> RunNotes:
     """What the run's checkpoints say of it."""
     teacher = config.teacher(around) if isinstance(config, DecodedTraining | DistilledTraining) else ""
     documents = table.documents("train").identity()

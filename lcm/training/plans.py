@@ -7,52 +7,13 @@ dialogues, whose turns are short. Knows no words.
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from lcm.models.planning import ROLE_BREAK, ROLE_PLAN
 from lcm.models.turns import ROLE_NARRATOR
 from lcm.planning import LEAST_PLANNED, LONGEST_PARAGRAPH, paragraph_starts, plan_concept, planned_starts
-from lcm.training.concept_shards import ShardedTexts
 from lcm.training.concepts import ConceptTable, Documents, Ints
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedTable:
-    """A concept table with one row more, the break, whose training stories hold plans."""
-
-    table: ConceptTable
-    break_concept: Tensor  # [C]
-
-    @property
-    def concepts(self) -> "np.ndarray[tuple[int, ...], np.dtype[np.float16]]":
-        """As of the table, without the break."""
-        return self.table.concepts  # type: ignore[return-value]
-
-    @property
-    def space_id(self) -> str:
-        """Of the concepts."""
-        return self.table.space_id
-
-    def texts(self) -> ShardedTexts:
-        """As of the table."""
-        return self.table.texts()
-
-    def of(self, rows: Ints) -> Tensor:
-        """Concepts of rows [...] → [..., C] float32."""
-        rows = np.asarray(rows)
-        breaks = rows == len(self.table.concepts)
-        found = self.table.of(np.where(breaks, 0, rows))
-        found[torch.from_numpy(breaks)] = self.break_concept
-        return found
-
-    def documents(self, split: str) -> Documents:
-        """Those of a split; of the training split with plans."""
-        documents = self.table.documents(split)
-        return with_plans(documents, self.table) if split == "train" else documents
 
 
 def with_plans(documents: Documents, table: ConceptTable) -> Documents:

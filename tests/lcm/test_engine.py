@@ -27,11 +27,12 @@ SIZES: dict[str, Any] = {"concept_dim": 16, "dim": 32, "layers": 2, "heads": 4, 
 SMALL = BaseLcmConfig(**SIZES)
 
 
-def small_model(stop_bias: float = -9.0) -> BaseLcm:
+def small_model(stop_bias: float = -9.0, *, turns: bool = True) -> BaseLcm:
     torch.manual_seed(0)
-    model = BaseLcm(SMALL)
+    model = BaseLcm(replace(SMALL, turns=turns))
     torch.nn.init.normal_(model.postnet.weight, std=0.5)
-    torch.nn.init.constant_(model.stop_head.bias, stop_bias)
+    if turns:
+        torch.nn.init.constant_(model.stop_head.bias, stop_bias)
     return model
 
 
@@ -126,6 +127,30 @@ def test_a_reply_that_repeats_itself_ends() -> None:
     concepts, roles = contexts(2)
     [reply] = Engine(model).predict(concepts, roles, max_concepts=8)
     assert len(reply) == 1
+
+
+def test_a_text_ends_where_its_end_is_predicted_which_is_not_said() -> None:
+    concepts, roles = contexts(2)
+    model = small_model(turns=False)
+    [whole] = Engine(model).predict(concepts, roles, max_concepts=6)
+    assert len(whole) == 6
+    for said in (3, 0):
+        model.ending.concept = whole[said].clone()
+        [reply] = Engine(model).predict(concepts, roles, max_concepts=6)
+        assert torch.equal(reply, whole[:said])
+    [step] = Engine(model).predict_next(concepts, roles)
+    assert step.ends
+    assert step.ended == 1.0
+
+
+def test_one_text_of_a_batch_may_end_before_the_others() -> None:
+    concepts, roles = contexts(2, 4)
+    model = small_model(turns=False)
+    whole = Engine(model).predict(concepts, roles, max_concepts=4)
+    model.ending.concept = whole[0][1].clone()
+    short, other = Engine(model).predict(concepts, roles, max_concepts=4)
+    torch.testing.assert_close(short, whole[0][:1])
+    torch.testing.assert_close(other, whole[1])
 
 
 def test_a_long_context_slides_by_as_if_it_had_been_read_concept_by_concept(engine: Engine) -> None:

@@ -79,6 +79,12 @@ def test_a_kept_conversation_says_what_a_fresh_one_says_and_reads_what_is_new(
         reply(kept, 8, sentences(3))
 
 
+def test_what_ends_a_text_is_not_said(engine: Engine) -> None:
+    first = reply(KeptConversations(engine), 7, sentences(2))[0]
+    engine.model.ending.concept = first
+    assert list(KeptConversations(engine).ahead(7, sentences(2), [0, 0], 3, 0)) == []
+
+
 def test_what_is_kept_is_bounded_and_the_latest_stays(engine: Engine) -> None:
     size = engine.model.start(1).nbytes
     kept = KeptConversations(engine, most_bytes=2 * size)

@@ -21,11 +21,11 @@ from lcm.training.checkpoints import NAME, read_notes
 from lcm.training.concepts import ConceptTable
 from lcm.training.distillation import Distillation
 from lcm.training.export import export_lcm
+from lcm.training.extended_table import ExtendedTable
 from lcm.training.lcm_trainer import optimisers
 from lcm.training.lcm_variants import DistilledTraining, VariantTraining, lcm_trainer
 from lcm.training.muon import Muon
 from lcm.training.packing import PADDING
-from lcm.training.plans import PlannedTable
 from lcm.training.regression import contrast_logits
 from lcm.training.scalars import Scalars
 from tests.lcm.training.conversations import DIM, write_concepts
@@ -103,10 +103,10 @@ def test_a_planning_run_learns_plans_and_breaks(stories: ConceptTable, tmp_path:
     trainer.save()
     resumed = lcm_trainer(PLANNING, stories, tmp_path)
     for table in (trainer.table, resumed.table):
-        assert isinstance(table, PlannedTable)
+        assert isinstance(table, ExtendedTable)
         rows = table.documents("train").sentences
         assert (rows == len(stories.concepts)).any(), "a break stands in them"
-        torch.testing.assert_close(table.break_concept, trainer.averaged()["normalizer.centre"], rtol=0, atol=0)
+        torch.testing.assert_close(table.concept, trainer.averaged()["normalizer.centre"], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("config", [BASE, TWO_TOWER], ids=named)

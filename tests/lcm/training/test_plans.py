@@ -12,8 +12,9 @@ from lcm.engine import ROLE_NARRATOR, Engine, Sampling
 from lcm.models.planning import ROLE_BREAK, ROLE_PLAN, Planning, PlanningConfig, planned_story
 from lcm.planning import LONGEST_PARAGRAPH, plan_concept
 from lcm.training.concepts import ConceptTable
+from lcm.training.extended_table import ExtendedTable
 from lcm.training.packing import PackingPlan, batch_of, packed, pieces_of
-from lcm.training.plans import PlannedTable, with_plans
+from lcm.training.plans import with_plans
 from tests.lcm.training.conversations import DIALOGUES, DIM, TURNS, write_concepts
 
 
@@ -22,18 +23,13 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> ConceptTable:
     return write_concepts(tmp_path_factory.mktemp("concepts"))
 
 
-def story(table: ConceptTable, ends: list[int]) -> PlannedTable:
+def story(table: ConceptTable, ends: list[int]) -> ExtendedTable:
     """The table's documents as stories, paragraphs ending at these sentences of each."""
     documents = table.documents("train")
     last = np.zeros((DIALOGUES, TURNS), dtype=np.uint8)
     last[:, ends] = 1
     told = replace(documents, roles=np.full_like(documents.roles, ROLE_NARRATOR), last=last.flatten())
-
-    class Stories(PlannedTable):
-        def documents(self, split: str) -> "object":  # type: ignore[override]
-            return with_plans(told, self.table)
-
-    return Stories(table, torch.full((DIM,), 7.0))
+    return ExtendedTable(table, torch.full((DIM,), 7.0), lambda _, table: with_plans(told, table))
 
 
 def test_each_paragraph_follows_its_plan_and_ends_in_a_break(table: ConceptTable) -> None:

@@ -61,6 +61,7 @@ def six_steps(
 LIKE_ONE = {
     "base": plain(BASE), "one_tower": plain(ONE_TOWER), "two_tower": plain(TWO_TOWER), "quant_c": plain(QUANT_C),
     "clamped_snr": plain(TWO_TOWER, "clamped_snr"), "fragility": plain(TWO_TOWER, "fragility"),
+    "without_turns": plain(BASE.model_copy(update={"model": replace(BASE.model, turns=False)})),
 }  # fmt: skip
 
 
@@ -69,7 +70,7 @@ def test_two_processes_have_the_losses_of_one(
     name: str, table: ConceptTable, small_bundle: Path, tmp_path: Path
 ) -> None:
     config, bundle = LIKE_ONE[name], None
-    if name == "fragility":
+    if name in ("fragility", "without_turns"):
         bundle, opened = small_bundle, Bundle.open(small_bundle)
         table = write_concepts(tmp_path / "concepts", opened.space_id, opened.concept_dim)
         measured = fragility_path(table, table.documents("train"), opened.part("text_decoder").hashes)
