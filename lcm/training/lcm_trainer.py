@@ -21,7 +21,7 @@ from lcm.errors import TrainingDataError
 from lcm.models.sampler import Sampling
 from lcm.models.tower import Tower
 from lcm.models.variants import VARIANTS
-from lcm.training.checkpoints import each_tensor, exists, read_notes, write_tensors
+from lcm.training.checkpoints import EPOCH, NAME, each_tensor, exists, keep_epoch, read_notes, write_tensors
 from lcm.training.concepts import ConceptTable
 from lcm.training.hits import GROUPS, answers, hits_at_1
 from lcm.training.muon import muon_and_adamw
@@ -131,7 +131,7 @@ class LcmTrainer:
         Stopping the iteration is safe; call `save` to keep the steps since the last checkpoint.
 
         Raises:
-            TrainingDataError: nothing but gradients that are not finite, or the disk is full.
+            TrainingDataError: nothing but gradients that are not finite, or none at the run's end, or the disk is full.
         """
         config = self.config
         self.processes.by_first(self._begin_to_log)
@@ -150,8 +150,11 @@ class LcmTrainer:
                 if self.step % config.checkpoint_every == 0:
                     self.save()
                 yield row
+            if self.epoch + 1 == config.epochs and not self._is_sound():
+                raise self._diverged()
             self.epoch, self.at = self.epoch + 1, 0
             self.save()
+            self._keep_epoch()
             yield self._log(self.evaluate())
 
     def train_step(self, rows: PackedRows, progress: float) -> dict[str, Tensor]:
@@ -180,10 +183,7 @@ class LcmTrainer:
         self.step += 1
         self._lost = 0 if finite else self._lost + 1
         if self._lost >= _LOST_STEPS:
-            raise TrainingDataError(
-                f"{_LOST_STEPS} steps up to {self.step} had no finite gradient; {self.run} keeps its last checkpoint: "
-                "lower lr and matrix_lr, or look for concepts that are not finite, and start again"
-            )
+            raise self._diverged()
         if not finite:
             return
         for optimiser in self.optimisers:
@@ -192,6 +192,20 @@ class LcmTrainer:
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 local(self.average[name]).lerp_(local(parameter), 1 - keep)
+
+    def _is_sound(self) -> bool:
+        """Whether the run can go on from here: no step is being lost, and every number of it is finite."""
+        finite = all(bool(torch.isfinite(local(tensor)).all()) for _, tensor in self._tensors())
+        return not self.processes.agreed(self._lost > 0 or not finite)
+
+    def _diverged(self) -> TrainingDataError:
+        lost = f"{self._lost} steps up to {self.step} had no finite gradient"
+        kept = f"copy {EPOCH}, from the end of an epoch, over it" if (self.run / EPOCH).exists() else "remove it"
+        return TrainingDataError(
+            f"{lost if self._lost else f'the weights of step {self.step} are not finite'}: lower lr and matrix_lr, or "
+            f"look for concepts that are not finite, and start again; {self.run / NAME} is from before, and where that "
+            f"is too late, {kept}"
+        )
 
     def evaluate(self) -> dict[str, float]:
         """Hits@1 of 20 of the averaged weights on the dev split; the first process does it, the others wait."""
@@ -220,14 +234,20 @@ class LcmTrainer:
         return self._gathered(self._averages())
 
     def save(self) -> None:
-        """Write the checkpoint.
+        """Write the checkpoint; while steps are being lost or weights are not finite, the last one stays.
 
         Raises:
             TrainingDataError: it cannot be written; every process hears of it.
         """
+        if not self._is_sound():
+            return
         tensors = self._gathered(self._tensors())
         notes = asdict(self.notes) | {"position": [self.step, self.epoch, self.at]}
         self.processes.by_first(lambda: write_tensors(self.run, tensors, notes))
+
+    def _keep_epoch(self) -> None:
+        if self._is_sound():
+            self.processes.by_first(lambda: keep_epoch(self.run))
 
     def _averages(self) -> Iterator[tuple[str, Tensor]]:
         yield from self.average.items()

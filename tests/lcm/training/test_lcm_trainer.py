@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from lcm.engine import Engine, Sampling
 from lcm.errors import BundleError, TrainingDataError
 from lcm.models.schedule import NoiseCurve
 from lcm.models.two_tower import TwoTower
-from lcm.training.checkpoints import NAME, read_notes
+from lcm.training.checkpoints import EPOCH, NAME, read_notes, read_tensors
 from lcm.training.concepts import ConceptTable
 from lcm.training.distillation import Distillation
 from lcm.training.export import export_lcm
@@ -354,6 +355,53 @@ def test_one_bad_batch_is_left_out_and_nothing_but_bad_ones_ends_the_run(table: 
     for name, value in before.items():
         assert torch.equal(trainer.model.state_dict()[name], value), name
     assert lcm_trainer(BASE, table, tmp_path).step > 0
+
+
+def test_a_diverged_run_leaves_the_checkpoint_from_before_and_an_epochs_end_to_go_back_to(
+    table: ConceptTable, tmp_path: Path
+) -> None:
+    often = BASE.model_copy(update={"epochs": 30, "checkpoint_every": 1})
+    trainer = lcm_trainer(often, table, tmp_path)
+    while trainer.epoch < 1:
+        steps(trainer, 1)
+    kept = (tmp_path / EPOCH).read_bytes()
+    for rates in trainer.rates:
+        rates[:] = [1e20] * len(rates)
+    trainer.evaluate = dict  # type: ignore[method-assign]
+    with pytest.raises(TrainingDataError, match=rf"20 steps up to .* had no finite .*copy {EPOCH}, .* over it"):
+        steps(trainer, 100)
+    saved = read_tensors(tmp_path)
+    assert saved
+    assert all(bool(value.isfinite().all()) for value in saved[0].values())
+    assert saved[1]["position"][0] <= trainer.step - 20, "from before the first lost step"
+    assert (tmp_path / EPOCH).read_bytes() == kept, "no epoch has ended well since"
+    shutil.copyfile(tmp_path / EPOCH, tmp_path / NAME)
+    resumed = lcm_trainer(often, table, tmp_path)
+    assert resumed.epoch == 1
+    steps(resumed, 2)
+    assert resumed._is_sound()
+
+
+def test_a_run_that_ends_while_steps_are_lost_says_so(table: ConceptTable, tmp_path: Path) -> None:
+    trainer = lcm_trainer(BASE.model_copy(update={"epochs": 1}), table, tmp_path)
+    steps(trainer, 1)
+    trainer.save()
+    trainer.table = Spoilt(table)  # type: ignore[assignment]
+    with pytest.raises(TrainingDataError, match=r"[0-9] steps up to .* had no finite gradient: .*, remove it"):
+        steps(trainer, 100)
+    trainer.save()
+    assert trainer.step < 20
+    assert lcm_trainer(BASE, table, tmp_path).step == 1
+
+
+def test_weights_that_are_not_finite_are_not_saved(table: ConceptTable, tmp_path: Path) -> None:
+    trainer = lcm_trainer(BASE, table, tmp_path)
+    trainer.save()
+    steps(trainer, 1)
+    with torch.no_grad():
+        next(trainer.model.parameters()).fill_(float("inf"))
+    trainer.save()
+    assert lcm_trainer(BASE, table, tmp_path).step == 0
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(table: ConceptTable, tmp_path: Path) -> None:
