@@ -17,6 +17,7 @@ from lcm.models.base_lcm import BaseLcm
 from lcm.models.tower import Tower
 from lcm.space.text_decoder import TextDecoder, TextDecoderConfig
 from lcm.space.tokenizer import PAD, Tokenizer
+from lcm.training.bounds import Count, NotNegative
 from lcm.training.concept_shards import ShardedTexts
 from lcm.training.objective import Batch, heard, squares, stop_loss
 
@@ -24,13 +25,13 @@ from lcm.training.objective import Batch, heard, squares, stop_loss
 class DecodedLoss(Settings):
     """Weights, and how much is decoded."""
 
-    sentences: int = 300
+    sentences: Count = 300
     """of a step, drawn by lot, that the decoder is asked about"""
-    longest: int = 40
+    longest: Count = 40
     """tokens of a sentence; the rest of a longer one is left out"""
-    distance_weight: float = 0.1
-    stop_weight: float = 0.1
-    input_noise: float = 0.3
+    distance_weight: NotNegative = 0.1
+    stop_weight: NotNegative = 0.1
+    input_noise: NotNegative = 0.3
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from lcm.models.seen import Seen
 from lcm.models.tower import Tower
 from lcm.models.turns import Turns
 from lcm.models.two_tower import TwoTower
+from lcm.training.bounds import Count, NotNegative
 from lcm.training.objective import Batch, read_rows, stop_loss
 
 
@@ -27,12 +28,12 @@ class Distillation(Settings):
     """How the teacher draws, and how often the student asks."""
 
     teacher: Sampling = Sampling(steps=20)
-    steps: int = 4
+    steps: Count = 4
     """of the student"""
-    sentences: int = 160
+    sentences: Count = 160
     """of a step, drawn by lot, that the teacher is asked about"""
-    stop_weight: float = 0.1
-    input_noise: float = 0.3
+    stop_weight: NotNegative = 0.1
+    input_noise: NotNegative = 0.3
 
 
 @dataclass(frozen=True, slots=True)

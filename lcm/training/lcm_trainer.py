@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from pydantic import Field, field_validator
@@ -21,6 +22,7 @@ from lcm.errors import TrainingDataError
 from lcm.models.sampler import Sampling
 from lcm.models.tower import Tower
 from lcm.models.variants import VARIANTS
+from lcm.training.bounds import Count, NotNegative, Share
 from lcm.training.checkpoints import EPOCH, NAME, each_tensor, exists, keep_epoch, read_notes, write_tensors
 from lcm.training.concepts import ConceptTable
 from lcm.training.hits import GROUPS, answers, hits_at_1
@@ -45,31 +47,31 @@ _LOST_STEPS = 20
 class LcmTraining(Settings):
     """What every variant's training has: rows, optimiser, length."""
 
-    row: int = 96
+    row: int = Field(default=96, ge=2)
     """concepts read in a row"""
-    rows_a_step: int = 12
-    crop_share: float = 0.3
-    repeats: dict[str, int] = Field(default_factory=dict)
+    rows_a_step: Count = 12
+    crop_share: Share = 0.3
+    repeats: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     """how often a corpus, such as `xpersona`, is read in an epoch; once if not named"""
     languages: list[str] = Field(default_factory=list)
     """of the documents that are learnt from; all if none is named"""
-    epochs: int = 8
-    negatives: int = 2_048
+    epochs: Count = 8
+    negatives: int = Field(default=2_048, ge=0)
     """sentences from elsewhere that a prediction is told apart from"""
-    matrix_lr: float = 0.01
-    lr: float = 1e-3
-    weight_decay: float = 0.05
-    warmup_steps: int = 200
-    clip: float = 1.0
-    ema: float = 0.999
+    matrix_lr: NotNegative = 0.01
+    lr: NotNegative = 1e-3
+    weight_decay: NotNegative = 0.05
+    warmup_steps: Count = 200
+    clip: float = Field(default=1.0, gt=0)
+    ema: Share = 0.999
     bf16: bool = True
-    seed: int = 0
-    evaluate_items: int = 300
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    evaluate_items: int = Field(default=300, ge=0)
     initial: str | None = None
     """name of a run to begin with the averaged weights of"""
     sampling: Sampling = Sampling()
     """how the variant draws concepts where nobody says otherwise"""
-    checkpoint_every: int = 500
+    checkpoint_every: Count = 500
 
     @field_validator("sampling", mode="before")
     @classmethod

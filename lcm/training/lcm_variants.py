@@ -15,6 +15,7 @@ from torch import Tensor
 from lcm.bundle import Bundle
 from lcm.errors import TrainingDataError
 from lcm.models.base_lcm import BaseLcmConfig
+from lcm.models.diffusion_config import DiffusionConfig
 from lcm.models.normalizer import Normalizer
 from lcm.models.one_step import OneStepConfig
 from lcm.models.one_tower import OneTowerConfig
@@ -129,7 +130,24 @@ class DecodedTraining(LcmTraining):
         return DecodedObjective(self.objective, Speaker.of(around.bundle_open(), around.table.texts(), around.device))
 
 
-class OneTowerTraining(LcmTraining):
+class DiffusionTraining(LcmTraining):
+    """What the trainings of all that undo noise have."""
+
+    model: DiffusionConfig = DiffusionConfig()
+
+    @model_validator(mode="after")
+    def _steps_that_there_are(self) -> Self:
+        for name, steps in self.chains().items():
+            if steps > self.model.times:
+                raise ValueError(f"{name} is {steps}, but the model has {self.model.times} noise levels (model.times)")
+        return self
+
+    def chains(self) -> dict[str, int]:
+        """How many steps of denoising each setting asks for."""
+        return {"sampling.steps": self.sampling.steps}
+
+
+class OneTowerTraining(DiffusionTraining):
     """One-Tower diffusion."""
 
     variant: Literal["one_tower"] = "one_tower"
@@ -141,7 +159,7 @@ class OneTowerTraining(LcmTraining):
         return _diffusion(self.objective, self.model.noise_schedule(), around)
 
 
-class PlanningTraining(LcmTraining):
+class PlanningTraining(DiffusionTraining):
     """One-Tower that plans paragraphs."""
 
     variant: Literal["planning"] = "planning"
@@ -153,7 +171,7 @@ class PlanningTraining(LcmTraining):
         return _diffusion(self.objective, self.model.noise_schedule(), around)
 
 
-class TwoTowerTraining(LcmTraining):
+class TwoTowerTraining(DiffusionTraining):
     """Two-Tower diffusion."""
 
     variant: Literal["two_tower"] = "two_tower"
@@ -165,7 +183,7 @@ class TwoTowerTraining(LcmTraining):
         return _diffusion(self.objective, self.model.noise_schedule(), around)
 
 
-class DistilledTraining(LcmTraining):
+class DistilledTraining(DiffusionTraining):
     """Two-Tower of few steps, taught by the one of many that `initial` names."""
 
     variant: Literal["two_tower_few"] = "two_tower_few"
@@ -178,6 +196,11 @@ class DistilledTraining(LcmTraining):
         if self.sampling.initial_noise != self.objective.teacher.initial_noise:
             raise ValueError("sampling.initial_noise is not the teacher's: the student begins where its teacher began")
         return self
+
+    def chains(self) -> dict[str, int]:
+        """Also the teacher's, and those that the student learns."""
+        own = {"objective.steps": self.objective.steps, "objective.teacher.steps": self.objective.teacher.steps}
+        return super().chains() | own
 
     def teacher(self, around: Around) -> str:
         """Which weights they are: a run that goes on teaches something else."""
