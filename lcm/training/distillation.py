@@ -91,5 +91,6 @@ class DistillationObjective:
             return self.fast.step(number, noisy, told, known, guided=guided)
 
         ends = torch.zeros_like(noise)
-        ends[mine] = denoise(step, self.plan, noise[mine] / settings.initial_noise, settings)
+        if len(row):  # none may be of a process's few rows
+            ends[mine] = denoise(step, self.plan, noise[mine] / settings.initial_noise, settings)
         return ends

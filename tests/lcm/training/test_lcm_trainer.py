@@ -25,7 +25,8 @@ from lcm.training.export import export_lcm
 from lcm.training.lcm_trainer import optimisers
 from lcm.training.lcm_variants import DistilledTraining, VariantTraining, lcm_trainer
 from lcm.training.muon import Muon
-from lcm.training.packing import PADDING
+from lcm.training.onednn import trained_linear
+from lcm.training.packing import PADDING, iterate
 from lcm.training.plans import PlannedTable
 from lcm.training.regression import contrast_logits
 from lcm.training.scalars import Scalars
@@ -43,6 +44,7 @@ from tests.lcm.training.small_lcms import (
     steps,
 )
 
+STUDENT = DistilledTraining(**RUN, model=TWO_TOWER.model, initial="teacher")
 LEAST = {"base": 40.0}
 """Hits@1 after thirty readings; of what is drawn by lot in a model this small less is asked: chance is 5"""
 
@@ -96,6 +98,21 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened(
         assert torch.equal(resumed.model.state_dict()[name], value), name
     for name, value in whole.averaged().items():
         assert torch.equal(resumed.averaged()[name], value), name
+
+
+@pytest.mark.parametrize("config", [*EVERY, STUDENT], ids=named)
+def test_a_process_without_rows_learns_nothing_and_goes_on(
+    config: VariantTraining, stories: ConceptTable, tmp_path: Path
+) -> None:
+    lcm_trainer(TWO_TOWER, stories, tmp_path / "teacher").save()
+    trainer = lcm_trainer(config.model_copy(update={"bf16": False}), stories, tmp_path / "run")
+    [_, _, rows] = next(iterate(trainer.documents, trainer.config.packing(), 0, 0))
+    batch = replace(trainer._batch(rows), mine=slice(0, 0))
+    with trained_linear(trainer.device, bf16=False):
+        terms = trainer.objective(trainer.model.train(), batch)
+    assert {name: float(value.detach()) for name, value in terms.items()} == dict.fromkeys(terms, 0.0)
+    terms["loss"].backward()
+    assert all(p.grad is None or not p.grad.any() for p in trainer.model.parameters())
 
 
 def test_a_planning_run_learns_plans_and_breaks(stories: ConceptTable, tmp_path: Path) -> None:
