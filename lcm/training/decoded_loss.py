@@ -92,9 +92,9 @@ class DecodedObjective:
         assert isinstance(model, BaseLcm)
         settings, known = self.settings, batch.known
         rows = batch.rows.rows(batch.mine)
-        read, every = heard(model, batch, settings.input_noise), batch.rows.known
+        read = heard(model, batch, settings.input_noise)
         # Drawn before the model's dropout, which draws more where there are more rows: every process asks the same.
-        asked = every & (torch.rand(every.shape, device=every.device) < settings.sentences / every.sum())
+        asked = batch.by_lot(settings.sentences)
         x = model(read, rows.turns, rows.mask(model.config.context))
         predicted = model.predicted(x, rows.asked)
         mine = asked[batch.mine]

@@ -55,9 +55,9 @@ class DistillationObjective:
     def __call__(self, model: Tower, batch: Batch) -> dict[str, Tensor]:
         """Terms of the loss."""
         assert isinstance(model, TwoTower)
-        settings, every = self.settings, batch.rows.known
+        settings = self.settings
         read = read_rows(model, batch, settings.input_noise)
-        asked = every & (torch.rand(every.shape, device=every.device) < settings.sentences / every.sum())
+        asked = batch.by_lot(settings.sentences)
         noise = batch.noise_like(batch.targets) * settings.teacher.initial_noise
         mine = asked[batch.mine]
         ends = self._ends(read_rows(self.teacher, batch, 0.0), noise, mine)

@@ -1,6 +1,7 @@
 """Training of any Large Concept Model on concepts encoded once. Receives their folder, gives checkpoints.
 
-One process or several (torchrun; weights, gradients and optimiser state sharded by FSDP2): the losses are the same.
+One process or several (torchrun; weights, gradients and optimiser state sharded by FSDP2): the losses are the same but
+for dropout's masks.
 Knows nothing of what a variant learns (its objective does) or of bundles.
 """
 
@@ -10,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
@@ -320,7 +322,22 @@ class LcmTrainer:
             self.table.of(rows.targets.clamp_min(0).numpy()).to(self.device),
             drawn.to(self.device),
             self.table.of(drawn.numpy()).to(self.device),
+            self._alike(),
         )
+
+    def _alike(self) -> torch.Generator | None:
+        """What all processes draw from alike: torch's seed goes on as this one's own, so that each has other dropout.
+
+        None for one alone, which draws everything from torch's seed.
+        """
+        if self.processes.count == 1:
+            return None
+        alike = torch.Generator(self.device)
+        on_gpu = self.device.type == "cuda"
+        alike.set_state(torch.cuda.get_rng_state(self.device) if on_gpu else torch.get_rng_state())
+        own = np.random.default_rng((self.config.seed, self.step, self.processes.rank))
+        torch.manual_seed(int(own.integers(2**63)))
+        return alike
 
     def _begin_to_log(self) -> None:
         self._scalars = self._scalars or Scalars(self.run, self.step)
