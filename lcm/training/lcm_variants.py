@@ -73,7 +73,9 @@ class Around:
         Raises:
             TrainingDataError: it has not been trained, or is of another: weights may fit that mean other things.
         """
-        if self.initial_run is None or not exists(self.initial_run):
+        if self.initial_run is None:
+            raise TrainingDataError("there is no trained model to learn from: set initial: NAME of a Two-Tower run")
+        if not exists(self.initial_run):
             raise TrainingDataError(f"there is no trained model in {self.initial_run}; train it first")
         theirs, mine = read_notes(self.initial_run)["model"], json.loads(json.dumps(sizes(config), default=asdict))
         if other := [name for name in mine if name != "dropout" and theirs.get(name, mine[name]) != mine[name]]:
@@ -192,9 +194,18 @@ class DistilledTraining(DiffusionTraining):
     sampling: Sampling = VARIANTS["two_tower_few"].sampling
 
     @model_validator(mode="after")
-    def _one_noise(self) -> Self:
+    def _drawn_as_learnt(self) -> Self:
         if self.sampling.initial_noise != self.objective.teacher.initial_noise:
             raise ValueError("sampling.initial_noise is not the teacher's: the student begins where its teacher began")
+        if self.sampling.steps != self.objective.steps:
+            raise ValueError(
+                f"sampling.steps is {self.sampling.steps}, objective.steps {self.objective.steps}: "
+                "the student is drawn in the steps that it has learnt; give both the same"
+            )
+        if self.sampling.guidance != 1:
+            raise ValueError(
+                f"sampling.guidance is {self.sampling.guidance}: the student has learnt its teacher's; give 1"
+            )
         return self
 
     def chains(self) -> dict[str, int]:

@@ -275,6 +275,7 @@ def test_a_student_of_few_steps_nears_where_its_teacher_ends(table: ConceptTable
     few = DistilledTraining(
         **RUN | often | {"lr": 1e-3}, model=TWO_TOWER.model, initial="teacher",
         objective=Distillation(teacher=Sampling(steps=10), steps=2, sentences=40),
+        sampling=Sampling(steps=2, guidance=1.0, epsilon_scaling=1.0),
     )  # fmt: skip
     student = lcm_trainer(few, table, tmp_path / "student")
     for name, value in teacher.averaged().items():
@@ -288,7 +289,7 @@ def test_a_student_of_few_steps_nears_where_its_teacher_ends(table: ConceptTable
         steps = Engine(model, sampling=sampling).predict_next(concepts, roles, list(seeds))
         return torch.stack([step.concept for step in steps])
 
-    short = Sampling(steps=2, guidance=1.0, epsilon_scaling=1.0)
+    short = few.sampling
     wanted = drawn(teacher.averaged(), few.objective.teacher)
     before = (drawn(teacher.averaged(), short) - wanted).norm(dim=1).mean()
     for _ in student.train():
@@ -301,6 +302,8 @@ def test_beginning_with_a_run_that_is_not_there_says_so(table: ConceptTable, tmp
     few = DistilledTraining(**RUN, model=TWO_TOWER.model, initial="teacher")
     with pytest.raises(TrainingDataError, match=r"no trained model in .*teacher; train it first"):
         lcm_trainer(few, table, tmp_path / "student")
+    with pytest.raises(TrainingDataError, match="set initial: NAME of a Two-Tower run"):
+        lcm_trainer(few.model_copy(update={"initial": None}), table, tmp_path / "student")
     lcm_trainer(BASE, table, tmp_path / "base").save()
     with pytest.raises(TrainingDataError, match="of another model"):
         lcm_trainer(few.model_copy(update={"initial": "base"}), table, tmp_path / "student")

@@ -40,9 +40,18 @@ def test_trainings_that_begin_with_another_have_its_model(path: Path) -> None:
     assert sizes(config.model) == sizes(earlier.model)
 
 
-def test_a_student_begins_where_its_teacher_began() -> None:
-    with pytest.raises(ConfigError, match="initial_noise is not the teacher's"):
-        parse_config("sampling: {initial_noise: 1.0}", DistilledTraining, source="own.yaml")
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("sampling: {initial_noise: 1.0}", "sampling.initial_noise is not the teacher's"),
+        ("sampling: {steps: 8}", "sampling.steps is 8, objective.steps 4: .*; give both the same"),
+        ("objective: {steps: 2}", "sampling.steps is 4, objective.steps 2: .*; give both the same"),
+        ("sampling: {guidance: 2}", "sampling.guidance is 2.0: .*; give 1"),
+    ],
+)
+def test_a_student_is_drawn_as_it_has_learnt(setting: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        parse_config(setting, DistilledTraining, source="own.yaml")
 
 
 @pytest.mark.parametrize(
