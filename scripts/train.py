@@ -218,7 +218,7 @@ def export(config: TrainingFile, folder: Path, arguments: argparse.Namespace) ->
     elif config.spoken_language:
         export_spoken_language(checkpoint, bundle)
     elif config.lcm:
-        export_lcm(folder, bundle, config.lcm.sampling)
+        export_lcm(folder, bundle, config.lcm.sampling, variant=config.lcm.variant, report=_report)
     elif config.bank:
         space = ConceptSpace.load(bundle, arguments.device)
         engine = Engine.load(bundle, variant="base", device=arguments.device, space=space)

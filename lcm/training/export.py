@@ -3,7 +3,7 @@
 import itertools
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,9 @@ def export_speech(checkpoint: Path, folder: Path, languages: Sequence[str] = LAN
     writer.describe(languages={**bundle.languages, "speech": list(languages)})
 
 
-def export_lcm(run: Path, folder: Path, sampling: Sampling) -> None:
+def export_lcm(
+    run: Path, folder: Path, sampling: Sampling, *, variant: str, report: Callable[[str], None] = lambda _: None
+) -> None:
     """Write a run's averaged LCM, with its normaliser, as a part of the bundle whose space it learnt.
 
     In a companion (a folder BUNDLE-lcms beside the bundle, made where it is missing) its matrices are int8.
@@ -68,14 +70,22 @@ def export_lcm(run: Path, folder: Path, sampling: Sampling) -> None:
         run: the run's folder.
         folder: the bundle, or its companion.
         sampling: how the variant draws concepts by itself.
+        variant: what the run is to have trained.
+        report: told of a run that is not over.
 
     Raises:
-        TrainingDataError: nothing was trained, or on the concepts of another space.
+        TrainingDataError: nothing was trained, or another variant, or on the concepts of another space.
     """
     saved = read_tensors(run)
     if saved is None:
         raise TrainingDataError(f"{run} holds no checkpoint; train before you export, or name the run with --run")
     tensors, notes = saved
+    if notes["variant"] != variant:
+        raise TrainingDataError(
+            f"{run} has trained {notes['variant']}, the settings are of {variant}; name the run with --run"
+        )
+    if (epoch := notes["position"][1]) < (epochs := notes["training"]["epochs"]):
+        report(f"{run} is not over: this is what it knows after epoch {epoch} of {epochs}")
     accompanies = folder.name.endswith(COMPANION)
     bundle = _of_its_space(folder.with_name(folder.name.removesuffix(COMPANION)), notes, run)
     writer = BundleWriter(folder)

@@ -154,7 +154,9 @@ def test_a_bundle_part_answers_as_the_average_of_the_trained_model(table: Concep
         trainer = lcm_trainer(config, mine, run)
         steps(trainer, 3)
         trainer.save()
-        export_lcm(run, tmp_path / folder, Sampling(steps=3))
+        told: list[str] = []
+        export_lcm(run, tmp_path / folder, Sampling(steps=3), variant=config.variant, report=told.append)
+        assert told == [f"{run} is not over: this is what it knows after epoch 0 of 3"]
         engine = Engine.load(tmp_path / "bundle", config.variant, device="cpu")
         assert engine.sampling == Sampling(steps=3)
         model = type(trainer.model)(trainer.model.config)
@@ -174,7 +176,7 @@ def test_a_companion_of_another_space_is_refused(table: ConceptTable, tmp_path: 
         )
         mine = write_concepts(tmp_path / f"{name} concepts", space)
         lcm_trainer(TWO_TOWER, mine, tmp_path / f"{name} run").save()
-        export_lcm(tmp_path / f"{name} run", tmp_path / f"{name}-lcms", Sampling())
+        export_lcm(tmp_path / f"{name} run", tmp_path / f"{name}-lcms", Sampling(), variant="two_tower")
     (tmp_path / "other-lcms").rename(tmp_path / "moved")
     (tmp_path / "bundle-lcms").rename(tmp_path / "other-lcms")
     with pytest.raises(BundleError, match="are of space"):
@@ -182,6 +184,12 @@ def test_a_companion_of_another_space_is_refused(table: ConceptTable, tmp_path: 
     with pytest.raises(BundleError, match="has no 'base'"):
         Engine.load(tmp_path / "bundle", "base")
     assert Bundle.open(tmp_path / "moved", verify=True).parts == ("two_tower",)
+
+
+def test_a_run_is_exported_with_the_settings_of_its_variant(table: ConceptTable, tmp_path: Path) -> None:
+    lcm_trainer(BASE, table, tmp_path / "run").save()
+    with pytest.raises(TrainingDataError, match="has trained base, the settings are of base_mse; name the run"):
+        export_lcm(tmp_path / "run", tmp_path / "bundle", Sampling(), variant="base_mse")
 
 
 def test_a_run_of_another_model_or_space_is_not_gone_on_with(table: ConceptTable, tmp_path: Path) -> None:
