@@ -156,10 +156,13 @@ class LcmTrainer:
                 yield row
             if self.epoch + 1 == config.epochs and not self._is_sound():
                 raise self._diverged()
+            self.save()  # at the epoch's end, not at the next one's start: a run killed from here on evaluates again
+            hits = self.evaluate()
             self.epoch, self.at = self.epoch + 1, 0
+            row = self._log(hits)
             self.save()
             self._keep_epoch()
-            yield self._log(self.evaluate())
+            yield row
 
     def train_step(self, rows: PackedRows, progress: float) -> dict[str, Tensor]:
         """One update; `progress` is the share of the run that lies behind."""
@@ -340,7 +343,7 @@ class LcmTrainer:
         return alike
 
     def _begin_to_log(self) -> None:
-        self._scalars = self._scalars or Scalars(self.run, self.step)
+        self._scalars = self._scalars or Scalars(self.run, self.step, self.epoch)
 
     def _log(self, row: dict[str, float]) -> dict[str, float]:
         def write() -> None:

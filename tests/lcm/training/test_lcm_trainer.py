@@ -361,8 +361,31 @@ def test_a_resumed_run_takes_back_what_its_checkpoint_does_not_hold(table: Conce
     assert all("loss" not in row for row in rows)
 
 
+@pytest.mark.parametrize("logged", [False, True])
+def test_a_run_killed_as_it_evaluates_does_it_again(table: ConceptTable, tmp_path: Path, *, logged: bool) -> None:
+    trainer = lcm_trainer(BASE, table, tmp_path)
+
+    def killed() -> dict[str, float]:
+        if logged:
+            row = {"step": trainer.step, "epoch": 1, "hits dialogue": 5.0}
+            (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+        raise KeyboardInterrupt
+
+    trainer.evaluate = killed  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        steps(trainer, 100)
+    resumed = lcm_trainer(BASE, table, tmp_path)
+    assert resumed.step == trainer.step
+    for _ in resumed.train():
+        pass
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert rows[0]["step"] == trainer.step
+    assert all("hits dialogue" in row for row in rows)
+
+
 def test_what_is_no_number_is_null(tmp_path: Path) -> None:
-    Scalars(tmp_path, 0).write({"loss": float("nan"), "norm": float("inf"), "stop": 0.5}, 100, 0)
+    Scalars(tmp_path, 0, 0).write({"loss": float("nan"), "norm": float("inf"), "stop": 0.5}, 100, 0)
 
     def refused(constant: str) -> float:
         raise AssertionError(f"{constant} is no JSON")
