@@ -148,6 +148,19 @@ def test_a_full_disk_is_everybodys_end(table: ConceptTable, tmp_path: Path) -> N
     assert second.error.startswith("TrainingDataError: the first process could not go on")
 
 
+def unforeseen(processes: Processes) -> None:
+    def work() -> None:
+        raise KeyError("unforeseen")
+
+    processes.by_first(work)
+
+
+def test_whatever_ends_the_first_the_others_hear_of(tmp_path: Path) -> None:
+    first, second = two_processes(tmp_path / "two", unforeseen)
+    assert first.error == "KeyError: 'unforeseen'"
+    assert second.error.startswith("TrainingDataError: the first process could not go on")
+
+
 class Spoilt:
     """A table of which no number is left."""
 
