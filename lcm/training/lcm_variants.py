@@ -37,6 +37,7 @@ from lcm.training.energy import Energy, EnergyObjective
 from lcm.training.fragility import fragility_path, prepare_fragility
 from lcm.training.lcm_trainer import LcmTrainer, LcmTraining
 from lcm.training.objective import Objective
+from lcm.training.packing import mistyped
 from lcm.training.plans import PlannedTable
 from lcm.training.processes import ALONE, Processes
 from lcm.training.quantisation import Quantisation, QuantisationObjective
@@ -300,7 +301,7 @@ def lcm_trainer(
         run: the run's folder; the run that `initial` names lies beside it.
         processes: this one, and where it computes.
         bundle: whose decoder teaches, or tells what is fragile, where one does.
-        report: told of what takes a while, and of settings that have changed.
+        report: told of what takes a while, and of settings that have changed or are likely mistyped.
 
     Raises:
         TrainingDataError: as `LcmTrainer`; also where there is no run to begin from, no bundle to be taught by, or no
@@ -323,6 +324,8 @@ def lcm_trainer(
     )
     if trainer.changed and processes.first:
         report(f"{run} goes on with other settings: {', '.join(trainer.changed)}")
+    for name, meant in mistyped(trainer.documents, config.repeats) if processes.first else []:
+        report(f"repeats names {name}, which is no corpus here and counts for nothing; did you mean {meant}?")
     return trainer
 
 

@@ -238,6 +238,15 @@ def test_other_settings_may_change_and_are_told(table: ConceptTable, tmp_path: P
     assert line.endswith("other settings: lr 0.003 is now 0.001, objective.key_weight 1.0 is now 0.5")
 
 
+def test_a_mistyped_corpus_is_told(table: ConceptTable, tmp_path: Path) -> None:
+    told: list[str] = []
+    config = BASE.model_copy(update={"repeats": {"self_dialog": 2}})
+    lcm_trainer(config, table, tmp_path, report=told.append)
+    [line] = told
+    assert line.startswith("repeats names self_dialog, ")
+    assert line.endswith("did you mean self_dialogue?")
+
+
 def test_a_student_goes_on_with_the_teacher_it_began_with(table: ConceptTable, tmp_path: Path) -> None:
     teacher = lcm_trainer(TWO_TOWER, table, tmp_path / "teacher")
     teacher.save()
