@@ -180,7 +180,13 @@ def _invalid_settings(content: object, shape: type[Shape]) -> Iterable[tuple[Pla
             message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
             choices = re.findall(r"'([^']*)'", str(problem.get("ctx", {}).get("expected", "")))
             hint = _suggest(str(problem["input"]), choices) if choices else ""
-            yield place, f"{_spell(place) or 'the settings'}: {message}, not {problem['input']!r}{hint}"
+            given = "" if _says_itself(problem) else f", not {problem['input']!r}"
+            yield place, f"{_spell(place) or 'the settings'}: {message}{given}{hint}"
+
+
+def _says_itself(problem: Mapping[str, Any]) -> bool:
+    """Whether it is a structure's own check, which names what is wrong in it."""
+    return problem["type"] == "value_error" and isinstance(problem["input"], Mapping)
 
 
 def _structures(shape: object) -> Iterable[type]:

@@ -32,7 +32,7 @@ from tqdm import tqdm
 from configs.loader import ConfigError, Settings, load_config
 from lcm.bundle import Bundle
 from lcm.engine import Engine
-from lcm.errors import LcmError, TrainingDataError
+from lcm.errors import BackendError, LcmError, TrainingDataError
 from lcm.space import ConceptSpace
 from lcm.training.concepts import ConceptTable, concept_table
 from lcm.training.curves import draw_curves
@@ -157,8 +157,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     def note() -> None:
         note_command(folder, _command(), first, trainer.step)
-        if (folder / "metrics.jsonl").exists():
-            draw_curves(folder / "metrics.jsonl", folder / "curves.png")
+        try:
+            if (folder / "metrics.jsonl").exists():
+                draw_curves(folder / "metrics.jsonl", folder / "curves.png")
+        except BackendError as error:
+            _report(f"no {folder / 'curves.png'}: {error}")
 
     processes.by_first(note)
     return 0
@@ -218,7 +221,7 @@ def export(config: TrainingFile, folder: Path, arguments: argparse.Namespace) ->
     elif config.spoken_language:
         export_spoken_language(checkpoint, bundle)
     elif config.lcm:
-        export_lcm(folder, bundle, config.lcm.sampling)
+        export_lcm(folder, bundle, config.lcm.sampling, variant=config.lcm.variant, report=_report)
     elif config.bank:
         space = ConceptSpace.load(bundle, arguments.device)
         engine = Engine.load(bundle, variant="base", device=arguments.device, space=space)

@@ -5,6 +5,7 @@ DDIM without added noise [Song et al. 2021, eq. 12], predicting x_0; classifier-
 timestep, where the noise says nothing yet [LCM §2.3.2].
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,10 +35,13 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name in ("steps", "initial_noise", "epsilon_scaling", "clip"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        if self.temperature < 0 or self.top_k < 0:
-            raise ValueError("temperature and top_k must not be negative")
+        for name in ("guidance", "temperature", "top_k"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be 0 or more, not {getattr(self, name)}")
+        if not 0 <= self.guidance_rescale <= 1:
+            raise ValueError(f"guidance_rescale must be from 0 to 1, not {self.guidance_rescale}")
 
 
 Denoise = Callable[[int, Tensor, bool], tuple[Tensor, Tensor | None]]

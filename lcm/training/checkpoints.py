@@ -1,10 +1,12 @@
 """Checkpoints of LCM trainings: weights, their average and the optimisers' state in one safetensors file, and back.
 
-Written aside and put in place at once: whenever a run is killed, the last checkpoint is whole. Knows nothing of losses.
+Written aside and put in place at once: whenever a run is killed, the last checkpoint is whole. That of an epoch's end
+is kept beside it: what to go back to where the last one turns out spoilt. Knows nothing of losses.
 """
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,8 @@ from torch import Tensor
 from lcm.errors import TrainingDataError
 
 NAME = "checkpoint.safetensors"
+EPOCH = "epoch.safetensors"
+"""The checkpoint that the last epoch ended with"""
 
 
 def write_tensors(run: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:
@@ -34,6 +38,28 @@ def write_tensors(run: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, 
         raise TrainingDataError(
             f"{run / NAME} could not be written ({error}); the last checkpoint is as it was: "
             "make room and start the same command again"
+        ) from error
+
+
+def keep_epoch(run: Path) -> None:
+    """Keep the checkpoint as that of an epoch's end, in place of the one before.
+
+    Raises:
+        TrainingDataError: the disk is full, or not writable.
+    """
+    aside = run / f"{EPOCH}.new"
+    try:
+        aside.unlink(missing_ok=True)
+        try:
+            aside.hardlink_to(run / NAME)  # costs nothing: the next checkpoint is another file
+        except OSError:  # not every file system has links
+            shutil.copyfile(run / NAME, aside)
+        aside.replace(run / EPOCH)
+        aside.unlink(missing_ok=True)  # two links to one file: replacing does nothing
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise TrainingDataError(
+            f"{run / EPOCH} could not be written ({error}): make room and start the same command again"
         ) from error
 
 

@@ -4,13 +4,23 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
+from lcm.errors import BackendError, TrainingDataError
+
 
 def draw_curves(metrics: Path, png: Path) -> None:
-    """One small plot for each figure of the log, over steps; light lines are raw, dark ones their running median."""
-    import matplotlib
+    """One small plot for each figure of the log, over steps; light lines are raw, dark ones their running median.
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    Raises:
+        BackendError: matplotlib is not installed.
+        TrainingDataError: the disk is full, or not writable.
+    """
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise BackendError("curves are drawn by matplotlib: pip install -e '.[train]' -c constraints.txt") from error
 
     series: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for line in metrics.read_text(encoding="utf-8").splitlines():
@@ -31,8 +41,12 @@ def draw_curves(metrics: Path, png: Path) -> None:
     for axis in list(axes.flat)[len(series) :]:
         axis.axis("off")
     figure.tight_layout()
-    figure.savefig(png, dpi=90)
-    pyplot.close(figure)
+    try:
+        figure.savefig(png, dpi=90)
+    except OSError as error:
+        raise TrainingDataError(f"{png} could not be written ({error}): make room") from error
+    finally:
+        pyplot.close(figure)
 
 
 def _running_median(values: list[float], reach: int) -> list[float]:

@@ -17,6 +17,7 @@ from lcm.models.base_lcm import BaseLcm
 from lcm.models.tower import Tower
 from lcm.space.text_decoder import TextDecoder, TextDecoderConfig
 from lcm.space.tokenizer import PAD, Tokenizer
+from lcm.training.bounds import Count, NotNegative
 from lcm.training.concept_shards import ShardedTexts
 from lcm.training.endings import END_OF_TEXT
 from lcm.training.objective import Batch, heard, squares, stop_loss
@@ -25,13 +26,13 @@ from lcm.training.objective import Batch, heard, squares, stop_loss
 class DecodedLoss(Settings):
     """Weights, and how much is decoded."""
 
-    sentences: int = 300
+    sentences: Count = 300
     """of a step, drawn by lot, that the decoder is asked about"""
-    longest: int = 40
+    longest: Count = 40
     """tokens of a sentence; the rest of a longer one is left out"""
-    distance_weight: float = 0.1
-    stop_weight: float = 0.1
-    input_noise: float = 0.3
+    distance_weight: NotNegative = 0.1
+    stop_weight: NotNegative = 0.1
+    input_noise: NotNegative = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +93,9 @@ class DecodedObjective:
         assert isinstance(model, BaseLcm)
         settings, known = self.settings, batch.known
         rows = batch.rows.rows(batch.mine)
-        read, every = heard(model, batch, settings.input_noise), batch.rows.known
+        read = heard(model, batch, settings.input_noise)
         # Drawn before the model's dropout, which draws more where there are more rows: every process asks the same.
-        asked = every & (torch.rand(every.shape, device=every.device) < settings.sentences / every.sum())
+        asked = batch.by_lot(settings.sentences)
         x = model(read, rows.turns, rows.mask(model.config.context))
         predicted = model.predicted(x, rows.asked)
         mine = asked[batch.mine]

@@ -14,19 +14,20 @@ from configs.loader import Settings
 from lcm.models.refining import Refines
 from lcm.models.schedule import NoiseSchedule
 from lcm.models.tower import Tower
+from lcm.training.bounds import NotNegative, Positive, Share
 from lcm.training.objective import Batch, read_rows, squares, stop_loss
 
 
 class Diffusion(Settings):
     """What is learnt, and where from."""
 
-    free_share: float = 0.15
+    free_share: Share = 0.15
     """of the places, which see no context"""
     weighting: Literal["one", "clamped_snr", "fragility"] = "one"
-    most_snr: float = 5.0
+    most_snr: Positive = 5.0
     """where the signal-to-noise ratio is clamped"""
-    stop_weight: float = 0.1
-    input_noise: float = 0.3
+    stop_weight: NotNegative = 0.1
+    input_noise: NotNegative = 0.3
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from lcm.models.seen import Seen
 from lcm.models.tower import Tower
 from lcm.models.turns import Turns
 from lcm.models.two_tower import TwoTower
+from lcm.training.bounds import Count, NotNegative
 from lcm.training.objective import Batch, read_rows, stop_loss
 
 
@@ -27,12 +28,12 @@ class Distillation(Settings):
     """How the teacher draws, and how often the student asks."""
 
     teacher: Sampling = Sampling(steps=20)
-    steps: int = 4
+    steps: Count = 4
     """of the student"""
-    sentences: int = 160
+    sentences: Count = 160
     """of a step, drawn by lot, that the teacher is asked about"""
-    stop_weight: float = 0.1
-    input_noise: float = 0.3
+    stop_weight: NotNegative = 0.1
+    input_noise: NotNegative = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +55,9 @@ class DistillationObjective:
     def __call__(self, model: Tower, batch: Batch) -> dict[str, Tensor]:
         """Terms of the loss."""
         assert isinstance(model, TwoTower)
-        settings, every = self.settings, batch.rows.known
+        settings = self.settings
         read = read_rows(model, batch, settings.input_noise)
-        asked = every & (torch.rand(every.shape, device=every.device) < settings.sentences / every.sum())
+        asked = batch.by_lot(settings.sentences)
         noise = batch.noise_like(batch.targets) * settings.teacher.initial_noise
         mine = asked[batch.mine]
         ends = self._ends(read_rows(self.teacher, batch, 0.0), noise, mine)
@@ -90,5 +91,6 @@ class DistillationObjective:
             return self.fast.step(number, noisy, told, known, guided=guided)
 
         ends = torch.zeros_like(noise)
-        ends[mine] = denoise(step, self.plan, noise[mine] / settings.initial_noise, settings)
+        if len(row):  # none may be of a process's few rows
+            ends[mine] = denoise(step, self.plan, noise[mine] / settings.initial_noise, settings)
         return ends

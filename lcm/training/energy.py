@@ -16,6 +16,7 @@ from configs.loader import Settings
 from lcm.models.one_step import OneStep
 from lcm.models.tower import Tower
 from lcm.models.turns import Turns
+from lcm.training.bounds import NotNegative
 from lcm.training.objective import Batch, heard, stop_loss
 
 
@@ -24,8 +25,8 @@ class Energy(Settings):
 
     samples: int = Field(default=8, ge=2)
     """of the model, for each concept; of one alone there is no distance to another"""
-    stop_weight: float = 0.1
-    input_noise: float = 0.3
+    stop_weight: NotNegative = 0.1
+    input_noise: NotNegative = 0.3
 
 
 @dataclass(frozen=True, slots=True)

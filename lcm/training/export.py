@@ -3,12 +3,14 @@
 import itertools
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from lcm.bundle import COMPANION, Bundle
 from lcm.bundle_writer import BundleWriter
@@ -59,7 +61,9 @@ def export_speech(checkpoint: Path, folder: Path, languages: Sequence[str] = LAN
     writer.describe(languages={**bundle.languages, "speech": list(languages)})
 
 
-def export_lcm(run: Path, folder: Path, sampling: Sampling) -> None:
+def export_lcm(
+    run: Path, folder: Path, sampling: Sampling, *, variant: str, report: Callable[[str], None] = lambda _: None
+) -> None:
     """Write a run's averaged LCM, with its normaliser, as a part of the bundle whose space it learnt.
 
     In a companion (a folder BUNDLE-lcms beside the bundle, made where it is missing) its matrices are int8.
@@ -68,21 +72,31 @@ def export_lcm(run: Path, folder: Path, sampling: Sampling) -> None:
         run: the run's folder.
         folder: the bundle, or its companion.
         sampling: how the variant draws concepts by itself.
+        variant: what the run is to have trained.
+        report: told of a run that is not over.
 
     Raises:
-        TrainingDataError: nothing was trained, or on the concepts of another space.
+        TrainingDataError: nothing was trained, or another variant, or on the concepts of another space; or the disk is
+            full, or not writable.
     """
     saved = read_tensors(run)
     if saved is None:
         raise TrainingDataError(f"{run} holds no checkpoint; train before you export, or name the run with --run")
     tensors, notes = saved
+    if notes["variant"] != variant:
+        raise TrainingDataError(
+            f"{run} has trained {notes['variant']}, the settings are of {variant}; name the run with --run"
+        )
+    if (epoch := notes["position"][1]) < (epochs := notes["training"]["epochs"]):
+        report(f"{run} is not over: this is what it knows after epoch {epoch} of {epochs}")
     accompanies = folder.name.endswith(COMPANION)
     bundle = _of_its_space(folder.with_name(folder.name.removesuffix(COMPANION)), notes, run)
-    writer = BundleWriter(folder)
-    if accompanies:
-        writer.accompany(bundle)
     config = notes["model"] | {"sampling": asdict(sampling)}
-    writer.write_part(notes["variant"], config, part_of(tensors, "average"), bundle.space_id, int8=accompanies)
+    with _written(folder):
+        writer = BundleWriter(folder)
+        if accompanies:
+            writer.accompany(bundle)
+        writer.write_part(variant, config, part_of(tensors, "average"), bundle.space_id, int8=accompanies)
 
 
 def export_spoken_language(checkpoint: Path, folder: Path) -> None:
@@ -105,6 +119,17 @@ def export_spoken_language(checkpoint: Path, folder: Path) -> None:
     BundleWriter(folder).write_part(PART, asdict(config), state["head"], bundle.space_id, figures=figures)
 
 
+@contextmanager
+def _written(what: Path) -> Iterator[None]:
+    """While it is written, a full disk is an error that says so."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise TrainingDataError(
+            f"{what} could not be written ({error}): make room and start the same command again"
+        ) from error
+
+
 def _loaded(checkpoint: Path) -> dict[str, Any]:
     if not checkpoint.exists():
         raise TrainingDataError(f"{checkpoint} is missing; train before you export, or name the run with --run")
@@ -123,9 +148,13 @@ def _of_its_space(folder: Path, state: Mapping[str, Any], checkpoint: Path) -> B
 
 
 def note_command(run: Path, command: Sequence[str], first: int, last: int) -> None:
-    """Note beside a run's checkpoint which command made its steps `first` to `last`, and of which commit."""
+    """Note beside a run's checkpoint which command made its steps `first` to `last`, and of which commit.
+
+    Raises:
+        TrainingDataError: the disk is full, or not writable.
+    """
     line = {"command": " ".join(command), "commit": _commit(), "from": first, "to": last}
-    with (run / COMMANDS).open("a", encoding="utf-8") as file:
+    with _written(run / COMMANDS), (run / COMMANDS).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 

@@ -1,6 +1,7 @@
 """Training of any Large Concept Model on concepts encoded once. Receives their folder, gives checkpoints.
 
-One process or several (torchrun; weights, gradients and optimiser state sharded by FSDP2): the losses are the same.
+One process or several (torchrun; weights, gradients and optimiser state sharded by FSDP2): the losses are the same but
+for dropout's masks.
 Knows nothing of what a variant learns (its objective does) or of bundles.
 """
 
@@ -8,7 +9,9 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
+import numpy as np
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
@@ -21,7 +24,8 @@ from lcm.errors import TrainingDataError
 from lcm.models.sampler import Sampling
 from lcm.models.tower import Tower
 from lcm.models.variants import VARIANTS
-from lcm.training.checkpoints import each_tensor, exists, read_notes, write_tensors
+from lcm.training.bounds import Count, NotNegative, Share
+from lcm.training.checkpoints import EPOCH, NAME, each_tensor, exists, keep_epoch, read_notes, write_tensors
 from lcm.training.concepts import ConceptTable
 from lcm.training.extended_table import ExtendedTable
 from lcm.training.hits import GROUPS, answers, hits_at_1
@@ -45,31 +49,31 @@ _LOST_STEPS = 20
 class LcmTraining(Settings):
     """What every variant's training has: rows, optimiser, length."""
 
-    row: int = 96
+    row: int = Field(default=96, ge=2)
     """concepts read in a row"""
-    rows_a_step: int = 12
-    crop_share: float = 0.3
-    repeats: dict[str, int] = Field(default_factory=dict)
+    rows_a_step: Count = 12
+    crop_share: Share = 0.3
+    repeats: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
     """how often a corpus, such as `xpersona`, is read in an epoch; once if not named"""
     languages: list[str] = Field(default_factory=list)
     """of the documents that are learnt from; all if none is named"""
-    epochs: int = 8
-    negatives: int = 2_048
+    epochs: Count = 8
+    negatives: int = Field(default=2_048, ge=0)
     """sentences from elsewhere that a prediction is told apart from"""
-    matrix_lr: float = 0.01
-    lr: float = 1e-3
-    weight_decay: float = 0.05
-    warmup_steps: int = 200
-    clip: float = 1.0
-    ema: float = 0.999
+    matrix_lr: NotNegative = 0.01
+    lr: NotNegative = 1e-3
+    weight_decay: NotNegative = 0.05
+    warmup_steps: Count = 200
+    clip: float = Field(default=1.0, gt=0)
+    ema: Share = 0.999
     bf16: bool = True
-    seed: int = 0
-    evaluate_items: int = 300
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    evaluate_items: int = Field(default=300, ge=0)
     initial: str | None = None
     """name of a run to begin with the averaged weights of"""
     sampling: Sampling = Sampling()
     """how the variant draws concepts where nobody says otherwise"""
-    checkpoint_every: int = 500
+    checkpoint_every: Count = 500
 
     @field_validator("sampling", mode="before")
     @classmethod
@@ -131,7 +135,7 @@ class LcmTrainer:
         Stopping the iteration is safe; call `save` to keep the steps since the last checkpoint.
 
         Raises:
-            TrainingDataError: nothing but gradients that are not finite, or the disk is full.
+            TrainingDataError: nothing but gradients that are not finite, or none at the run's end, or the disk is full.
         """
         config = self.config
         self.processes.by_first(self._begin_to_log)
@@ -150,9 +154,15 @@ class LcmTrainer:
                 if self.step % config.checkpoint_every == 0:
                     self.save()
                 yield row
+            if self.epoch + 1 == config.epochs and not self._is_sound():
+                raise self._diverged()
+            self.save()  # at the epoch's end, not at the next one's start: a run killed from here on evaluates again
+            hits = self.evaluate()
             self.epoch, self.at = self.epoch + 1, 0
+            row = self._log(hits)
             self.save()
-            yield self._log(self.evaluate())
+            self._keep_epoch()
+            yield row
 
     def train_step(self, rows: PackedRows, progress: float) -> dict[str, Tensor]:
         """One update; `progress` is the share of the run that lies behind."""
@@ -180,10 +190,7 @@ class LcmTrainer:
         self.step += 1
         self._lost = 0 if finite else self._lost + 1
         if self._lost >= _LOST_STEPS:
-            raise TrainingDataError(
-                f"{_LOST_STEPS} steps up to {self.step} had no finite gradient; {self.run} keeps its last checkpoint: "
-                "lower lr and matrix_lr, or look for concepts that are not finite, and start again"
-            )
+            raise self._diverged()
         if not finite:
             return
         for optimiser in self.optimisers:
@@ -192,6 +199,20 @@ class LcmTrainer:
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 local(self.average[name]).lerp_(local(parameter), 1 - keep)
+
+    def _is_sound(self) -> bool:
+        """Whether the run can go on from here: no step is being lost, and every number of it is finite."""
+        finite = all(bool(torch.isfinite(local(tensor)).all()) for _, tensor in self._tensors())
+        return not self.processes.agreed(self._lost > 0 or not finite)
+
+    def _diverged(self) -> TrainingDataError:
+        lost = f"{self._lost} steps up to {self.step} had no finite gradient"
+        kept = f"copy {EPOCH}, from the end of an epoch, over it" if (self.run / EPOCH).exists() else "remove it"
+        return TrainingDataError(
+            f"{lost if self._lost else f'the weights of step {self.step} are not finite'}: lower lr and matrix_lr, or "
+            f"look for concepts that are not finite, and start again; {self.run / NAME} is from before, and where that "
+            f"is too late, {kept}"
+        )
 
     def evaluate(self) -> dict[str, float]:
         """Hits@1 of 20 of the averaged weights on the dev split; the first process does it, the others wait."""
@@ -220,14 +241,20 @@ class LcmTrainer:
         return self._gathered(self._averages())
 
     def save(self) -> None:
-        """Write the checkpoint.
+        """Write the checkpoint; while steps are being lost or weights are not finite, the last one stays.
 
         Raises:
             TrainingDataError: it cannot be written; every process hears of it.
         """
+        if not self._is_sound():
+            return
         tensors = self._gathered(self._tensors())
         notes = asdict(self.notes) | {"position": [self.step, self.epoch, self.at]}
         self.processes.by_first(lambda: write_tensors(self.run, tensors, notes))
+
+    def _keep_epoch(self) -> None:
+        if self._is_sound():
+            self.processes.by_first(lambda: keep_epoch(self.run))
 
     def _averages(self) -> Iterator[tuple[str, Tensor]]:
         yield from self.average.items()
@@ -298,10 +325,25 @@ class LcmTrainer:
             self.table.of(rows.targets.clamp_min(0).numpy()).to(self.device),
             drawn.to(self.device),
             self.table.of(drawn.numpy()).to(self.device),
+            self._alike(),
         )
 
+    def _alike(self) -> torch.Generator | None:
+        """What all processes draw from alike: torch's seed goes on as this one's own, so that each has other dropout.
+
+        None for one alone, which draws everything from torch's seed.
+        """
+        if self.processes.count == 1:
+            return None
+        alike = torch.Generator(self.device)
+        on_gpu = self.device.type == "cuda"
+        alike.set_state(torch.cuda.get_rng_state(self.device) if on_gpu else torch.get_rng_state())
+        own = np.random.default_rng((self.config.seed, self.step, self.processes.rank))
+        torch.manual_seed(int(own.integers(2**63)))
+        return alike
+
     def _begin_to_log(self) -> None:
-        self._scalars = self._scalars or Scalars(self.run, self.step)
+        self._scalars = self._scalars or Scalars(self.run, self.step, self.epoch)
 
     def _log(self, row: dict[str, float]) -> dict[str, float]:
         def write() -> None:

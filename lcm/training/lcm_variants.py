@@ -15,6 +15,7 @@ from torch import Tensor
 from lcm.bundle import Bundle
 from lcm.errors import TrainingDataError
 from lcm.models.base_lcm import BaseLcmConfig
+from lcm.models.diffusion_config import DiffusionConfig
 from lcm.models.normalizer import Normalizer
 from lcm.models.one_step import OneStepConfig
 from lcm.models.one_tower import OneTowerConfig
@@ -38,6 +39,7 @@ from lcm.training.extended_table import ExtendedTable
 from lcm.training.fragility import fragility_path, prepare_fragility
 from lcm.training.lcm_trainer import LcmTrainer, LcmTraining
 from lcm.training.objective import Objective
+from lcm.training.packing import mistyped
 from lcm.training.plans import with_plans
 from lcm.training.processes import ALONE, Processes
 from lcm.training.quantisation import Quantisation, QuantisationObjective
@@ -99,7 +101,9 @@ class Around:
         Raises:
             TrainingDataError: it has not been trained, or is of another: weights may fit that mean other things.
         """
-        if self.initial_run is None or not exists(self.initial_run):
+        if self.initial_run is None:
+            raise TrainingDataError("there is no trained model to learn from: set initial: NAME of a Two-Tower run")
+        if not exists(self.initial_run):
             raise TrainingDataError(f"there is no trained model in {self.initial_run}; train it first")
         theirs, mine = read_notes(self.initial_run)["model"], json.loads(json.dumps(sizes(config), default=asdict))
         if other := [name for name in mine if name != "dropout" and theirs.get(name, mine[name]) != mine[name]]:
@@ -152,7 +156,24 @@ class DecodedTraining(LcmTraining):
         return DecodedObjective(self.objective, Speaker.of(around.bundle_open(), around.table.texts(), around.device))
 
 
-class OneTowerTraining(LcmTraining):
+class DiffusionTraining(LcmTraining):
+    """What the trainings of all that undo noise have."""
+
+    model: DiffusionConfig = DiffusionConfig()
+
+    @model_validator(mode="after")
+    def _steps_that_there_are(self) -> Self:
+        for name, steps in self.chains().items():
+            if steps > self.model.times:
+                raise ValueError(f"{name} is {steps}, but the model has {self.model.times} noise levels (model.times)")
+        return self
+
+    def chains(self) -> dict[str, int]:
+        """How many steps of denoising each setting asks for."""
+        return {"sampling.steps": self.sampling.steps}
+
+
+class OneTowerTraining(DiffusionTraining):
     """One-Tower diffusion."""
 
     variant: Literal["one_tower"] = "one_tower"
@@ -164,7 +185,7 @@ class OneTowerTraining(LcmTraining):
         return _diffusion(self.objective, self.model.noise_schedule(), around)
 
 
-class PlanningTraining(LcmTraining):
+class PlanningTraining(DiffusionTraining):
     """One-Tower that plans paragraphs."""
 
     variant: Literal["planning"] = "planning"
@@ -176,7 +197,7 @@ class PlanningTraining(LcmTraining):
         return _diffusion(self.objective, self.model.noise_schedule(), around)
 
 
-class TwoTowerTraining(LcmTraining):
+class TwoTowerTraining(DiffusionTraining):
     """Two-Tower diffusion."""
 
     variant: Literal["two_tower"] = "two_tower"
@@ -188,7 +209,7 @@ class TwoTowerTraining(LcmTraining):
         return _diffusion(self.objective, self.model.noise_schedule(), around)
 
 
-class DistilledTraining(LcmTraining):
+class DistilledTraining(DiffusionTraining):
     """Two-Tower of few steps, taught by the one of many that `initial` names."""
 
     variant: Literal["two_tower_few"] = "two_tower_few"
@@ -197,10 +218,24 @@ class DistilledTraining(LcmTraining):
     sampling: Sampling = VARIANTS["two_tower_few"].sampling
 
     @model_validator(mode="after")
-    def _one_noise(self) -> Self:
+    def _drawn_as_learnt(self) -> Self:
         if self.sampling.initial_noise != self.objective.teacher.initial_noise:
             raise ValueError("sampling.initial_noise is not the teacher's: the student begins where its teacher began")
+        if self.sampling.steps != self.objective.steps:
+            raise ValueError(
+                f"sampling.steps is {self.sampling.steps}, objective.steps {self.objective.steps}: "
+                "the student is drawn in the steps that it has learnt; give both the same"
+            )
+        if self.sampling.guidance != 1:
+            raise ValueError(
+                f"sampling.guidance is {self.sampling.guidance}: the student has learnt its teacher's; give 1"
+            )
         return self
+
+    def chains(self) -> dict[str, int]:
+        """Also the teacher's, and those that the student learns."""
+        own = {"objective.steps": self.objective.steps, "objective.teacher.steps": self.objective.teacher.steps}
+        return super().chains() | own
 
     def teacher(self, around: Around) -> str:
         """Which weights they are: a run that goes on teaches something else."""
@@ -289,7 +324,7 @@ def lcm_trainer(
         run: the run's folder; the run that `initial` names lies beside it.
         processes: this one, and where it computes.
         bundle: whose decoder teaches, or tells what is fragile, where one does; whose encoder tells what ends a text.
-        report: told of what takes a while, and of settings that have changed.
+        report: told of what takes a while, and of settings that have changed or are likely mistyped.
 
     Raises:
         TrainingDataError: as `LcmTrainer`; also where there is no run to begin from, no bundle to be taught by or to
@@ -312,6 +347,8 @@ def lcm_trainer(
     )
     if trainer.changed and processes.first:
         report(f"{run} goes on with other settings: {', '.join(trainer.changed)}")
+    for name, meant in mistyped(trainer.documents, config.repeats) if processes.first else []:
+        report(f"repeats names {name}, which is no corpus here and counts for nothing; did you mean {meant}?")
     return trainer
 
 

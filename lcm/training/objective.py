@@ -23,6 +23,8 @@ class Batch:
     targets: Tensor  # [B, T, C]
     negatives: Tensor  # [K] rows of the concept table of sentences from elsewhere
     negative_concepts: Tensor  # [K, C]
+    generator: torch.Generator | None = None
+    """what all processes draw from alike, where there are several; torch's own draws for dropout, in each otherwise"""
 
     @property
     def known(self) -> Tensor:
@@ -31,11 +33,18 @@ class Batch:
 
     def noise_like(self, whole: Tensor) -> Tensor:
         """Gaussian noise [b, …] for my rows of `whole` [B, …]: the same whatever process they fall to."""
-        return torch.randn_like(whole)[self.mine]
+        return torch.empty_like(whole).normal_(generator=self.generator)[self.mine]
 
     def uniform(self, *shape: int) -> Tensor:
         """Numbers of [0, 1) for my rows, [b, *shape]: the same whatever process they fall to."""
-        return torch.rand(len(self.concepts), *shape, device=self.concepts.device)[self.mine]
+        device = self.concepts.device
+        return torch.rand(len(self.concepts), *shape, device=device, generator=self.generator)[self.mine]
+
+    def by_lot(self, count: int) -> Tensor:
+        """[B, T]: about `count` of all that is no padding, the same in every process."""
+        known = self.rows.known
+        chances = torch.rand(known.shape, device=known.device, generator=self.generator)
+        return known & (chances < count / known.sum())
 
     def mean(self, values: Tensor) -> Tensor:
         """My share of the mean over what every process computes, from one value [M] for each known concept of mine."""

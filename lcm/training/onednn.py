@@ -41,7 +41,7 @@ class OneDnnLinear(TorchFunctionMode):
 
 
 def _is_taken(x: Tensor, weight: Tensor) -> bool:
-    return x.dim() == _WHOLE_ROWS and x.dtype == weight.dtype == torch.float32
+    return x.dim() == _WHOLE_ROWS and x.numel() > 0 and x.dtype == weight.dtype == torch.float32
 
 
 class _Linear(torch.autograd.Function):

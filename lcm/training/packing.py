@@ -5,7 +5,8 @@ their own document. What an epoch holds depends on the seed and the epoch's numb
 Knows nothing of models or losses.
 """
 
-from collections.abc import Iterator, Mapping
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -93,11 +94,26 @@ class Piece:
         return self.stop - self.start - 1
 
 
+def mistyped(documents: Documents, names: Iterable[str]) -> list[tuple[str, str]]:
+    """Names that no corpus has, each with the one that is likely meant.
+
+    A name that is like none is no mistake: one set of repeats serves several folders.
+    """
+    known = {_short(name) for name in documents.corpus_names}
+    near = [(name, difflib.get_close_matches(name, known, n=1, cutoff=0.7)) for name in names if name not in known]
+    return [(name, meant[0]) for name, meant in near if meant]
+
+
+def _short(corpus: str) -> str:
+    """«story/african_storybook.fra» → «african_storybook»."""
+    return corpus.rsplit("/", maxsplit=1)[-1].split(".", maxsplit=1)[0]
+
+
 def pieces_of(documents: Documents, plan: PackingPlan, epoch: int) -> list[Piece]:
     """The pieces of an epoch: each sentence but the first of a document is a target once, but for what is cropped."""
     rng = np.random.default_rng((plan.seed, epoch))
     pieces: list[Piece] = []
-    corpora = [documents.corpus(number).split("/")[-1].split(".")[0] for number in range(len(documents))]
+    corpora = [_short(documents.corpus(number)) for number in range(len(documents))]
     for number in [n for n, corpus in enumerate(corpora) for _ in range(plan.repeats.get(corpus, 1))]:
         rows = documents.rows(number)
         symmetric = corpora[number] in SYMMETRIC

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lcm.errors import ComputeDeviceError, LcmError, TrainingDataError
+from lcm.errors import ComputeDeviceError, TrainingDataError
 
 _PATIENCE = timedelta(days=30)
 """A process that ends closes its connections, and those that wait for it are told: this limit is none."""
@@ -78,13 +78,13 @@ class Processes:
         """The first does what is to be done once, and the others wait for it; everybody must come here.
 
         Raises:
-            LcmError: as `work`; to the others, that the first one failed.
+            Exception: as `work`; to the others a TrainingDataError, that the first one failed.
         """
-        failure: LcmError | None = None
+        failure: Exception | None = None
         if self.first:
             try:
                 work()
-            except LcmError as error:
+            except Exception as error:  # noqa: BLE001, raised below: whatever it is, the others wait to hear of it
                 failure = error
         if self.agreed(failure is not None):
             raise failure or TrainingDataError("the first process could not go on, and says why; so all end")

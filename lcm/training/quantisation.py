@@ -13,16 +13,17 @@ from torch import Tensor
 from configs.loader import Settings
 from lcm.models.quantized import Quantized
 from lcm.models.tower import Tower
+from lcm.training.bounds import NotNegative, Share
 from lcm.training.objective import Batch, read_rows, squares, stop_loss
 
 
 class Quantisation(Settings):
     """What is learnt, and where from."""
 
-    free_share: float = 0.15
+    free_share: Share = 0.15
     """of the places, which see no context"""
-    stop_weight: float = 0.1
-    input_noise: float = 0.3
+    stop_weight: NotNegative = 0.1
+    input_noise: NotNegative = 0.3
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from configs.loader import Settings
 from lcm.models.base_lcm import BaseLcm
 from lcm.models.tower import Tower
 from lcm.models.turns import ROLE_NARRATOR, Turns
+from lcm.training.bounds import NotNegative, Positive
 from lcm.training.objective import Batch, heard, squares, stop_loss
 from lcm.training.packing import PADDING
 
@@ -22,14 +23,14 @@ from lcm.training.packing import PADDING
 class Regression(Settings):
     """Weights of the terms."""
 
-    distance_weight: float = 1.0
-    contrast_weight: float = 1.0
-    stop_weight: float = 0.1
-    key_weight: float = 1.0
+    distance_weight: NotNegative = 1.0
+    contrast_weight: NotNegative = 1.0
+    stop_weight: NotNegative = 0.1
+    key_weight: NotNegative = 1.0
     """of a model with queries and keys"""
-    temperature: float = 0.05
+    temperature: Positive = 0.05
     """of the direction's InfoNCE, and of the keys'"""
-    input_noise: float = 0.3
+    input_noise: NotNegative = 0.3
 
 
 @dataclass(frozen=True, slots=True)

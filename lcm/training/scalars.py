@@ -19,8 +19,8 @@ FOLDER = "tensorboard"
 class Scalars:
     """Writes the rows of one run."""
 
-    def __init__(self, run: Path, step: int) -> None:
-        """`step` where the run stands.
+    def __init__(self, run: Path, step: int, epoch: int) -> None:
+        """`step` and `epoch` where the run stands.
 
         Raises:
             TrainingDataError: the disk is full, or not writable.
@@ -28,7 +28,7 @@ class Scalars:
         self.run, self._begun = run, step
         self._writer: Any = None
         try:
-            _cut(run / LOG, step)
+            _cut(run / LOG, step, epoch)
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -65,20 +65,24 @@ class Scalars:
         )
 
 
-def _cut(log: Path, step: int) -> None:
-    """Leave the rows up to `step`; the last line of a killed run may be half a row."""
+def _cut(log: Path, step: int, epoch: int) -> None:
+    """Leave the rows up to there; the last line of a killed run may be half a row.
+
+    An epoch's evaluation stands at its last step, under the next one's number: it goes where that has not begun.
+    """
     if not log.exists():
         return
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    kept = [line for line in lines if _step_of(line) <= step]
+    kept = [line for line in lines if _is_before(line, step, epoch)]
     if kept != lines:
         aside = log.with_name(f"{log.name}.new")
         aside.write_text("".join(kept), encoding="utf-8")
         aside.replace(log)
 
 
-def _step_of(line: str) -> float:
+def _is_before(line: str, step: int, epoch: int) -> bool:
     try:
-        return float(json.loads(line)["step"]) if line.endswith("\n") else math.inf
+        row = json.loads(line)
+        return bool(line.endswith("\n") and row["step"] <= step and row["epoch"] <= epoch)
     except (ValueError, TypeError, KeyError):
-        return math.inf
+        return False

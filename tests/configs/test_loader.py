@@ -108,6 +108,19 @@ def test_a_value_out_of_range_says_the_range() -> None:
     assert complaint("detector: {threshold: 2}\n") == ("f.yaml:1: detector.threshold: should be less than 1, not 2")
 
 
+def test_what_a_structure_finds_wrong_in_itself_is_not_followed_by_all_that_it_holds() -> None:
+    @dataclass(frozen=True)
+    class Band:
+        low: int = 1
+        high: int = 2
+
+        def __post_init__(self) -> None:
+            if self.low > self.high:
+                raise ValueError(f"low is {self.low}, above high")
+
+    assert complaint("low: 3", Band) == "f.yaml:1: the settings: low is 3, above high"
+
+
 def test_a_missing_setting_points_at_the_part_that_lacks_it() -> None:
     assert complaint("record: true\nrun:\n  optimizer: {}\n") == "f.yaml:2: run.steps is missing"
 

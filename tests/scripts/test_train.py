@@ -58,6 +58,7 @@ def test_torchrun_trains_in_two_processes_that_write_once(tmp_path: Path) -> Non
     ("wrong", "says"),
     [
         (CONFIG.replace("base:", "one_step:") + "  objective: {samples: 1}", "samples"),
+        (CONFIG.replace("row: 20", "row: 1"), "base.row: should be greater than or equal to 2"),
         (CONFIG.replace("base:", "two_tower:") + "  objective: {weighting: fragility}", "give --bundle"),
     ],
 )

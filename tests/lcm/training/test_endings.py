@@ -103,7 +103,7 @@ def test_it_stops_where_its_texts_stopped_and_does_not_say_so(
 ) -> None:
     bundle = Path(shutil.copytree(small_bundle, tmp_path / "bundle"))
     trained(PLAIN.model_copy(update={"epochs": 15, "crop_share": 0.0}), table, tmp_path / "run", bundle, 1_000)
-    export_lcm(tmp_path / "run", bundle, PLAIN.sampling)
+    export_lcm(tmp_path / "run", bundle, PLAIN.sampling, variant=PLAIN.variant)
     engine = Engine.load(bundle, device="cpu")
     story = table.of(np.arange(TURNS))
     narrator = torch.full((TURNS,), ROLE_NARRATOR)

@@ -1,6 +1,10 @@
 """What a bundle says of its making, and what is derived from splits."""
 
 import json
+import resource
+import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,9 +12,12 @@ import torch
 
 from lcm.bundle import Bundle
 from lcm.bundle_writer import BundleWriter
-from lcm.errors import TrainingDataError
+from lcm.errors import BackendError, TrainingDataError
+from lcm.models.sampler import Sampling
+from lcm.training.checkpoints import write_tensors
+from lcm.training.curves import draw_curves
 from lcm.training.data import made_of
-from lcm.training.export import describe_making, making, note_command
+from lcm.training.export import describe_making, export_lcm, making, note_command
 
 
 @pytest.fixture
@@ -38,6 +45,39 @@ def test_a_bundle_tells_every_command_that_made_it_and_how_far_it_came(bundle: P
     assert training["data"] == [
         {"file": "x.xz", "repository": "https://example.org", "commit": "123", "licence": "CC0"}
     ]
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """Files of more than 100 bytes find no room."""
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_command_that_finds_no_room_says_so(tmp_path: Path, full_disk: None) -> None:
+    with pytest.raises(TrainingDataError, match=r"commands.jsonl could not be written \(.*\): make room"):
+        note_command(tmp_path, ["train", "a" * 200], 0, 1)
+
+
+def test_an_lcm_that_finds_no_room_says_so(bundle: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    notes = {
+        "variant": "base", "space_id": Bundle.open(bundle).space_id, "position": [1, 1, 0], "training": {"epochs": 1},
+        "model": {},
+    }  # fmt: skip
+    write_tensors(tmp_path, {"average.weight": torch.zeros(100)}, notes)
+    request.getfixturevalue("full_disk")
+    with pytest.raises(TrainingDataError, match=r"b could not be written \(.*\): make room"):
+        export_lcm(tmp_path, bundle, Sampling(), variant="base")
+
+
+def test_curves_without_matplotlib_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n', encoding="utf-8")
+    with pytest.raises(BackendError, match=r"drawn by matplotlib: pip install -e '.\[train\]'"):
+        draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
 
 
 def test_new_weights_forget_the_figures_of_the_old(bundle: Path) -> None:

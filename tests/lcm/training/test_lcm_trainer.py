@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from lcm.engine import Engine, Sampling
 from lcm.errors import BundleError, TrainingDataError
 from lcm.models.schedule import NoiseCurve
 from lcm.models.two_tower import TwoTower
-from lcm.training.checkpoints import NAME, read_notes
+from lcm.training.checkpoints import EPOCH, NAME, read_notes, read_tensors
 from lcm.training.concepts import ConceptTable
 from lcm.training.distillation import Distillation
 from lcm.training.export import export_lcm
@@ -25,7 +26,8 @@ from lcm.training.extended_table import ExtendedTable
 from lcm.training.lcm_trainer import optimisers
 from lcm.training.lcm_variants import DistilledTraining, VariantTraining, lcm_trainer
 from lcm.training.muon import Muon
-from lcm.training.packing import PADDING
+from lcm.training.onednn import trained_linear
+from lcm.training.packing import PADDING, iterate
 from lcm.training.regression import contrast_logits
 from lcm.training.scalars import Scalars
 from tests.lcm.training.conversations import DIM, write_concepts
@@ -42,6 +44,7 @@ from tests.lcm.training.small_lcms import (
     steps,
 )
 
+STUDENT = DistilledTraining(**RUN, model=TWO_TOWER.model, initial="teacher")
 LEAST = {"base": 40.0}
 """Hits@1 after thirty readings; of what is drawn by lot in a model this small less is asked: chance is 5"""
 
@@ -97,6 +100,21 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened(
         assert torch.equal(resumed.averaged()[name], value), name
 
 
+@pytest.mark.parametrize("config", [*EVERY, STUDENT], ids=named)
+def test_a_process_without_rows_learns_nothing_and_goes_on(
+    config: VariantTraining, stories: ConceptTable, tmp_path: Path
+) -> None:
+    lcm_trainer(TWO_TOWER, stories, tmp_path / "teacher").save()
+    trainer = lcm_trainer(config.model_copy(update={"bf16": False}), stories, tmp_path / "run")
+    [_, _, rows] = next(iterate(trainer.documents, trainer.config.packing(), 0, 0))
+    batch = replace(trainer._batch(rows), mine=slice(0, 0))
+    with trained_linear(trainer.device, bf16=False):
+        terms = trainer.objective(trainer.model.train(), batch)
+    assert {name: float(value.detach()) for name, value in terms.items()} == dict.fromkeys(terms, 0.0)
+    terms["loss"].backward()
+    assert all(p.grad is None or not p.grad.any() for p in trainer.model.parameters())
+
+
 def test_a_planning_run_learns_plans_and_breaks(stories: ConceptTable, tmp_path: Path) -> None:
     trainer = lcm_trainer(PLANNING, stories, tmp_path)
     steps(trainer, 1)
@@ -136,7 +154,9 @@ def test_a_bundle_part_answers_as_the_average_of_the_trained_model(table: Concep
         trainer = lcm_trainer(config, mine, run)
         steps(trainer, 3)
         trainer.save()
-        export_lcm(run, tmp_path / folder, Sampling(steps=3))
+        told: list[str] = []
+        export_lcm(run, tmp_path / folder, Sampling(steps=3), variant=config.variant, report=told.append)
+        assert told == [f"{run} is not over: this is what it knows after epoch 0 of 3"]
         engine = Engine.load(tmp_path / "bundle", config.variant, device="cpu")
         assert engine.sampling == Sampling(steps=3)
         model = type(trainer.model)(trainer.model.config)
@@ -156,7 +176,7 @@ def test_a_companion_of_another_space_is_refused(table: ConceptTable, tmp_path: 
         )
         mine = write_concepts(tmp_path / f"{name} concepts", space)
         lcm_trainer(TWO_TOWER, mine, tmp_path / f"{name} run").save()
-        export_lcm(tmp_path / f"{name} run", tmp_path / f"{name}-lcms", Sampling())
+        export_lcm(tmp_path / f"{name} run", tmp_path / f"{name}-lcms", Sampling(), variant="two_tower")
     (tmp_path / "other-lcms").rename(tmp_path / "moved")
     (tmp_path / "bundle-lcms").rename(tmp_path / "other-lcms")
     with pytest.raises(BundleError, match="are of space"):
@@ -164,6 +184,12 @@ def test_a_companion_of_another_space_is_refused(table: ConceptTable, tmp_path: 
     with pytest.raises(BundleError, match="has no 'base'"):
         Engine.load(tmp_path / "bundle", "base")
     assert Bundle.open(tmp_path / "moved", verify=True).parts == ("two_tower",)
+
+
+def test_a_run_is_exported_with_the_settings_of_its_variant(table: ConceptTable, tmp_path: Path) -> None:
+    lcm_trainer(BASE, table, tmp_path / "run").save()
+    with pytest.raises(TrainingDataError, match="has trained base, the settings are of base_mse; name the run"):
+        export_lcm(tmp_path / "run", tmp_path / "bundle", Sampling(), variant="base_mse")
 
 
 def test_a_run_of_another_model_or_space_is_not_gone_on_with(table: ConceptTable, tmp_path: Path) -> None:
@@ -212,6 +238,15 @@ def test_other_settings_may_change_and_are_told(table: ConceptTable, tmp_path: P
     assert line.endswith("other settings: lr 0.003 is now 0.001, objective.key_weight 1.0 is now 0.5")
 
 
+def test_a_mistyped_corpus_is_told(table: ConceptTable, tmp_path: Path) -> None:
+    told: list[str] = []
+    config = BASE.model_copy(update={"repeats": {"self_dialog": 2}})
+    lcm_trainer(config, table, tmp_path, report=told.append)
+    [line] = told
+    assert line.startswith("repeats names self_dialog, ")
+    assert line.endswith("did you mean self_dialogue?")
+
+
 def test_a_student_goes_on_with_the_teacher_it_began_with(table: ConceptTable, tmp_path: Path) -> None:
     teacher = lcm_trainer(TWO_TOWER, table, tmp_path / "teacher")
     teacher.save()
@@ -257,6 +292,7 @@ def test_a_student_of_few_steps_nears_where_its_teacher_ends(table: ConceptTable
     few = DistilledTraining(
         **RUN | often | {"lr": 1e-3}, model=TWO_TOWER.model, initial="teacher",
         objective=Distillation(teacher=Sampling(steps=10), steps=2, sentences=40),
+        sampling=Sampling(steps=2, guidance=1.0, epsilon_scaling=1.0),
     )  # fmt: skip
     student = lcm_trainer(few, table, tmp_path / "student")
     for name, value in teacher.averaged().items():
@@ -270,7 +306,7 @@ def test_a_student_of_few_steps_nears_where_its_teacher_ends(table: ConceptTable
         steps = Engine(model, sampling=sampling).predict_next(concepts, roles, list(seeds))
         return torch.stack([step.concept for step in steps])
 
-    short = Sampling(steps=2, guidance=1.0, epsilon_scaling=1.0)
+    short = few.sampling
     wanted = drawn(teacher.averaged(), few.objective.teacher)
     before = (drawn(teacher.averaged(), short) - wanted).norm(dim=1).mean()
     for _ in student.train():
@@ -283,6 +319,8 @@ def test_beginning_with_a_run_that_is_not_there_says_so(table: ConceptTable, tmp
     few = DistilledTraining(**RUN, model=TWO_TOWER.model, initial="teacher")
     with pytest.raises(TrainingDataError, match=r"no trained model in .*teacher; train it first"):
         lcm_trainer(few, table, tmp_path / "student")
+    with pytest.raises(TrainingDataError, match="set initial: NAME of a Two-Tower run"):
+        lcm_trainer(few.model_copy(update={"initial": None}), table, tmp_path / "student")
     lcm_trainer(BASE, table, tmp_path / "base").save()
     with pytest.raises(TrainingDataError, match="of another model"):
         lcm_trainer(few.model_copy(update={"initial": "base"}), table, tmp_path / "student")
@@ -332,8 +370,31 @@ def test_a_resumed_run_takes_back_what_its_checkpoint_does_not_hold(table: Conce
     assert all("loss" not in row for row in rows)
 
 
+@pytest.mark.parametrize("logged", [False, True])
+def test_a_run_killed_as_it_evaluates_does_it_again(table: ConceptTable, tmp_path: Path, *, logged: bool) -> None:
+    trainer = lcm_trainer(BASE, table, tmp_path)
+
+    def killed() -> dict[str, float]:
+        if logged:
+            row = {"step": trainer.step, "epoch": 1, "hits dialogue": 5.0}
+            (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+        raise KeyboardInterrupt
+
+    trainer.evaluate = killed  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        steps(trainer, 100)
+    resumed = lcm_trainer(BASE, table, tmp_path)
+    assert resumed.step == trainer.step
+    for _ in resumed.train():
+        pass
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert rows[0]["step"] == trainer.step
+    assert all("hits dialogue" in row for row in rows)
+
+
 def test_what_is_no_number_is_null(tmp_path: Path) -> None:
-    Scalars(tmp_path, 0).write({"loss": float("nan"), "norm": float("inf"), "stop": 0.5}, 100, 0)
+    Scalars(tmp_path, 0, 0).write({"loss": float("nan"), "norm": float("inf"), "stop": 0.5}, 100, 0)
 
     def refused(constant: str) -> float:
         raise AssertionError(f"{constant} is no JSON")
@@ -354,6 +415,53 @@ def test_one_bad_batch_is_left_out_and_nothing_but_bad_ones_ends_the_run(table: 
     for name, value in before.items():
         assert torch.equal(trainer.model.state_dict()[name], value), name
     assert lcm_trainer(BASE, table, tmp_path).step > 0
+
+
+def test_a_diverged_run_leaves_the_checkpoint_from_before_and_an_epochs_end_to_go_back_to(
+    table: ConceptTable, tmp_path: Path
+) -> None:
+    often = BASE.model_copy(update={"epochs": 30, "checkpoint_every": 1})
+    trainer = lcm_trainer(often, table, tmp_path)
+    while trainer.epoch < 1:
+        steps(trainer, 1)
+    kept = (tmp_path / EPOCH).read_bytes()
+    for rates in trainer.rates:
+        rates[:] = [1e20] * len(rates)
+    trainer.evaluate = dict  # type: ignore[method-assign]
+    with pytest.raises(TrainingDataError, match=rf"20 steps up to .* had no finite .*copy {EPOCH}, .* over it"):
+        steps(trainer, 100)
+    saved = read_tensors(tmp_path)
+    assert saved
+    assert all(bool(value.isfinite().all()) for value in saved[0].values())
+    assert saved[1]["position"][0] <= trainer.step - 20, "from before the first lost step"
+    assert (tmp_path / EPOCH).read_bytes() == kept, "no epoch has ended well since"
+    shutil.copyfile(tmp_path / EPOCH, tmp_path / NAME)
+    resumed = lcm_trainer(often, table, tmp_path)
+    assert resumed.epoch == 1
+    steps(resumed, 2)
+    assert resumed._is_sound()
+
+
+def test_a_run_that_ends_while_steps_are_lost_says_so(table: ConceptTable, tmp_path: Path) -> None:
+    trainer = lcm_trainer(BASE.model_copy(update={"epochs": 1}), table, tmp_path)
+    steps(trainer, 1)
+    trainer.save()
+    trainer.table = Spoilt(table)  # type: ignore[assignment]
+    with pytest.raises(TrainingDataError, match=r"[0-9] steps up to .* had no finite gradient: .*, remove it"):
+        steps(trainer, 100)
+    trainer.save()
+    assert trainer.step < 20
+    assert lcm_trainer(BASE, table, tmp_path).step == 1
+
+
+def test_weights_that_are_not_finite_are_not_saved(table: ConceptTable, tmp_path: Path) -> None:
+    trainer = lcm_trainer(BASE, table, tmp_path)
+    trainer.save()
+    steps(trainer, 1)
+    with torch.no_grad():
+        next(trainer.model.parameters()).fill_(float("inf"))
+    trainer.save()
+    assert lcm_trainer(BASE, table, tmp_path).step == 0
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(table: ConceptTable, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_gradients_are_the_same(*, bias: bool, frozen: bool) -> None:
         torch.testing.assert_close(got, right, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("x", [torch.randn(5, 24), torch.randn(2, 5, 24, dtype=torch.float64)])
+@pytest.mark.parametrize("x", [torch.randn(5, 24), torch.randn(2, 5, 24, dtype=torch.float64), torch.randn(0, 5, 24)])
 def test_what_it_does_not_take_goes_the_usual_way(x: torch.Tensor) -> None:
     weight = torch.randn(8, 24, dtype=x.dtype, requires_grad=True)
     with OneDnnLinear():

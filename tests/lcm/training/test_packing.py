@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lcm.training.concepts import ConceptTable, Documents
-from lcm.training.packing import PADDING, PackingPlan, Piece, batch_of, packed, pieces_of, steps_of
+from lcm.training.packing import PADDING, PackingPlan, Piece, batch_of, mistyped, packed, pieces_of, steps_of
 from tests.lcm.training.conversations import DIALOGUES, TURNS, write_concepts
 
 PLAN = PackingPlan(row=20, rows_a_step=4, crop_share=0.0, seed=0)
@@ -29,6 +29,11 @@ def test_each_sentence_but_the_first_is_a_target_once(documents: Documents) -> N
 def test_a_corpus_is_read_as_often_as_asked(documents: Documents) -> None:
     thrice = replace(PLAN, repeats={"self_dialogue": 3, "another": 9})
     assert len(pieces_of(documents, thrice, 0)) == 3 * len(pieces_of(documents, PLAN, 0))
+
+
+def test_a_mistyped_corpus_is_noticed_and_one_of_another_folder_is_let_be(documents: Documents) -> None:
+    names = ["self_dialogue", "self_dialog", "xpersona"]
+    assert mistyped(documents, names) == [("self_dialog", "self_dialogue")]
 
 
 def test_rows_are_filled_with_whole_pieces(documents: Documents) -> None:

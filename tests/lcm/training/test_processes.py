@@ -20,6 +20,7 @@ from lcm.training.concepts import ConceptTable
 from lcm.training.fragility import fragility_path
 from lcm.training.lcm_trainer import LcmTrainer
 from lcm.training.lcm_variants import VariantTraining, lcm_trainer
+from lcm.training.packing import iterate
 from lcm.training.processes import ALONE, Processes, own_device
 from scripts.train import train
 from tests.lcm.training.conversations import write_concepts
@@ -91,6 +92,27 @@ def test_two_processes_have_the_losses_of_one(
     steps(resumed, 1)
 
 
+def drawn(processes: Processes, folder: Path, run: Path) -> tuple[list[float], list[float]]:
+    """What an objective draws, and what dropout would."""
+    trainer = lcm_trainer(BASE, ConceptTable.open(folder), run, processes)
+    [_, _, rows] = next(iterate(trainer.documents, trainer.config.packing(), 0, 0))
+    torch.manual_seed(7)
+    batch = replace(trainer._batch(rows), mine=slice(None))
+    numbers = torch.cat(
+        [batch.uniform(1).flatten(), batch.noise_like(batch.concepts)[0, 0], batch.by_lot(5).sum()[None]]
+    )
+    return numbers.tolist(), torch.rand(4).tolist()
+
+
+def test_processes_draw_alike_what_is_learnt_and_each_its_own_dropout(table: ConceptTable, tmp_path: Path) -> None:
+    both = two_processes(tmp_path / "two", drawn, table.folder, tmp_path / "both")
+    assert [ended.error for ended in both] == ["", ""]
+    (learnt, own), (others_learnt, others_own) = (ended.value for ended in both)
+    alone, _ = drawn(ALONE, table.folder, tmp_path / "one")
+    assert learnt == others_learnt == alone
+    assert own != others_own
+
+
 def stopped(processes: Processes, folder: Path, run: Path) -> int:
     trainer = lcm_trainer(BASE, ConceptTable.open(folder), run, processes)
     step = trainer.train_step
@@ -124,6 +146,19 @@ def filled_disk(processes: Processes, folder: Path, run: Path) -> None:
 def test_a_full_disk_is_everybodys_end(table: ConceptTable, tmp_path: Path) -> None:
     first, second = two_processes(tmp_path / "two", filled_disk, table.folder, tmp_path / "run")
     assert "could not be written" in first.error
+    assert second.error.startswith("TrainingDataError: the first process could not go on")
+
+
+def unforeseen(processes: Processes) -> None:
+    def work() -> None:
+        raise KeyError("unforeseen")
+
+    processes.by_first(work)
+
+
+def test_whatever_ends_the_first_the_others_hear_of(tmp_path: Path) -> None:
+    first, second = two_processes(tmp_path / "two", unforeseen)
+    assert first.error == "KeyError: 'unforeseen'"
     assert second.error.startswith("TrainingDataError: the first process could not go on")
 
 
