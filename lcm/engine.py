@@ -301,11 +301,12 @@ class Engine:
 
 
 def as_precise(model: Tower, precision: Precision) -> Tower:
-    """Weights of another type; the normaliser keeps its own. Of `int8`, what is not a linear map is bfloat16."""
+    """Weights of another type; what is `exact` keeps its own. Of `int8`, what is not a linear map is bfloat16."""
     if precision != "float32":
-        kept = {k: v.clone() for k, v in model.normalizer.state_dict().items()}
+        kept = [{k: v.clone() for k, v in part.state_dict().items()} for part in model.exact]
         model = model.to(torch.bfloat16 if precision == "int8" else getattr(torch, precision))
-        model.normalizer.float().load_state_dict(kept)
+        for part, state in zip(model.exact, kept, strict=True):
+            part.float().load_state_dict(state)
     return model
 
 
