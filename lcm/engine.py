@@ -32,7 +32,7 @@ __all__ = ["ROLE_AGENT", "ROLE_NARRATOR", "ROLE_USER", "Engine", "NextConcept", 
 
 MAX_CONCEPTS = 32
 MAX_CONTEXT = 4_096
-"""Concepts of a context that are read; the latest"""
+"""Concepts of a context that are read, the latest; more where the model's layers look back further together"""
 STOP_PROBABILITY = 0.5
 REPEAT_COSINE = 0.9
 _DRAWERS = 4
@@ -257,8 +257,9 @@ class Engine:
     def _read(self, contexts: Sequence[Tensor], roles: Sequence[Tensor], ahead: int) -> "_Going":
         """The model after the contexts, with room for `ahead` concepts more."""
         self.check(contexts, roles)
-        latest = [c[-MAX_CONTEXT:].to(torch.float32) for c in contexts]
-        told = [torch.as_tensor(r)[-MAX_CONTEXT:].to(torch.int64) for r in roles]
+        most = max(MAX_CONTEXT, self.model.config.layers * self.context)
+        latest = [c[-most:].to(torch.float32) for c in contexts]
+        told = [torch.as_tensor(r)[-most:].to(torch.int64) for r in roles]
         counts = torch.tensor([len(c) for c in latest])
         width = int(counts.max())
         concepts = torch.zeros(len(latest), width, self.dim)

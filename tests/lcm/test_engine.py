@@ -146,6 +146,16 @@ def test_a_long_context_slides_by_as_if_it_had_been_read_concept_by_concept(engi
     torch.testing.assert_close(engine.predict_next([far], roles)[0].concept, drawn[0], rtol=0, atol=1e-5)
 
 
+def test_a_context_is_read_as_far_back_as_the_layers_look_together(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    concepts, roles = contexts(40)
+    [whole] = engine.predict_next(concepts, roles)
+    monkeypatch.setattr("lcm.engine.MAX_CONTEXT", 8)  # of which two layers, each seeing six, would miss some
+    [bounded] = engine.predict_next(concepts, roles)
+    torch.testing.assert_close(bounded.concept, whole.concept, rtol=0, atol=1e-5)
+
+
 def test_ended_tells_whether_the_turn_was_complete() -> None:
     concepts, roles = contexts(2)
     assert Engine(small_model(stop_bias=9.0)).predict_next(concepts, roles)[0].ended > 0.9
