@@ -37,6 +37,8 @@ STOP_PROBABILITY = 0.5
 REPEAT_COSINE = 0.9
 _DRAWERS = 4
 _CHUNK = 4_096
+_SEED_BITS = 2**64 - 1
+"""of any integer, what the generator takes"""
 _SEED_STEP = 1_000_003
 """prime, and more than callers have seeds in a row"""
 
@@ -251,7 +253,7 @@ class Engine:
         return seeds
 
     def _noise(self, drawer: Drawer, seeds: Sequence[int]) -> Tensor:
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        generators = [torch.Generator().manual_seed(seed & _SEED_BITS) for seed in seeds]
         return torch.stack([torch.randn(drawer.noise_shape, generator=g) for g in generators]).to(self.device)
 
     def _read(self, contexts: Sequence[Tensor], roles: Sequence[Tensor], ahead: int) -> "_Going":
@@ -297,7 +299,8 @@ class Engine:
                 raise ContextError(f"a context of {len(context)} concepts has {len(told)} roles; give one each")
             if not bool(torch.isfinite(context).all()):
                 raise ContextError("a context holds numbers that are not finite; encode the sentences again")
-            if not all(0 <= int(role) < self.model.config.roles for role in told):
+            least, most = torch.as_tensor(told).aminmax()
+            if not 0 <= int(least) <= int(most) < self.model.config.roles:
                 raise ContextError("a role is none of 0 (user), 1 (agent), 2 (narrator)")
 
 
