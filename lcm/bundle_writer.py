@@ -1,33 +1,42 @@
 """Bundle writer: what training and fetching made in, a bundle's folder out, file by file. Knows no part's meaning."""
 
+import copy
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from lcm.bundle import FORMAT, SCALES, SHARD_BYTES, SPACE_PART, TOKENIZER, Bundle, sha256
+from lcm.errors import BundleError
 
 _WORTH_BYTES = 4_096
 """Smaller matrices stay as they are"""
 
 
 class BundleWriter:
-    """Adds or replaces parts of a bundle folder, file by file, `bundle.json` last.
+    """Adds or replaces parts of a bundle folder, each as a whole.
 
-    A crash half-way leaves files that `bundle.json` does not describe: `Bundle.open` with `verify` finds them.
+    Shards are named after their content, so that new ones lie beside those that `bundle.json` still names; it is
+    replaced when all else is written, and only then what it no longer names is deleted. Whatever writes raises
+    `BundleError` where there is no room, and the bundle is as it was.
     """
 
     def __init__(self, folder: Path, name: str | None = None, *, hashes: Mapping[str, str] | None = None) -> None:
         """`hashes` are of files that need not be read for theirs again."""
         self.folder = folder
         self._hashes = dict(hashes or {})
+        self._fresh: list[Path] = []
+        """What the change that is being made has written so far"""
+        self._aside: dict[Path, Path] = {}
+        """Of these, what takes another's place with `bundle.json`"""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "bundle.json"
         self.description: dict[str, Any] = (
@@ -43,12 +52,12 @@ class BundleWriter:
         self, tokenizer: bytes, languages: list[str], config: Mapping[str, Any], tensors: Mapping[str, Tensor]
     ) -> str:
         """Write tokenizer and text encoder; returns the new `space_id`. Parts of other spaces stay, and are refused."""
-        _replace(self.folder / TOKENIZER, tokenizer)
-        self._record(TOKENIZER)
-        self.description["languages"]["text"] = list(languages)
-        self.description["concept_dim"] = config["concept_dim"]
-        shards = self._write_shards(SPACE_PART, tensors)
-        self._describe(SPACE_PART, config, self._name_space(config, shards), shards, {})
+        with self._changed():
+            self._put(TOKENIZER, tokenizer)
+            self.description["languages"]["text"] = list(languages)
+            self.description["concept_dim"] = config["concept_dim"]
+            shards = self._write_shards(SPACE_PART, tensors)
+            self._describe(SPACE_PART, config, self._name_space(config, shards), shards, {})
         return str(self.description["space_id"])
 
     def accompany(self, bundle: Bundle) -> None:
@@ -58,16 +67,18 @@ class BundleWriter:
 
     def adopt_space(self, languages: list[str], config: Mapping[str, Any], checkpoint: str) -> None:
         """Take `tokenizer.model` and a published checkpoint of a text encoder, both in the folder, as they are."""
-        self._record(TOKENIZER)
-        self._record(checkpoint)
-        self.description["languages"]["text"] = list(languages)
-        self.description["concept_dim"] = config["concept_dim"]
-        self._describe(SPACE_PART, config, self._name_space(config, [checkpoint]), [], {}, checkpoint)
+        with self._changed():
+            self._record(TOKENIZER, self.folder / TOKENIZER)
+            self._record(checkpoint, self.folder / checkpoint)
+            self.description["languages"]["text"] = list(languages)
+            self.description["concept_dim"] = config["concept_dim"]
+            self._describe(SPACE_PART, config, self._name_space(config, [checkpoint]), [], {}, checkpoint)
 
     def adopt_part(self, name: str, config: Mapping[str, Any], checkpoint: str) -> None:
         """Take a published checkpoint in the folder as a part of this space."""
-        self._record(checkpoint)
-        self._describe(name, config, self.description["space_id"], [], {}, checkpoint)
+        with self._changed():
+            self._record(checkpoint, self.folder / checkpoint)
+            self._describe(name, config, self.description["space_id"], [], {}, checkpoint)
 
     def _name_space(self, config: Mapping[str, Any], files: Sequence[str]) -> str:
         hashes = [self.description["files"][name][1] for name in (TOKENIZER, *files)]
@@ -91,16 +102,16 @@ class BundleWriter:
         The metrics were measured with what was there before, and are forgotten. Where the part bears on some of them
         only, `figures` is the way to those, such as `["speech", "spoken_language"]`, and the others stay.
         """
-        for sidecar, content in (sidecars or {}).items():
-            _replace(self.folder / f"{name}.{sidecar}", content)
-            self._record(f"{name}.{sidecar}")
-        shards = self._write_shards(name, _as_bytes(tensors) if int8 else tensors)
-        self._describe(name, config, space_id, shards, sidecars or {}, figures=figures)
+        with self._changed():
+            for sidecar, content in (sidecars or {}).items():
+                self._put(f"{name}.{sidecar}", content)
+            shards = self._write_shards(name, _as_bytes(tensors) if int8 else tensors)
+            self._describe(name, config, space_id, shards, sidecars or {}, figures=figures)
 
     def describe(self, **entries: Any) -> None:
         """Set entries of `bundle.json` itself: training data, metrics, the command and commit that made it."""
-        self.description |= entries
-        self._save()
+        with self._changed():
+            self.description |= entries
 
     def _describe(
         self,
@@ -115,9 +126,9 @@ class BundleWriter:
         old = self.description["parts"].get(name, {"shards": [], "sidecars": []})
         kept = {*shards, *(f"{name}.{s}" for s in sidecars), checkpoint}
         had = [*old["shards"], *(f"{name}.{s}" for s in old["sidecars"]), old.get("checkpoint")]
-        stale = [file for file in had if file and file not in kept]
-        for file in stale:
-            del self.description["files"][file]
+        for file in had:
+            if file and file not in kept:
+                del self.description["files"][file]
         *way, last = ("metrics", *figures)
         functools.reduce(lambda of, step: of.get(step, {}), way, self.description).pop(last, None)
         self.description["parts"][name] = {
@@ -125,30 +136,60 @@ class BundleWriter:
         }  # fmt: skip
         if checkpoint:
             self.description["parts"][name]["checkpoint"] = checkpoint
-        self._save()
-        for file in stale:
+
+    @contextmanager
+    def _changed(self) -> Iterator[None]:
+        """What is written inside becomes the bundle's when all of it is; where something fails, none of it."""
+        before, self._fresh, self._aside = copy.deepcopy(self.description), [], {}
+        try:
+            yield
+            self._save()
+        except BaseException as error:
+            self.description = before
+            for path in self._fresh:
+                if path.name not in before["files"]:
+                    path.unlink(missing_ok=True)
+            if isinstance(error, OSError | SafetensorError):
+                raise BundleError(
+                    f"{self.folder} could not be written ({error}); the bundle is as it was: make room and run it again"
+                ) from error
+            raise
+        for file in before["files"].keys() - self.description["files"].keys():
             (self.folder / file).unlink(missing_ok=True)
 
     def _write_shards(self, name: str, tensors: Mapping[str, Tensor]) -> list[str]:
         names = []
         for number, shard in enumerate(_shards(tensors), start=1):
-            file = f"{name}-{number}.safetensors"
-            aside = self.folder / f".{file}.new"
+            aside = self._new(f".{name}-{number}.new")
             save_file(shard, aside)
             aside.chmod(0o644)  # as every other file of a bundle
-            os.replace(aside, self.folder / file)
-            self._record(file)
+            file = f"{name}-{number}-{sha256(aside)[:8]}.safetensors"
+            self._record(file, aside.replace(self._new(file)))
             names.append(file)
         return names
 
-    def _record(self, file: str) -> None:
-        path = self.folder / file
+    def _put(self, file: str, content: bytes) -> None:
+        """Have a file of that name, from when `bundle.json` says so."""
+        aside = self._new(f".{file}.new")
+        self._aside[aside] = self.folder / file
+        aside.write_bytes(content)
+        self._record(file, aside)
+
+    def _new(self, file: str) -> Path:
+        self._fresh.append(self.folder / file)
+        return self._fresh[-1]
+
+    def _record(self, file: str, path: Path) -> None:
         self.description["files"][file] = [path.stat().st_size, self._hashes.get(file) or sha256(path)]
 
     def _save(self) -> None:
         self.description["files"] = dict(sorted(self.description["files"].items()))
         text = json.dumps(self.description, indent=1, ensure_ascii=False) + "\n"
-        _replace(self.folder / "bundle.json", text.encode())
+        aside = self._new(".bundle.json.new")
+        aside.write_bytes(text.encode())
+        for path, place in self._aside.items():
+            path.replace(place)
+        aside.replace(self.folder / "bundle.json")
 
 
 def _as_bytes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -176,9 +217,3 @@ def _shards(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
         shard[key] = stored
         size += stored.nbytes
     yield shard
-
-
-def _replace(path: Path, content: bytes) -> None:
-    aside = path.with_name(f".{path.name}.new")
-    aside.write_bytes(content)
-    os.replace(aside, path)

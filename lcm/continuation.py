@@ -11,7 +11,7 @@ from torch import Tensor
 from lcm.conversation import Conversation, following, read
 from lcm.engine import MAX_CONCEPTS, REPEAT_COSINE, ROLE_NARRATOR, STOP_PROBABILITY, Engine, step_seed
 from lcm.errors import ContextError
-from lcm.models.planning import ROLE_BREAK, ROLE_PLAN, Planning, planned_story, with_plans
+from lcm.models.planning import ROLE_BREAK, ROLE_PLAN, Planning, known_paragraphs, planned_story, with_plans
 from lcm.planning import LONGEST_PARAGRAPH, plan_concept
 
 
@@ -58,13 +58,16 @@ def plan(engine: Engine, paragraphs: Sequence[Tensor], ahead: int, seed: int = 0
     """The plan concepts [n, C], n ≤ `ahead`, of the paragraphs that come after these ([N, C] each).
 
     A planning model is asked for each plan where its paragraph would begin, and then tells the paragraph, from which
-    the next plan follows. For any other the plans so far are a story of their own, which it continues.
+    the next plan follows; it reads short paragraphs joined and long ones cut, as it has learnt them. For any other the
+    plans so far are a story of their own, which it continues.
 
     Raises:
         ContextError: as `Engine.predict`.
     """
     if isinstance(engine.model, Planning):
-        concepts, roles = with_plans(paragraphs, engine.model.break_concept.cpu())
+        starts = itertools.accumulate(map(len, paragraphs[:-1]), initial=0)
+        known = known_paragraphs(torch.cat(list(paragraphs)), list(starts))
+        concepts, roles = with_plans(known, engine.model.break_concept.cpu())
         said = _planned(engine, concepts, roles, 0, seed)
         plans = (told.concept for role, told in said if role == ROLE_PLAN)
         return torch.stack(list(itertools.islice(plans, ahead)))

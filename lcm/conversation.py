@@ -1,12 +1,14 @@
 """Conversation: one session's concepts, read as they come, and what would follow, whenever somebody asks.
 
 The stepping side of the engine. A conversation holds a state of fixed size, whatever its length: the window slides.
-What was read stays read: a reply that was interrupted, or that was never said, is taken back, and only what is new is
-read. Several conversations, of different lengths, are read and continued in one pass. Knows nothing of text or sound.
+What was read stays read: a reply that was interrupted, or that was never said, is taken back, and what is new is read,
+always in the same pieces, so that a conversation gives the same bits however it came about. Several conversations, of
+different lengths, are read and continued in one pass. Knows nothing of text or sound.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -17,6 +19,9 @@ from lcm.models.sampler import Sampling
 from lcm.models.state import REWINDABLE, LcmState
 from lcm.models.turns import ROLE_AGENT, ROLE_NARRATOR, Turns
 
+LONGEST_PIECE = 32
+"""Concepts that `follow` reads at once; a power of two, and a ring with room for `REWINDABLE` has room for so many"""
+
 
 @dataclass(slots=True)
 class Conversation:
@@ -25,10 +30,10 @@ class Conversation:
     state: LcmState
     concepts: list[Tensor] = field(default_factory=list)  # [C] the latest, on the CPU
     roles: list[int] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    """of each in its turn"""
     forgotten: int = 0
     """concepts before these"""
-    place: int = 0
-    """of the last one in its turn"""
 
     @classmethod
     def of(cls, engine: Engine) -> "Conversation":
@@ -66,7 +71,7 @@ def read(engine: Engine, conversations: Sequence[Conversation], said: Sequence[t
         )
     for row, (conversation, (new, told)) in enumerate(zip(conversations, said, strict=True)):
         conversation.state = state.alone(row, len(conversation) + len(new))
-        conversation.place = int(places[row, len(new) - 1])
+        conversation.places += places[row, : len(new)].tolist()
         _remember(conversation, engine.context, new, torch.as_tensor(told))
     return [float(p) for p in stops.sigmoid()]
 
@@ -74,22 +79,41 @@ def read(engine: Engine, conversations: Sequence[Conversation], said: Sequence[t
 def follow(engine: Engine, conversation: Conversation, concepts: Tensor, roles: Tensor) -> float | None:
     """Read whatever of the whole conversation so far (concepts [T, C] and roles [T]) was not read yet.
 
-    What was read and is not in it any more is taken back. Gives the probability that the last concept ended its turn;
-    None where nothing is new.
+    What was read and is not in it any more is taken back. If nothing else reads the conversation, it is bit for bit
+    what it would be had all of it been read now: it is read in pieces that depend on its length alone, and a piece that
+    has grown is read again. Gives the probability that the last concept ended its turn; None where nothing is new.
 
     Raises:
         ContextError: as `Engine.predict`.
     """
+    engine.check([concepts], [roles])
     shared = _shared(conversation, concepts, roles)
     if shared == len(conversation) == len(concepts):
         return None
-    start = min(shared, len(concepts) - 1)  # the last one is read again: what follows is drawn from it
+    ends = list(_ends(len(concepts)))
+    known = set(_ends(len(conversation)))
+    # The last one is read again where it was read: what follows is drawn from it.
+    start = max((end for end in ends[:-1] if end <= shared and end in known), default=0)
     if not _taken_back(conversation, start):
         start = 0
         fresh = Conversation.of(engine)
         for name in Conversation.__slots__:
             setattr(conversation, name, getattr(fresh, name))
-    return read(engine, [conversation], [(concepts[start:], roles[start:])])[0]
+    ended = 0.0
+    for begin, end in pairwise([start, *(end for end in ends if end > start)]):
+        [ended] = read(engine, [conversation], [(concepts[begin:end], roles[begin:end])])
+    return ended
+
+
+def _ends(length: int) -> Iterator[int]:
+    """Where the pieces end in which so many concepts are read: as few powers of two as there can be, large ones first.
+
+    One more concept makes one piece of the last ones, so that it costs one pass; and all of them take few.
+    """
+    end = 0
+    while end < length:
+        end += min(LONGEST_PIECE, 1 << (length - end).bit_length() - 1)
+        yield end
 
 
 def following(
@@ -112,7 +136,7 @@ def following(
     state = LcmState.joined([conversation.state for conversation in conversations])
     last = Turns(
         torch.tensor([conversation.roles[-1] for conversation in conversations]),
-        torch.tensor([conversation.place for conversation in conversations]),
+        torch.tensor([conversation.places[-1] for conversation in conversations]),
     )
     speakers = torch.where(last.roles == ROLE_NARRATOR, ROLE_NARRATOR, ROLE_AGENT)
     speakers = speakers if speaker is None else torch.full_like(speakers, speaker)
@@ -122,7 +146,7 @@ def following(
 def _places(conversation: Conversation, roles: Tensor) -> Tensor:
     if not conversation.roles:
         return Turns.of(roles[None]).places[0]
-    before = torch.full((conversation.place + 1,), conversation.roles[-1])
+    before = torch.full((conversation.places[-1] + 1,), conversation.roles[-1])
     return Turns.of(torch.cat([before, roles])[None]).places[0, len(before) :]
 
 
@@ -130,7 +154,7 @@ def _remember(conversation: Conversation, window: int, new: Tensor, roles: Tenso
     conversation.concepts += list(new.cpu())
     conversation.roles += roles.tolist()
     surplus = max(0, len(conversation.concepts) - window - REWINDABLE)
-    del conversation.concepts[:surplus], conversation.roles[:surplus]
+    del conversation.concepts[:surplus], conversation.roles[:surplus], conversation.places[:surplus]
     conversation.forgotten += surplus
 
 
@@ -153,9 +177,5 @@ def _taken_back(conversation: Conversation, length: int) -> bool:
     with torch.inference_mode():
         if kept < 1 or not conversation.state.rewind(length):
             return False
-    del conversation.concepts[kept:], conversation.roles[kept:]
-    place = 0
-    while place < kept - 1 and conversation.roles[-2 - place] == conversation.roles[-1]:
-        place += 1
-    conversation.place = place
+    del conversation.concepts[kept:], conversation.roles[kept:], conversation.places[kept:]
     return True

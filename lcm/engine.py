@@ -32,11 +32,13 @@ __all__ = ["ROLE_AGENT", "ROLE_NARRATOR", "ROLE_USER", "Engine", "NextConcept", 
 
 MAX_CONCEPTS = 32
 MAX_CONTEXT = 4_096
-"""Concepts of a context that are read; the latest"""
+"""Concepts of a context that are read, the latest; more where the model's layers look back further together"""
 STOP_PROBABILITY = 0.5
 REPEAT_COSINE = 0.9
 _DRAWERS = 4
 _CHUNK = 4_096
+_SEED_BITS = 2**64 - 1
+"""of any integer, what the generator takes"""
 _SEED_STEP = 1_000_003
 """prime, and more than callers have seeds in a row"""
 
@@ -254,14 +256,15 @@ class Engine:
         return seeds
 
     def _noise(self, drawer: Drawer, seeds: Sequence[int]) -> Tensor:
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        generators = [torch.Generator().manual_seed(seed & _SEED_BITS) for seed in seeds]
         return torch.stack([torch.randn(drawer.noise_shape, generator=g) for g in generators]).to(self.device)
 
     def _read(self, contexts: Sequence[Tensor], roles: Sequence[Tensor], ahead: int) -> "_Going":
         """The model after the contexts, with room for `ahead` concepts more."""
         self.check(contexts, roles)
-        latest = [c[-MAX_CONTEXT:].to(torch.float32) for c in contexts]
-        told = [torch.as_tensor(r)[-MAX_CONTEXT:].to(torch.int64) for r in roles]
+        most = max(MAX_CONTEXT, self.model.config.layers * self.context)
+        latest = [c[-most:].to(torch.float32) for c in contexts]
+        told = [torch.as_tensor(r)[-most:].to(torch.int64) for r in roles]
         counts = torch.tensor([len(c) for c in latest])
         width = int(counts.max())
         concepts = torch.zeros(len(latest), width, self.dim)
@@ -299,16 +302,18 @@ class Engine:
                 raise ContextError(f"a context of {len(context)} concepts has {len(told)} roles; give one each")
             if not bool(torch.isfinite(context).all()):
                 raise ContextError("a context holds numbers that are not finite; encode the sentences again")
-            if not all(0 <= int(role) < self.model.config.roles for role in told):
+            least, most = torch.as_tensor(told).aminmax()
+            if not 0 <= int(least) <= int(most) < self.model.config.roles:
                 raise ContextError("a role is none of 0 (user), 1 (agent), 2 (narrator)")
 
 
 def as_precise(model: Tower, precision: Precision) -> Tower:
-    """Weights of another type; the normaliser keeps its own. Of `int8`, what is not a linear map is bfloat16."""
+    """Weights of another type; what is `exact` keeps its own. Of `int8`, what is not a linear map is bfloat16."""
     if precision != "float32":
-        kept = {k: v.clone() for k, v in model.normalizer.state_dict().items()}
+        kept = [{k: v.clone() for k, v in part.state_dict().items()} for part in model.exact]
         model = model.to(torch.bfloat16 if precision == "int8" else getattr(torch, precision))
-        model.normalizer.float().load_state_dict(kept)
+        for part, state in zip(model.exact, kept, strict=True):
+            part.float().load_state_dict(state)
     return model
 
 

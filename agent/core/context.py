@@ -19,10 +19,15 @@ _REPLIES_KEPT = 8
 
 
 class Conversation:
-    """The last sentences of a conversation, oldest first."""
+    """The last sentences of a conversation, oldest first.
+
+    Where there is no room for another, the oldest quarter is forgotten at once: a model that has read the others reads
+    them anew when the first one changes, and should not have to at every sentence.
+    """
 
     def __init__(self, max_sentences: int) -> None:
-        self._entries: deque[ContextEntry] = deque(maxlen=max_sentences)
+        self._most = max_sentences
+        self._entries: deque[ContextEntry] = deque()
         self._replies: OrderedDict[int, tuple[ContextEntry, ...]] = OrderedDict()
         """Of the last turns, all that the agent said"""
 
@@ -39,7 +44,7 @@ class Conversation:
         """Adds sentences; `concepts` is [N, D], `texts` has N items where the words are known."""
         for number, concept in enumerate(concepts):
             text = texts[number] if texts is not None else None
-            self._entries.append(ContextEntry(turn, ROLES[role], concept, text, language))
+            self._add(ContextEntry(turn, ROLES[role], concept, text, language))
 
     def user_words(self, turn: int, text: str) -> None:
         """Fills in the words of a turn, once its concepts have been decoded back."""
@@ -51,7 +56,7 @@ class Conversation:
     def agent_said(self, turn: int, concept: FloatArray | None, text: str, language: str) -> None:
         """Adds one sentence of the reply."""
         entry = ContextEntry(turn, ROLE_AGENT, concept, text, language)
-        self._entries.append(entry)
+        self._add(entry)
         self._replies[entry.turn] = (*self._replies.pop(entry.turn, ()), entry)
         while len(self._replies) > _REPLIES_KEPT:
             self._replies.popitem(last=False)
@@ -66,12 +71,14 @@ class Conversation:
         if place is None:  # all of it was cut off before: it followed what the user said, and what came earlier
             place = next((n for n, entry in enumerate(kept) if entry.turn > turn), len(kept))
         kept[place:place] = said[:sentences]
-        self._entries = deque(kept, maxlen=self._entries.maxlen)
+        self._entries.clear()
+        for entry in kept:
+            self._add(entry)
 
     def forget(self, turn: int, role: Role) -> None:
         """Forgets what one side said in a turn."""
         kept = [entry for entry in self._entries if entry.turn != turn or entry.role != ROLES[role]]
-        self._entries = deque(kept, maxlen=self._entries.maxlen)
+        self._entries = deque(kept)
         if role == "agent":
             self._replies.pop(turn, None)
 
@@ -87,3 +94,9 @@ class Conversation:
     def view(self) -> tuple[ContextEntry, ...]:
         """The context as it stands, oldest first."""
         return tuple(self._entries)
+
+    def _add(self, entry: ContextEntry) -> None:
+        if len(self._entries) == self._most:
+            for _ in range(max(1, self._most // 4)):
+                self._entries.popleft()
+        self._entries.append(entry)

@@ -1,7 +1,7 @@
 """Kept conversations: a session's concepts so far in, what the model says next out; what it has read stays read.
 
-A reply, and the next one, read what is new and take back what was never said. A conversation read in other pieces
-differs in its last digits (1e-4), so a session that is over is forgotten: whoever replays it begins as it began.
+A reply, and the next one, read what is new and take back what was never said. What is said next is bit for bit what a
+session would say that had read all of it at once: a reply that was begun early is the one that would have come anyway.
 """
 
 from collections.abc import Iterator

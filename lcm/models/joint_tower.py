@@ -126,7 +126,7 @@ class JointDrawer:
             context = Seen.of(seen, model.config.layers)
             return chain(noise, told, lambda x: peek(x, context, (cos, sin)))
 
-        return cls(model, peek, noise_shape, Graphed(function))
+        return cls(model, peek, noise_shape, Graphed(function, rows=True))
 
     def __call__(self, asked: Turns, state: LcmState, noise: Tensor) -> Tensor:
         """[B, C]."""

@@ -45,7 +45,12 @@ def with_plans(paragraphs: Sequence[Tensor], break_concept: Tensor) -> tuple[Ten
 
 def planned_story(story: Tensor, break_concept: Tensor) -> tuple[Tensor, Tensor, int]:
     """A story [T, C], T ≥ 1, as these models read it, its last paragraph open, and how many sentences that has."""
-    starts = planned_starts(story, paragraph_starts(story))
-    paragraphs = [story[start:end] for start, end in zip(starts, [*starts[1:], len(story)], strict=True)]
+    paragraphs = known_paragraphs(story, paragraph_starts(story))
     concepts, roles = with_plans(paragraphs, break_concept)
     return concepts[:-1], roles[:-1], len(paragraphs[-1])
+
+
+def known_paragraphs(story: Tensor, starts: Sequence[int]) -> list[Tensor]:
+    """Those of a story [T, C] as these models have learnt paragraphs, from where its own begin."""
+    known = [*planned_starts(story, starts), len(story)]
+    return [story[start:end] for start, end in itertools.pairwise(known)]

@@ -43,6 +43,11 @@ class Quantized(JointTower):
         """Codebooks."""
         return self.step_embed
 
+    @property
+    def exact(self) -> tuple[nn.Module, ...]:
+        """Entries too: they are added up, and what is left over is compared with them."""
+        return (*super().exact, self.quantizer)
+
     def scores(self, x: Tensor, so_far: Tensor, number: int, temperature: float) -> Tensor:
         """Logits [..., K] of the entries of codebook `number`, from the tower's output [..., D] and the sum so far."""
         logits = self.predicted(x)

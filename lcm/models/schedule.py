@@ -85,5 +85,5 @@ def trailing(steps: int, total: int) -> list[int]:
     """`steps` of the times 0 … `total` − 1, evenly spaced from the last one down [Lin et al. 2024, table 2]."""
     if not 1 <= steps <= total:
         raise ValueError(f"denoise in 1 to {total} steps, not {steps}")
-    ratio = total / steps
-    return [int(total - i * ratio) - 1 for i in range(steps)]
+    # Rounded, halves up, in whole numbers: floats would put some a step off.
+    return [(2 * total * left + steps) // (2 * steps) - 1 for left in range(steps, 0, -1)]

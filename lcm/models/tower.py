@@ -105,6 +105,11 @@ class Tower(nn.Module):
     def _prenet(self, config: TowerConfig) -> nn.Module:
         return nn.Linear(config.concept_dim, config.dim)
 
+    @property
+    def exact(self) -> tuple[nn.Module, ...]:
+        """What is float32 whatever type the weights are of."""
+        return (self.normalizer,)
+
     def forward(self, normalised: Tensor, turns: Turns, mask: Tensor | None = None) -> Tensor:
         """Normalised concepts [B, T, C] → [B, T, D], before the last norm; `mask` [B, 1, T, T] as of `Attention`."""
         x = self.embedded(normalised, turns)

@@ -19,9 +19,11 @@ Rotation = tuple[Tensor, Tensor]
 
 def rotations(positions: Tensor, head_dim: int) -> Rotation:
     """Cosines and sines of rotary positions [Su et al. 2021, eq. 34]: [...] → two of [..., head_dim / 2]."""
-    steps = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32)
-    angles = positions[..., None].float() * _ROPE_BASE ** (-steps / head_dim)
-    return angles.cos(), angles.sin()
+    # float32 has few digits left for the fraction of a turn where positions are large; MPS has nothing finer.
+    exact = torch.float32 if positions.device.type == "mps" else torch.float64
+    steps = torch.arange(0, head_dim, 2, device=positions.device, dtype=exact)
+    angles = positions[..., None].to(exact) * _ROPE_BASE ** (-steps / head_dim)
+    return angles.cos().float(), angles.sin().float()
 
 
 def rotated(x: Tensor, rotation: Rotation) -> Tensor:

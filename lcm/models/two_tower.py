@@ -91,7 +91,7 @@ class TwoTowerDrawer:
 
             return denoise(step, plan, noise, sampling)
 
-        return cls(model, denoiser, plan, sampling, Graphed(chain))
+        return cls(model, denoiser, plan, sampling, Graphed(chain, rows=True))
 
     @property
     def noise_shape(self) -> tuple[int, ...]:

@@ -114,8 +114,12 @@ class ShardedTexts(Sequence[tuple[str, str]]):
         return language, text
 
     def of(self, rows: Iterable[int]) -> dict[int, tuple[str, str]]:
-        """(language, text) of some rows: each shard is unpacked at most once."""
-        return {row: self[row] for row in sorted({int(row) for row in rows})}
+        """(language, text) of some rows: each shard is unpacked at most once, and none that is held."""
+        wanted = np.unique(np.fromiter(map(int, rows), dtype=np.int64))
+        shards = np.searchsorted(self._starts, wanted, side="right") - 1
+        # Those held are read first: in ascending order each would make way for another just before its turn.
+        held = np.isin(shards, list(self._unpacked))
+        return {row: self[row] for row in [*wanted[held].tolist(), *wanted[~held].tolist()]}
 
     def _lines(self, shard: int) -> tuple[bytes, Ints]:
         if (found := self._unpacked.pop(shard, None)) is None:

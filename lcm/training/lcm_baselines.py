@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lcm.models.turns import ROLE_NARRATOR
 from lcm.training.concepts import ConceptTable, Documents
 from lcm.training.data import key
 from lcm.training.reply_items import ReplyItem, ReplyItems
@@ -34,7 +35,7 @@ class NearestReply:
         rng = np.random.default_rng(seed)
         inside = np.ones(len(training.sentences), dtype=bool)
         inside[training.starts[:-1]] = False
-        narrated = training.roles == training.roles.max()
+        narrated = training.roles == ROLE_NARRATOR
         changes = np.append(False, training.roles[1:] != training.roles[:-1])
         at = np.flatnonzero(inside & (changes | narrated))
         at = np.sort(rng.permutation(at)[:NEAREST_AMONG])

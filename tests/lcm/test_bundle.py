@@ -1,12 +1,18 @@
 """Bundles: what was written comes back; what is damaged, missing or foreign is refused with a way out."""
 
+import itertools
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
+from lcm import bundle_writer
 from lcm.bundle import SHARD_BYTES, Bundle
 from lcm.bundle_writer import BundleWriter
 from lcm.errors import BundleError
@@ -15,6 +21,11 @@ from lcm.errors import BundleError
 @pytest.fixture
 def bundle(tmp_path: Path, small_bundle: Path) -> Path:
     return Path(shutil.copytree(small_bundle, tmp_path / "bundle"))
+
+
+def shard(bundle: Path, part: str = "text_encoder") -> Path:
+    [name] = Bundle.open(bundle).part(part).shards
+    return bundle / name
 
 
 def test_parts_come_back_as_written_in_half_precision(bundle: Path) -> None:
@@ -35,7 +46,7 @@ def test_large_parts_become_shards_below_the_limit(bundle: Path) -> None:
     BundleWriter(bundle).write_part("base", {}, weights, Bundle.open(bundle).space_id)
     shards = sorted(bundle.glob("base-*.safetensors"))
     assert len(shards) > 1
-    assert max(shard.stat().st_size for shard in shards) <= SHARD_BYTES
+    assert max(path.stat().st_size for path in shards) <= SHARD_BYTES
     assert set(Bundle.open(bundle).part("base").tensors()) == set(weights)
 
 
@@ -44,8 +55,55 @@ def test_a_replaced_part_leaves_no_old_shard_behind(bundle: Path) -> None:
     for count in (12, 1):
         weights = {f"w{i}": torch.zeros(1_500, 1_000) for i in range(count)}
         BundleWriter(bundle).write_part("base", {}, weights, space_id)
-    assert [shard.name for shard in bundle.glob("base-*")] == ["base-1.safetensors"]
+    assert [path.name for path in bundle.glob("base-*")] == list(Bundle.open(bundle).part("base").shards)
     assert Bundle.open(bundle, verify=True).part("base").tensors().keys() == {"w0"}
+
+
+def contents(bundle: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in bundle.iterdir()}
+
+
+@pytest.mark.parametrize("room", range(5))
+@pytest.mark.parametrize("part", ["base", "bank"])
+def test_a_part_for_which_there_is_no_room_leaves_the_bundle_as_it_was(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, part: str, room: int
+) -> None:
+    space_id, before = Bundle.open(bundle).space_id, contents(bundle)
+    weights = {f"w{i}": torch.ones(1_500, 1_000) for i in range(10)}
+    files = itertools.count()
+
+    def filled(write: Callable[..., Any], error: Exception) -> Callable[..., Any]:
+        def until_full(*given: Any) -> None:
+            written = next(files)
+            if written == room:
+                raise error
+            write(*given)
+
+        return until_full
+
+    monkeypatch.setattr(bundle_writer, "save_file", filled(save_file, SafetensorError("No space left on device")))
+    monkeypatch.setattr(Path, "write_bytes", filled(Path.write_bytes, OSError(28, "No space left on device")))
+    writer = BundleWriter(bundle)
+    sidecars = {"texts.json.xz": b"new", "more": b"new"} if part == "bank" else {}
+    if room < 3 + len(sidecars):  # two shards, what lies beside them, and the description
+        with pytest.raises(BundleError, match=r"No space left.*; the bundle is as it was: make room and run it again"):
+            writer.write_part(part, {}, weights, space_id, sidecars)
+        assert contents(bundle) == before
+    writer.write_part(part, {}, weights, space_id, sidecars)
+    assert Bundle.open(bundle, verify=True).part(part).tensors().keys() == weights.keys()
+    assert set(contents(bundle)) == {"bundle.json", *Bundle.open(bundle).description["files"]}
+
+
+def test_a_bundle_whose_shards_have_plain_names_is_read_and_gets_new_ones(bundle: Path) -> None:
+    old = shard(bundle, "base")
+    plain = old.rename(bundle / "base-1.safetensors")
+    description = (bundle / "bundle.json").read_text(encoding="utf-8")
+    (bundle / "bundle.json").write_text(description.replace(old.name, plain.name), encoding="utf-8")
+    part = Bundle.open(bundle, verify=True).part("base")
+    assert part.shards == ("base-1.safetensors",)
+    BundleWriter(bundle).write_part("base", part.config, part.tensors(), Bundle.open(bundle).space_id)
+    assert shard(bundle, "base") == old
+    assert not plain.exists()
 
 
 def test_other_weights_make_another_space(bundle: Path) -> None:
@@ -74,13 +132,13 @@ def test_sonar_says_how_to_fetch_it(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_missing_shard_is_named(bundle: Path) -> None:
-    (bundle / "text_encoder-1.safetensors").unlink()
-    with pytest.raises(BundleError, match=r"text_encoder-1\.safetensors is missing; restore"):
+    shard(bundle).unlink()
+    with pytest.raises(BundleError, match=r"text_encoder-1-\w{8}\.safetensors is missing; restore"):
         Bundle.open(bundle)
 
 
 def test_a_cut_shard_is_refused(bundle: Path) -> None:
-    path = bundle / "text_encoder-1.safetensors"
+    path = shard(bundle)
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(BundleError, match="damaged"):
         Bundle.open(bundle)
@@ -93,9 +151,9 @@ def flip_a_bit(path: Path) -> None:
 
 
 def test_a_changed_byte_is_found_by_verification_and_when_it_is_read(bundle: Path) -> None:
-    flip_a_bit(bundle / "text_encoder-1.safetensors")
+    flip_a_bit(shard(bundle))
     opened = Bundle.open(bundle)
-    with pytest.raises(BundleError, match=r"text_encoder-1\.safetensors is damaged \(its hash differs\)"):
+    with pytest.raises(BundleError, match=r"text_encoder-1-\w{8}\.safetensors is damaged \(its hash differs\)"):
         opened.part("text_encoder").tensors()
     with pytest.raises(BundleError, match="damaged"):
         Bundle.open(bundle, verify=True)
@@ -108,7 +166,7 @@ def test_a_changed_tokenizer_is_found_at_once(bundle: Path) -> None:
 
 
 def test_a_shard_that_is_no_safetensors_file_is_an_error_not_a_crash(bundle: Path) -> None:
-    path = bundle / "text_encoder-1.safetensors"
+    path = shard(bundle)
     path.write_bytes(b"\xff" * path.stat().st_size)
     with pytest.raises(BundleError, match="damaged"):
         Bundle.open(bundle).part("text_encoder").tensors()
@@ -139,9 +197,9 @@ def test_a_file_outside_the_folder_is_refused(bundle: Path, name: str) -> None:
 def test_a_shard_without_a_hash_is_refused(bundle: Path) -> None:
     path = bundle / "bundle.json"
     description = json.loads(path.read_text(encoding="utf-8"))
-    del description["files"]["text_encoder-1.safetensors"]
+    del description["files"][shard(bundle).name]
     path.write_text(json.dumps(description), encoding="utf-8")
-    with pytest.raises(BundleError, match=r"does not list text_encoder-1\.safetensors"):
+    with pytest.raises(BundleError, match=r"does not list text_encoder-1-\w{8}\.safetensors"):
         Bundle.open(bundle)
 
 

@@ -10,7 +10,9 @@ from lcm.conversation import Conversation, follow, following, read
 from lcm.engine import Engine, Sampling
 from lcm.errors import ContextError
 from lcm.models.base_lcm import BaseLcm, BaseLcmConfig
+from lcm.models.state import LcmState
 from lcm.models.tower import Tower
+from lcm.models.turns import Turns
 from lcm.models.two_tower import TwoTower, TwoTowerConfig
 
 DIM, CONTEXT = 16, 6
@@ -87,6 +89,45 @@ def test_it_follows_what_was_taken_back_and_said_instead(engine: Engine, length:
     [step] = following(engine, [conversation])
     torch.testing.assert_close(step.concept, engine.predict_next([heard], [by])[0].concept, rtol=0, atol=1e-4)
     assert follow(engine, conversation, heard, by) is None, "nothing is new"
+
+
+@pytest.mark.parametrize("length", [1, 2, 31, 32, 33, 37, 64, 90])
+def test_at_once_in_pieces_and_after_what_was_taken_back_it_is_the_same_to_the_bit(engine: Engine, length: int) -> None:
+    concepts, roles = said(length)
+    unsaid, _ = said(7, seed=9)
+    at_once, in_pieces, taken_back = (Conversation.of(engine) for _ in range(3))
+    ended = follow(engine, at_once, concepts, roles)
+    [step] = following(engine, [at_once], [7])
+    for end in range(1, length + 1):
+        last = follow(engine, in_pieces, concepts[:end], roles[:end])
+    for kept, more in ((length // 2, 7), (length - 1, 1), (length, 3)):
+        other = torch.cat([concepts[:kept], unsaid[:more]]), torch.cat([roles[:kept], torch.ones(more)])
+        follow(engine, taken_back, *other)
+    again = follow(engine, taken_back, concepts, roles)
+    assert ended == last == again
+    for conversation in (in_pieces, taken_back):
+        [same] = following(engine, [conversation], [7])
+        assert torch.equal(same.concept, step.concept)
+        assert same.ended == step.ended
+
+
+def test_one_more_concept_is_one_pass_more_and_many_are_few(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+    whole = engine.model.read
+
+    def counted(new: Tensor, turns: Turns, count: Tensor, state: LcmState) -> Tensor:
+        passes.append(new.shape[1])
+        return whole(new, turns, count, state)
+
+    monkeypatch.setattr(engine.model, "read", counted)
+    concepts, roles = said(40)
+    conversation = Conversation.of(engine)
+    for end in range(1, 41):
+        follow(engine, conversation, concepts[:end], roles[:end])
+    assert len(passes) == 40
+    passes.clear()
+    follow(engine, Conversation.of(engine), concepts[:39], roles[:39])
+    assert passes == [32, 4, 2, 1]
 
 
 @pytest.mark.parametrize("shorter", [4, 2, 100])

@@ -97,6 +97,25 @@ def test_however_concepts_are_drawn_the_maps_are_the_same(model: Tower, monkeypa
     assert len(made) == count
 
 
+def test_seeds_may_be_any_integers(engine: Engine) -> None:
+    concepts, roles = contexts(3, 3, 3)
+    seeds = [2**70 + 5, 2**64 - 1, -7]
+    sampling = Sampling(temperature=0.5)
+    replies = engine.predict(concepts, roles, max_concepts=2, seeds=seeds, sampling=sampling)
+    again = engine.predict(concepts, roles, max_concepts=2, seeds=seeds, sampling=sampling)
+    assert all(torch.equal(a, b) for a, b in zip(replies, again, strict=True))
+    assert len({float(reply[0, 0]) for reply in replies}) == 3
+
+
+def test_roles_are_checked_together_not_one_by_one(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    context, roles = torch.zeros(1_000, SMALL.concept_dim), torch.zeros(1_000, dtype=torch.int64)
+    monkeypatch.setattr(Tensor, "__iter__", lambda _: pytest.fail("it goes through the roles"))
+    engine.check([context], [roles])
+    for wrong in (-1, 3):
+        with pytest.raises(ContextError, match="a role is none of"):
+            engine.check([context], [roles + wrong * (torch.arange(1_000) == 700)])
+
+
 def test_without_temperature_the_seed_changes_nothing(engine: Engine) -> None:
     concepts, roles = contexts(3)
     assert torch.equal(engine.predict(concepts, roles, seeds=[1])[0], engine.predict(concepts, roles, seeds=[2])[0])
@@ -169,6 +188,16 @@ def test_a_long_context_slides_by_as_if_it_had_been_read_concept_by_concept(engi
     torch.testing.assert_close(engine.predict_next(concepts, roles)[0].concept, drawn[0], rtol=0, atol=1e-5)
     far = torch.cat([torch.randn(30, SMALL.concept_dim), concepts[0][30:]])
     torch.testing.assert_close(engine.predict_next([far], roles)[0].concept, drawn[0], rtol=0, atol=1e-5)
+
+
+def test_a_context_is_read_as_far_back_as_the_layers_look_together(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    concepts, roles = contexts(40)
+    [whole] = engine.predict_next(concepts, roles)
+    monkeypatch.setattr("lcm.engine.MAX_CONTEXT", 8)  # of which two layers, each seeing six, would miss some
+    [bounded] = engine.predict_next(concepts, roles)
+    torch.testing.assert_close(bounded.concept, whole.concept, rtol=0, atol=1e-5)
 
 
 def test_ended_tells_whether_the_turn_was_complete() -> None:

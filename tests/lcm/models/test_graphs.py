@@ -1,5 +1,8 @@
 """CUDA graphs: what is replayed equals what is called, for new inputs and new shapes; without CUDA it is called."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import Tensor
@@ -27,6 +30,70 @@ def test_without_cuda_the_function_is_called() -> None:
     assert graphed(torch.zeros(1)).tolist() == [0.0]
     assert calls == [3, 1]
     assert not graphed.captured
+
+
+@dataclass
+class Replay:
+    """In the place of a captured graph: calls the function again, on the inputs that it was captured with."""
+
+    function: Callable[..., Tensor]
+    inputs: list[Tensor]
+    output: Tensor
+
+    @property
+    def graph(self) -> "Replay":
+        return self
+
+    def replay(self) -> None:
+        self.output.copy_(self.function(*self.inputs))
+
+
+@pytest.fixture
+def replays(monkeypatch: pytest.MonkeyPatch) -> list[Replay]:
+    """Whatever is captured; a CPU's tensors say that they are on CUDA."""
+    made: list[Replay] = []
+
+    def capture(graphed: Graphed, inputs: tuple[Tensor, ...]) -> Replay:
+        kept = [tensor.clone() for tensor in inputs]
+        made.append(Replay(graphed.function, kept, torch.zeros_like(graphed.function(*kept))))
+        return made[-1]
+
+    monkeypatch.setattr(Graphed, "_capture", capture)
+    monkeypatch.setattr(Tensor, "is_cuda", property(lambda _: True))
+    return made
+
+
+def test_a_batch_that_gets_smaller_is_captured_at_powers_of_two(replays: list[Replay]) -> None:
+    graphed = Graphed(lambda x, y, scale: scale * (x + y.sum(dim=1)), rows=True)
+    for rows in range(12, 0, -1):
+        x, y, scale = torch.randn(rows, 3), torch.randn(rows, 2, 3), torch.tensor(2.0)
+        assert torch.equal(graphed(x, y, scale), 2 * (x + y.sum(dim=1)))
+    assert [len(replay.output) for replay in replays] == [16, 8, 4, 2, 1]
+
+
+def test_what_mixes_rows_is_captured_as_it_comes(replays: list[Replay]) -> None:
+    graphed = Graphed(lambda x: x.sum(dim=0))
+    assert graphed(torch.ones(3, 2)).tolist() == [3.0, 3.0]
+    assert graphed(torch.ones(5, 2)).tolist() == [5.0, 5.0]
+    assert len(replays) == 2
+
+
+def test_models_give_each_row_what_it_gets_alone_where_rows_are_filled_up(
+    replays: list[Replay], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for model in (OneTower(OneTowerConfig(**SIZES)), TwoTower(TwoTowerConfig(**SIZES, denoiser_layers=2))):  # type: ignore[arg-type]
+        engine = Engine(model, sampling=Sampling(steps=3))
+        contexts, roles = [torch.randn(n, 16) for n in (3, 20, 7)], [torch.arange(n) % 2 for n in (3, 20, 7)]
+        replays.clear()
+        together = engine.predict_next(contexts, roles, [1, 2, 3])
+        assert [len(replay.output) for replay in replays] == [4]
+        with monkeypatch.context() as called:
+            called.setattr(Tensor, "is_cuda", property(lambda _: False))
+            alone = [
+                engine.predict_next([c], [r], [n])[0] for n, (c, r) in enumerate(zip(contexts, roles, strict=True), 1)
+            ]
+        for one, other in zip(together, alone, strict=True):
+            torch.testing.assert_close(one.concept, other.concept, rtol=0, atol=1e-4)
 
 
 @needs_cuda

@@ -1,7 +1,9 @@
 """Noise schedules: nothing is left at the end, and the times are those of the papers."""
 
 import json
+import math
 from dataclasses import asdict
+from fractions import Fraction
 from typing import Any, get_args
 
 import pytest
@@ -38,6 +40,15 @@ def test_times_are_spaced_from_the_last_one_down() -> None:
     assert len(set(trailing(40, 100))) == 40
     with pytest.raises(ValueError, match="1 to 100"):
         trailing(101, 100)
+
+
+def test_times_that_fall_between_two_steps_are_the_nearest_the_later_of_two_as_near() -> None:
+    assert trailing(30, 100)[:5] == [99, 96, 92, 89, 86]
+    assert trailing(40, 100)[:5] == [99, 97, 94, 92, 89]
+    for total in (7, 50, 100, 1000):
+        for steps in range(1, total + 1, max(1, total // 100)):
+            exact = [Fraction(total * left, steps) - 1 for left in range(steps, 0, -1)]
+            assert trailing(steps, total) == [math.floor(time + Fraction(1, 2)) for time in exact]
 
 
 def test_a_model_that_knows_the_answer_is_followed_there() -> None:

@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from configs.loader import ConfigError, packaged_config
 from lcm.engine import Engine
 from lcm.models.quantized import Quantized, QuantizedConfig
 from lcm.models.sampler import Sampling
 from lcm.models.variants import VARIANTS, built, published
+from lcm.space.backend import Precision
 
 META = {"base_1_6b": 1_649_185_792, "two_tower_1_6b": 1_645_538_304, "two_tower_7b": 6_930_781_696}
 """as its public code builds them"""
@@ -51,6 +53,28 @@ def test_every_variant_is_built_from_what_a_bundle_says() -> None:
         assert Engine(model, variant=variant).sampling == VARIANTS[variant].sampling
     with pytest.raises(TypeError):
         built("base", {"depth": 3})
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16", "int8"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_says_nearly_the_same_with_narrower_weights(variant: str, precision: Precision) -> None:
+    sizes = {"concept_dim": 16, "dim": 32, "layers": 1, "heads": 2, "ffn_dim": 32, "context": 6}
+    quantised = {"codebooks": 3, "entries": 8, "discrete": variant == "quant_d"}
+    settings = sizes | (quantised if variant.startswith("quant") else {})
+    torch.manual_seed(0)
+    weights = built(variant, settings)[0].state_dict()
+    weights |= {name: torch.randn_like(entries) for name, entries in weights.items() if name == "quantizer.entries"}
+    context, roles = torch.randn(5, 16), torch.arange(5) % 2
+    said: list[Tensor] = []
+    kinds: tuple[Precision, ...] = ("float32", precision)
+    for kind in kinds:
+        model, _ = built(variant, settings)
+        model.load_state_dict(weights)
+        said += Engine(model, variant=variant, precision=kind).predict([context], [roles], max_concepts=1)
+    exact, narrow = said
+    assert narrow.dtype == torch.float32
+    assert bool(narrow.isfinite().all())
+    assert float((narrow - exact).norm()) < 0.15 * float(exact.norm())
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,26 @@ def test_few_shards_of_texts_are_held_and_none_is_unpacked_for_nothing(
         texts[4]
 
 
+def test_shards_that_are_held_are_not_unpacked_again_for_one_that_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = write(tmp_path / "table", [1] * ROWS)
+    unpacked: list[Path] = []
+    unpack = concept_shards._unpacked
+
+    def counted(path: Path) -> tuple[bytes, concept_shards.Ints]:
+        unpacked.append(path)
+        return unpack(path)
+
+    monkeypatch.setattr(concept_shards, "_unpacked", counted)
+    monkeypatch.setattr(concept_shards, "UNPACKED_SHARDS", 4)
+    texts = table.texts()
+    for expected in (5, 1, 1, 1):
+        unpacked.clear()
+        assert texts.of(range(5)) == {row: TEXTS[row] for row in range(5)}
+        assert len(unpacked) == expected
+
+
 def test_a_shard_that_is_cut_or_missing_is_told_by_name(tmp_path: Path) -> None:
     write(tmp_path / "table", [10, 10, 3])
     np.save(concepts_path(tmp_path / "table", 1), CONCEPTS[:9])

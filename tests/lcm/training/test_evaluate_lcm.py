@@ -1,6 +1,7 @@
 """Evaluation of concept models: perfect, foolish and untrained answers have the figures they must have."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from lcm.engine import Engine
 from lcm.errors import BundleError
+from lcm.models.turns import ROLE_NARRATOR
 from lcm.models.variants import built
 from lcm.space import ConceptSpace
 from lcm.training.concept_metrics import Truths
@@ -22,7 +24,7 @@ from lcm.training.lcm_baselines import BagOfWords, NearestReply
 from lcm.training.lcm_figures import Measuring, group_figures, predictor_figures, references, seeds_needed
 from lcm.training.predictors import CopyLast, EnginePredictor, MeanConcept
 from lcm.training.reply_items import ReplyItems, reply_items
-from tests.lcm.training.conversations import write_concepts
+from tests.lcm.training.conversations import TURNS, write_concepts
 from tests.lcm.training.test_judge import Remembering
 
 
@@ -148,6 +150,18 @@ def test_baselines_stand_beside_chance(table: ConceptTable) -> None:
     assert hits["mean_concept"] < 25.0
     words = Answers(*BagOfWords.of(training, table).answers(items, table))
     assert 0.0 < hit_figures(words, items)["dialogue"] < 100.0
+
+
+def test_the_nearest_reply_is_another_speakers_but_in_stories(table: ConceptTable) -> None:
+    training = table.documents("train")
+    documents = len(training.starts) - 1
+    told = {
+        (0, 1, 1, 0, 1, 1, 0, 0): 4,  # a sentence replies where the speaker changes, after the first of its dialogue
+        (ROLE_NARRATOR,) * TURNS: TURNS - 1,
+    }
+    for roles, replies in told.items():
+        spoken = replace(training, roles=np.tile(roles, documents).astype(np.uint8))
+        assert len(NearestReply.of(spoken, table).replied) == replies * documents
 
 
 def engine(variant: str, dim: int) -> Engine:

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from lcm.continuation import continuation, plan
+from lcm.conversation import Conversation, read
 from lcm.engine import ROLE_NARRATOR, Engine, Sampling
 from lcm.models.planning import ROLE_BREAK, ROLE_PLAN, Planning, PlanningConfig, planned_story
 from lcm.planning import LONGEST_PARAGRAPH, plan_concept
@@ -132,3 +134,18 @@ def test_a_planning_model_plans_as_far_ahead_as_asked(planner: Engine) -> None:
     assert ahead.shape == (3, DIM)
     assert torch.equal(ahead, plan(engine, paragraphs, 3, seed=4))
     assert not torch.equal(ahead, plan(engine, paragraphs, 3, seed=5))
+
+
+def test_a_planning_model_reads_the_paragraphs_of_an_outline_as_it_learnt_them(
+    planner: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[list[int]] = []
+
+    def noted(engine: Engine, conversations: list[Conversation], said: list[tuple[Tensor, Tensor]]) -> list[float]:
+        heard.extend(roles.tolist() for _, roles in said)
+        return read(engine, conversations, said)
+
+    monkeypatch.setattr("lcm.continuation.read", noted)
+    plan(planner, [torch.randn(count, DIM) for count in (1, 1, 2, 5, 1)], 1)
+    of_four, of_six = ([ROLE_PLAN, *[ROLE_NARRATOR] * count, ROLE_BREAK] for count in (4, 6))
+    assert heard[0] == of_four + of_six, "where fewer than three sentences stand alone, they are joined"
