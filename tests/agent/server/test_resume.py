@@ -227,9 +227,9 @@ async def test_it_goes_on_after_the_server_began_anew(small_bundle: Path, tmp_pa
             resumed = await take_up(client, token, last)
             assert resumed["client_events"] == 3
             await client.speak(speech[resumed["input_audio_samples"] :])
+            await client.until("input_audio_buffer.speech_stopped")  # a reply that had begun before is over by then
             await client.until("response.done")
             assert numbers(client)[0] == int(last.split("_")[1]) + 1
-            assert "input_audio_buffer.speech_stopped" in client.kinds()
 
 
 async def test_who_comes_back_while_the_session_leaves_for_the_store_finds_it_there(live: RunningServer) -> None:
