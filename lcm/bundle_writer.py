@@ -108,6 +108,11 @@ class BundleWriter:
             shards = self._write_shards(name, _as_bytes(tensors) if int8 else tensors)
             self._describe(name, config, space_id, shards, sidecars or {}, figures=figures)
 
+    def forget(self, *figures: str) -> None:
+        """Forget the metrics that `figures` is the way to: what was measured is no longer there."""
+        with self._changed():
+            self._forget(figures)
+
     def describe(self, **entries: Any) -> None:
         """Set entries of `bundle.json` itself: training data, metrics, the command and commit that made it."""
         with self._changed():
@@ -129,13 +134,16 @@ class BundleWriter:
         for file in had:
             if file and file not in kept:
                 del self.description["files"][file]
-        *way, last = ("metrics", *figures)
-        functools.reduce(lambda of, step: of.get(step, {}), way, self.description).pop(last, None)
+        self._forget(figures)
         self.description["parts"][name] = {
             "space_id": space_id, "config": dict(config), "shards": shards, "sidecars": sorted(sidecars),
         }  # fmt: skip
         if checkpoint:
             self.description["parts"][name]["checkpoint"] = checkpoint
+
+    def _forget(self, figures: Sequence[str]) -> None:
+        *way, last = ("metrics", *figures)
+        functools.reduce(lambda of, step: of.get(step, {}), way, self.description).pop(last, None)
 
     @contextmanager
     def _changed(self) -> Iterator[None]:

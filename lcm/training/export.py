@@ -3,14 +3,12 @@
 import itertools
 import json
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from lcm.bundle import COMPANION, Bundle
 from lcm.bundle_writer import BundleWriter
@@ -76,8 +74,8 @@ def export_lcm(
         report: told of a run that is not over.
 
     Raises:
-        TrainingDataError: nothing was trained, or another variant, or on the concepts of another space; or the disk is
-            full, or not writable.
+        TrainingDataError: nothing was trained, or another variant, or on the concepts of another space.
+        BundleError: the disk is full, or not writable; the bundle is as it was.
     """
     saved = read_tensors(run)
     if saved is None:
@@ -92,11 +90,12 @@ def export_lcm(
     accompanies = folder.name.endswith(COMPANION)
     bundle = _of_its_space(folder.with_name(folder.name.removesuffix(COMPANION)), notes, run)
     config = notes["model"] | {"sampling": asdict(sampling)}
-    with _written(folder):
-        writer = BundleWriter(folder)
-        if accompanies:
-            writer.accompany(bundle)
-        writer.write_part(variant, config, part_of(tensors, "average"), bundle.space_id, int8=accompanies)
+    writer, figures = BundleWriter(folder), ("lcm", variant)
+    if accompanies:
+        writer.accompany(bundle)
+        BundleWriter(bundle.folder).forget(*figures)  # which stand with the space
+    tensors = part_of(tensors, "average")
+    writer.write_part(variant, config, tensors, bundle.space_id, figures=figures, int8=accompanies)
 
 
 def export_spoken_language(checkpoint: Path, folder: Path) -> None:
@@ -117,17 +116,6 @@ def export_spoken_language(checkpoint: Path, folder: Path) -> None:
     config = SpokenLanguageConfig(bundle.languages["speech"], encoder.config["phones"] - 1, state["encoder"])
     figures = ["speech", PART]  # nothing else in a bundle asks the head
     BundleWriter(folder).write_part(PART, asdict(config), state["head"], bundle.space_id, figures=figures)
-
-
-@contextmanager
-def _written(what: Path) -> Iterator[None]:
-    """While it is written, a full disk is an error that says so."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise TrainingDataError(
-            f"{what} could not be written ({error}): make room and start the same command again"
-        ) from error
 
 
 def _loaded(checkpoint: Path) -> dict[str, Any]:
@@ -154,8 +142,13 @@ def note_command(run: Path, command: Sequence[str], first: int, last: int) -> No
         TrainingDataError: the disk is full, or not writable.
     """
     line = {"command": " ".join(command), "commit": _commit(), "from": first, "to": last}
-    with _written(run / COMMANDS), (run / COMMANDS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    try:
+        with (run / COMMANDS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise TrainingDataError(
+            f"{run / COMMANDS} could not be written ({error}): make room and start the same command again"
+        ) from error
 
 
 def making(run: Path) -> list[str]:

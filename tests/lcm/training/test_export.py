@@ -12,7 +12,7 @@ import torch
 
 from lcm.bundle import Bundle
 from lcm.bundle_writer import BundleWriter
-from lcm.errors import BackendError, TrainingDataError
+from lcm.errors import BackendError, BundleError, TrainingDataError
 from lcm.models.sampler import Sampling
 from lcm.training.checkpoints import write_tensors
 from lcm.training.curves import draw_curves
@@ -69,8 +69,25 @@ def test_an_lcm_that_finds_no_room_says_so(bundle: Path, tmp_path: Path, request
     }  # fmt: skip
     write_tensors(tmp_path, {"average.weight": torch.zeros(100)}, notes)
     request.getfixturevalue("full_disk")
-    with pytest.raises(TrainingDataError, match=r"b could not be written \(.*\): make room"):
+    with pytest.raises(BundleError, match=r"b could not be written \(.*\); the bundle is as it was"):
         export_lcm(tmp_path, bundle, Sampling(), variant="base")
+
+
+def test_a_new_model_forgets_its_own_figures_alone_in_a_companion_too(bundle: Path, tmp_path: Path) -> None:
+    space_id = Bundle.open(bundle).space_id
+    for folder, variant in ((bundle, "base"), (bundle.with_name(bundle.name + "-lcms"), "one_step")):
+        run = tmp_path / f"{variant} run"
+        run.mkdir()
+        BundleWriter(bundle).describe(metrics={"text": 1, "lcm": {"base": 2, "one_step": 3, "planning": 4}})
+        notes = {
+            "variant": variant, "space_id": space_id, "position": [1, 1, 0], "training": {"epochs": 1}, "model": {},
+        }  # fmt: skip
+        write_tensors(run, {"average.weight": torch.zeros(100)}, notes)
+        export_lcm(run, folder, Sampling(), variant=variant)
+        left = Bundle.open(bundle).description["metrics"]
+        assert left["text"] == 1
+        assert variant not in left["lcm"]
+        assert len(left["lcm"]) == 2
 
 
 def test_curves_without_matplotlib_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
