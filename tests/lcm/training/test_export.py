@@ -5,6 +5,7 @@ import resource
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -47,29 +48,30 @@ def test_a_bundle_tells_every_command_that_made_it_and_how_far_it_came(bundle: P
     ]
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """Files of more than 100 bytes find no room."""
+    """Files of more than 100 bytes find no room, and be it the one that pytest writes to: enter it for one call."""
     limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_command_that_finds_no_room_says_so(tmp_path: Path, full_disk: None) -> None:
-    with pytest.raises(TrainingDataError, match=r"commands.jsonl could not be written \(.*\): make room"):
+def test_a_command_that_finds_no_room_says_so(tmp_path: Path) -> None:
+    with full_disk(), pytest.raises(TrainingDataError, match=r"commands.jsonl could not be written \(.*\): make room"):
         note_command(tmp_path, ["train", "a" * 200], 0, 1)
 
 
-def test_an_lcm_that_finds_no_room_says_so(bundle: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_an_lcm_that_finds_no_room_says_so(bundle: Path, tmp_path: Path) -> None:
     notes = {
         "variant": "base", "space_id": Bundle.open(bundle).space_id, "position": [1, 1, 0], "training": {"epochs": 1},
         "model": {},
     }  # fmt: skip
     write_tensors(tmp_path, {"average.weight": torch.zeros(100)}, notes)
-    request.getfixturevalue("full_disk")
-    with pytest.raises(BundleError, match=r"b could not be written \(.*\); the bundle is as it was"):
+    with full_disk(), pytest.raises(BundleError, match=r"b could not be written \(.*\); the bundle is as it was"):
         export_lcm(tmp_path, bundle, Sampling(), variant="base")
 
 
