@@ -21,7 +21,7 @@ from tests.agent.server.http import read_on
 from tests.agent.server.running import Client
 from tests.noema_command import ROOT
 
-LONG = " ".join(f"This is sentence number {number} of a long story." for number in range(400))
+LONG = " ".join(f"This is sentence number {number} of a long story." for number in range(150))
 INTERPRET = {"task": "translate", "reply_language": "fra"}
 
 
