@@ -11,6 +11,7 @@ from audio.frames import SAMPLE_RATE, VOICE_RATE
 from audio.voice import Voice
 from lcm.bundle import SHARD_BYTES, Bundle
 from lcm.engine import Engine
+from lcm.models.variants import VARIANTS
 from lcm.reply_bank import ReplyBank
 from lcm.space import ConceptSpace
 
@@ -35,12 +36,14 @@ def mini() -> ConceptSpace:
     return ConceptSpace.load("mini", device="cpu")
 
 
-def test_every_file_is_as_it_was_made() -> None:
-    Bundle.open("mini", verify=True)
+@pytest.mark.parametrize("name", ["mini", "mini-lcms"])
+def test_every_file_is_as_it_was_made(name: str) -> None:
+    Bundle.open(ROOT / "lcm" / "bundles" / name, verify=True)
 
 
-def test_it_stays_small() -> None:
-    files = Bundle.open("mini").description["files"]
+@pytest.mark.parametrize("name", ["mini", "mini-lcms"])
+def test_it_stays_small(name: str) -> None:
+    files = Bundle.open(ROOT / "lcm" / "bundles" / name).description["files"]
     assert sum(size for size, _ in files.values()) <= 48e6
     assert max(size for size, _ in files.values()) <= SHARD_BYTES
 
@@ -52,8 +55,9 @@ def test_all_parts_belong_to_its_space() -> None:
     assert bundle.languages == {"text": LANGUAGES, "speech": LANGUAGES}
 
 
-def test_it_says_what_it_was_made_from() -> None:
-    description = Bundle.open("mini").description
+@pytest.mark.parametrize("name", ["mini", "mini-lcms"])
+def test_it_says_what_it_was_made_from(name: str) -> None:
+    description = Bundle.open(ROOT / "lcm" / "bundles" / name).description
     assert description["license"] == "CC-BY-SA-4.0"
     assert description["training"]["data"]
     assert description["training"]["commit"]
@@ -116,3 +120,13 @@ def test_it_answers_a_greeting_in_every_language(mini: ConceptSpace) -> None:
     answers = {language: bank.nearest(reply[0], language).text for language in LANGUAGES}
     assert all(answers.values())
     assert len(set(answers.values())) == 4
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_concept_model_answers_by_its_name(mini: ConceptSpace, variant: str) -> None:
+    engine = Engine.load("mini", variant=variant, space=mini, device="cpu")
+    context = mini.encode_text(["I bought a new car yesterday.", "What did it cost?"], "eng")
+    [reply] = engine.predict([context], [torch.tensor([1, 0])], max_concepts=2, seeds=[0])
+    assert 1 <= len(reply) <= 2
+    assert bool(torch.isfinite(reply).all())
+    assert all(text.strip() for text in mini.decode_text(reply, "eng"))
