@@ -27,12 +27,7 @@ PLAIN = BASE.model_copy(update={"model": replace(BASE.model, turns=False)})
 NO_TURNS = [PLAIN, TWO_TOWER.model_copy(update={"model": replace(TWO_TOWER.model, turns=False)})]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

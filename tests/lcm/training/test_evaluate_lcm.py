@@ -1,6 +1,5 @@
 """Evaluation of concept models: perfect, foolish and untrained answers have the figures they must have."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,13 +26,7 @@ from lcm.training.reply_items import ReplyItems, reply_items
 from tests.lcm.training.conversations import TURNS, write_concepts
 from tests.lcm.training.test_judge import Remembering
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

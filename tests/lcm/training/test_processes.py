@@ -4,7 +4,6 @@ import json
 import os
 import resource
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,12 +40,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> ConceptTable:
     return write_concepts(tmp_path_factory.mktemp("concepts"), stories=True)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def six_steps(

@@ -1,24 +1,16 @@
 """Quant-LCMs learn the entries of every codebook by one head."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from lcm.training.lcm_variants import QuantizedTraining, lcm_trainer
 from tests.lcm.training.conversations import write_concepts
 from tests.lcm.training.small_lcms import QUANT, QUANT_C, QUANT_D, noted_steps, steps
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize(
