@@ -24,7 +24,6 @@ from lcm.models.turns import ROLE_NARRATOR, Turns
 from lcm.models.two_tower import TwoTower
 from lcm.training.diffusion import Diffusion, DiffusionObjective
 from lcm.training.objective import Batch, Objective
-from lcm.training.onednn import trained_linear
 from lcm.training.packing import PackedRows
 from lcm.training.regression import Regression, RegressionObjective
 from scripts.bench_lcm_cases import CASES, CONCEPT_DIM, SEED, build_theirs, our_model
@@ -33,7 +32,6 @@ from scripts.meta_process import MetaProcess
 
 TRAINED = ("two_tower_d512_t128", "base_d512_t128")
 ROWS, LENGTH = 4, 128
-CPU = torch.device("cpu")
 
 
 def training_rates(meta: MetaProcess | None, folder: Path, rounds: int, budget_s: float) -> dict[str, Any]:
@@ -88,7 +86,7 @@ class OurTraining:
     def step(self, *, bf16: bool = False) -> float:
         """Seconds of one."""
         start = time.perf_counter()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16), trained_linear(CPU, bf16=bf16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
             loss = self.objective(self.model, self.batch)["loss"]
         loss.backward()
         self.optimiser.step()

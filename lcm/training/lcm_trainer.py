@@ -32,7 +32,6 @@ from lcm.training.hits import GROUPS, answers, hits_at_1
 from lcm.training.muon import muon_and_adamw
 from lcm.training.negatives import Negatives
 from lcm.training.objective import Batch, Objective
-from lcm.training.onednn import trained_linear
 from lcm.training.packing import PackedRows, PackingPlan, iterate, steps_of
 from lcm.training.predictors import next_concepts, queries
 from lcm.training.processes import ALONE, Processes
@@ -174,8 +173,7 @@ class LcmTrainer:
             optimiser.zero_grad(set_to_none=True)
         batch = self._batch(rows)
         self.model.train()
-        bf16 = self.config.bf16
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16), trained_linear(self.device, bf16=bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
             terms = self.objective(self.model, batch)
         # FSDP takes the mean of the processes' gradients; the terms are shares of one loss.
         (terms["loss"] * self.processes.count).backward()
