@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -91,6 +91,14 @@ class Documents:
         """Positions in the document of first sentences of replies: where the speaker changes."""
         roles = self.roles[self.rows(document)]
         return (np.flatnonzero(roles[1:] != roles[:-1]) + 1).tolist()
+
+
+class ConceptRows(Protocol):
+    """Sentences' concepts by their numbers."""
+
+    def of(self, rows: Ints) -> torch.Tensor:
+        """[...] rows → [..., C] float32."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lcm.training.concepts import ConceptTable
+from lcm.training.concepts import ConceptRows
 from lcm.training.intervals import Floats, estimate
 from lcm.training.reply_items import ReplyItems
 
@@ -29,7 +29,7 @@ class Answers:
 
 
 def answers(
-    predicted: Tensor, items: ReplyItems, table: ConceptTable, keys: Callable[[Tensor], Tensor] | None = None
+    predicted: Tensor, items: ReplyItems, table: ConceptRows, keys: Callable[[Tensor], Tensor] | None = None
 ) -> Answers:
     """Choose by cosine to predictions [N, C]; given `keys`, by that of the candidates' keys to queries [N, K]."""
     unit = F.normalize(predicted, dim=1)
@@ -40,7 +40,7 @@ def answers(
 
 
 def _chosen(
-    unit: Tensor, candidates: list[tuple[int, ...]], table: ConceptTable, keys: Callable[[Tensor], Tensor]
+    unit: Tensor, candidates: list[tuple[int, ...]], table: ConceptRows, keys: Callable[[Tensor], Tensor]
 ) -> Floats:
     """Whether the first of each item's candidates (rows of the table) is the nearest; NaN where there are none."""
     hits = np.full(len(candidates), np.nan)

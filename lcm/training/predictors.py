@@ -14,7 +14,7 @@ from torch import Tensor
 from lcm.engine import ROLE_NARRATOR, Engine, NextConcept
 from lcm.models.planning import Planning, planned_story
 from lcm.models.tower import Tower
-from lcm.training.concepts import ConceptTable, Documents
+from lcm.training.concepts import ConceptRows, Documents
 from lcm.training.reply_items import ReplyItems
 
 BATCH = 128
@@ -37,7 +37,7 @@ class Predictor(Protocol):
 class EnginePredictor:
     """A concept model."""
 
-    def __init__(self, engine: Engine, table: ConceptTable, name: str | None = None) -> None:
+    def __init__(self, engine: Engine, table: ConceptRows, name: str | None = None) -> None:
         self.name = name or engine.variant
         self._engine, self._table = engine, table
 
@@ -52,7 +52,7 @@ class CopyLast:
 
     name = "copy_last"
 
-    def __init__(self, table: ConceptTable) -> None:
+    def __init__(self, table: ConceptRows) -> None:
         self._table = table
 
     def predictions(self, items: ReplyItems, seed: int) -> Tensor:
@@ -65,7 +65,7 @@ class MeanConcept:
 
     name = "mean_concept"
 
-    def __init__(self, training: Documents, table: ConceptTable) -> None:
+    def __init__(self, training: Documents, table: ConceptRows) -> None:
         sample = np.sort(np.random.default_rng(0).choice(training.sentences, _MEAN_OF))
         self._mean = table.of(sample).mean(dim=0)
 
@@ -74,7 +74,7 @@ class MeanConcept:
         return self._mean.repeat(len(items.items), 1)
 
 
-def predictions(engine: Engine, table: ConceptTable, items: ReplyItems, seeds: Sequence[int] | None = None) -> Tensor:
+def predictions(engine: Engine, table: ConceptRows, items: ReplyItems, seeds: Sequence[int] | None = None) -> Tensor:
     """The next concept after each item's context: [N, C]."""
     return torch.stack([step.concept for step in next_concepts(engine, table, items, seeds)])
 
@@ -85,7 +85,7 @@ def queries(steps: Sequence[NextConcept]) -> Tensor:
 
 
 def next_concepts(
-    engine: Engine, table: ConceptTable, items: ReplyItems, seeds: Sequence[int] | None = None
+    engine: Engine, table: ConceptRows, items: ReplyItems, seeds: Sequence[int] | None = None
 ) -> list[NextConcept]:
     """What follows each item's context; contexts of a length are read together."""
     seeds = [0] * len(items.items) if seeds is None else seeds
