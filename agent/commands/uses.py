@@ -40,7 +40,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Describes the subcommands."""
     goes_on = subparser(commands, "continue", "go on telling a story", _CONTINUE)
     _add_use(goes_on)
-    _add_model(goes_on, "base")
+    _add_model(goes_on, "two_tower")
     goes_on.add_argument("--sentences", type=int, default=4, metavar="N", help="how many, at most (default: 4)")
     goes_on.set_defaults(run=run_continue)
     shorter = subparser(commands, "summarise", "keep the sentences that stand for the whole", _SUMMARISE)
