@@ -107,6 +107,15 @@ def test_a_process_without_rows_learns_nothing_and_goes_on(
     assert all(p.grad is None or not p.grad.any() for p in trainer.model.parameters())
 
 
+def test_a_student_that_asks_about_no_sentence_learns_nothing_of_ends(table: ConceptTable, tmp_path: Path) -> None:
+    lcm_trainer(TWO_TOWER, table, tmp_path / "teacher").save()
+    one = STUDENT.model_copy(update={"objective": Distillation(teacher=Sampling(steps=2), sentences=1)})
+    terms = noted_steps(trainer := lcm_trainer(one, table, tmp_path / "student"))
+    steps(trainer, 9)
+    assert all(np.isfinite(step["loss"]) for step in terms)
+    assert 0 < sum(step["distance"] == 0 for step in terms) < 9, "one by lot is now and then none"
+
+
 def test_a_planning_run_learns_plans_and_breaks(stories: ConceptTable, tmp_path: Path) -> None:
     trainer = lcm_trainer(PLANNING, stories, tmp_path)
     steps(trainer, 1)
