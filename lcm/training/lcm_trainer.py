@@ -66,6 +66,7 @@ class LcmTraining(Settings):
     clip: float = Field(default=1.0, gt=0)
     ema: Share = 0.999
     bf16: bool = True
+    """the model's products in bfloat16, by autocast; weights stay float32. False where no unit multiplies bfloat16"""
     seed: int = Field(default=0, ge=0, lt=2**32)
     evaluate_items: int = Field(default=300, ge=0)
     initial: str | None = None
