@@ -100,7 +100,7 @@ def _batch(concepts: Tensor) -> Batch:
     turns = Turns.of(torch.full((rows, length), ROLE_NARRATOR))
     packed = PackedRows(
         sentences[:, :-1], sentences[:, 1:], torch.arange(rows)[:, None].expand(-1, length), turns,
-        turns.followed_by(turns.roles), torch.zeros(rows, length), torch.zeros(rows, length, dtype=torch.bool),
+        turns.followed_by(turns.roles), torch.zeros(rows, length),
     )  # fmt: skip
     none = torch.zeros(0, dtype=torch.int64), torch.zeros(0, concepts.shape[2])
     return Batch(packed, slice(0, rows), concepts[:, :-1], concepts[:, 1:], *none)

@@ -149,9 +149,10 @@ def judge_of(space: ConceptSpace, folder: Path | None, report: Callable[[str], N
 
 def compare_blind(arguments: argparse.Namespace) -> dict[str, Any]:
     """Write the replies of two systems to the fixed prompts, as long as the live agent's."""
+    names = (arguments.blind[0], arguments.blind[1])
+    blind.check_new(names, arguments.out)
     space = ConceptSpace.load(arguments.bundle)
     prompted = Prompted.of(prompts(), space)
-    names = (arguments.blind[0], arguments.blind[1])
     first, second = (_replies(name, prompted, space, arguments.bundle) for name in names)
     blind.write_pairs(blind.paired(prompted.texts, first, second), names, arguments.out)
     return {"pairs": len(first), "folder": str(arguments.out)}

@@ -24,11 +24,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from lcm.errors import LcmError, TrainingDataError
 from lcm.planning import BoundaryOptions, paragraph_starts
 from lcm.space import ConceptSpace
 from lcm.space.sentences import split_sentences
 from lcm.summary import SummaryOptions, kept_count, summary
-from lcm.training.data import split_of
+from lcm.training.data import DEFAULT_DATA, split_of
 
 RATIO = 0.2
 LEAST = 10
@@ -48,26 +49,37 @@ class Story:
 
 
 def main() -> int:
-    """Measures."""
+    """Exit code 0; 2 when the bundle or the data cannot be used."""
     parser = argparse.ArgumentParser(
         prog="python -m scripts.evaluate_uses", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="raw corpora (%(default)s)")
+    parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="raw corpora (%(default)s)")
     parser.add_argument("--bundle", default="mini", help="%(default)s")
     parser.add_argument("--json", action="store_true", help="print only the JSON object")
     args = parser.parse_args()
-    space = ConceptSpace.load(args.bundle, "cpu", parts=["text_encoder"])
-    stories = read(args.data / "text/stories/african_storybook.jsonl.xz", space)
+    try:
+        space = ConceptSpace.load(args.bundle, "cpu", parts=["text_encoder"])
+        stories = read(args.data / "text/stories/african_storybook.jsonl.xz", space)
+    except LcmError as error:
+        print(f"evaluate_uses: {error}", file=sys.stderr)
+        return 2
     figures = {"summaries": summaries(stories), "paragraphs": paragraphs(stories)}
     print(json.dumps(figures, indent=None if args.json else 1))
     return 0
 
 
 def read(path: Path, space: ConceptSpace) -> list[Story]:
-    """All stories but those of the test split."""
+    """All stories but those of the test split.
+
+    Raises:
+        TrainingDataError: the file is missing.
+    """
     stories = []
-    with lzma.open(path, "rt", encoding="utf-8") as lines:
-        rows = [row for row in map(json.loads, lines) if row["lang"] in _LANGUAGES]
+    try:
+        with lzma.open(path, "rt", encoding="utf-8") as lines:
+            rows = [row for row in map(json.loads, lines) if row["lang"] in _LANGUAGES]
+    except OSError as error:
+        raise TrainingDataError(f"cannot read {path} ({error.strerror}); point --data at the training data") from error
     for row in tqdm(rows, desc="stories", unit="story"):
         language = _LANGUAGES[row["lang"]]
         sentences = [s for page in row["pages"] for s in split_sentences(page, language) if any(map(str.isalnum, s))]

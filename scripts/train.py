@@ -10,8 +10,9 @@
     python -m scripts.train configs/training/judge_mini.yaml --bundle lcm/bundles/mini     # measures; in no bundle
 
 In this order: the text space first; speech and LCM learn its concepts and mean nothing without it, and which language
-is spoken is learnt from the phones of the finished speech encoder. Ctrl-C saves, stops. LCMs train in several processes
-too, a GPU each where there are any (the lone -- keeps torchrun from taking --run for its own):
+is spoken is learnt from the phones of the finished speech encoder. Ctrl-C saves, stops; before the first step there is
+nothing to save, and what is prepared stays. LCMs train in several processes too, a GPU each where there are any (the
+lone -- keeps torchrun from taking --run for its own):
 
     torchrun --nproc-per-node=8 -m -- scripts.train configs/training/two_tower_mini.yaml --bundle lcm/bundles/mini
 
@@ -29,6 +30,7 @@ from typing import Protocol
 import torch
 from tqdm import tqdm
 
+from agent.errors import INTERRUPTED
 from configs.loader import ConfigError, Settings, load_config
 from lcm.bundle import Bundle
 from lcm.engine import Engine
@@ -113,7 +115,7 @@ class Trainer(Protocol):
 
 
 def main() -> int:
-    """Exit code 0, also when stopped by Ctrl-C after saving; 2 for a config or data that cannot be used."""
+    """Exit code 0, also when stopped by Ctrl-C after saving; 2 for what cannot be used; 130 stopped before training."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="a file of configs/training")
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="raw training data (%(default)s)")
@@ -132,6 +134,10 @@ def main() -> int:
     except (LcmError, ConfigError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # while it trains, `train` takes the signal
+        kept = "before training; encoded concepts, measured fragility and checkpoints stay: the same command goes on"
+        print(f"train: stopped {'exporting; export again' if arguments.export else kept}", file=sys.stderr)
+        return INTERRUPTED
 
 
 def run(arguments: argparse.Namespace) -> int:

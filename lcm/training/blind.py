@@ -38,8 +38,26 @@ def paired(prompts: Sequence[Sequence[str]], first: Sequence[str], second: Seque
     ]
 
 
+def check_new(names: tuple[str, str], folder: Path) -> None:
+    """Whether these two can be compared in this folder.
+
+    Raises:
+        TrainingDataError: they are one system, or the folder holds votes, which would be lost.
+    """
+    if names[0] == names[1]:
+        raise TrainingDataError(f"{names[0]} would be compared with itself; give two systems")
+    path = folder / "votes.json"
+    if path.exists() and any(_read(path).values()):
+        raise TrainingDataError(f"{path} holds votes; count them with --votes, or give another --out")
+
+
 def write_pairs(pairs: Sequence[Pair], names: tuple[str, str], folder: Path) -> None:
-    """Write the three files; the folder is made."""
+    """Write the three files; the folder is made.
+
+    Raises:
+        TrainingDataError: as `check_new` does.
+    """
+    check_new(names, folder)
     folder.mkdir(parents=True, exist_ok=True)
     parts = [f"Which reply is better? Write «{VOTES[0]}», «{VOTES[1]}» or «{VOTES[2]}» into votes.json."]
     for number, pair in enumerate(pairs, start=1):
@@ -57,26 +75,40 @@ def counted(folder: Path) -> dict[str, Any]:
     """How often each system won, and the share that the first one has with a 95 % interval; «equal» is half a win.
 
     Raises:
-        TrainingDataError: a file is missing, or a vote is.
+        TrainingDataError: a file is missing or is not what was written, or a vote is missing.
     """
-    try:
-        votes = json.loads((folder / "votes.json").read_text(encoding="utf-8"))
-        about = json.loads((folder / "key.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TrainingDataError(f"no blind comparison at {folder} ({error})") from error
-    if open_ones := [number for number in about["left"] if votes.get(number) not in VOTES]:
+    votes, key = _read(folder / "votes.json"), _read(folder / "key.json")
+    match key:
+        case {"systems": [str(first), str(second)], "left": dict(sides)} if first != second and sides:
+            pass
+        case _:
+            raise TrainingDataError(f"{folder / 'key.json'} does not say who is who; compare again in another folder")
+    if open_ones := [number for number in sides if votes.get(number) not in VOTES]:
         raise TrainingDataError(f"pair {open_ones[0]} has no vote yet; write one of {', '.join(VOTES)} into votes.json")
-    first, second = about["systems"]
+    if strangers := [number for number, left in sides.items() if left not in (first, second)]:
+        raise TrainingDataError(f"{folder / 'key.json'} names neither system at pair {strangers[0]}; compare again")
     other = {first: second, second: first}
     wins = {first: 0, second: 0, "equal": 0}
     points = []
-    for number, left in about["left"].items():
+    for number, left in sides.items():
         won = {"left": left, "right": other[left], "equal": "equal"}[votes[number]]
         wins[won] += 1
         points.append({first: 100.0, second: 0.0, "equal": 50.0}[won])
     share = estimate(np.array(points), np.arange(len(points)))
     assert share is not None, "every pair has a vote"
     return {"wins": wins, "share": {first: round(share.mean, 1), "ci": [round(share.low, 1), round(share.high, 1)]}}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TrainingDataError(f"no blind comparison at {path.parent} ({error})") from error
+    except ValueError as error:
+        raise TrainingDataError(f"{path} is no JSON any more ({error}); mend it") from error
+    if not isinstance(content, dict):
+        raise TrainingDataError(f"{path} is no JSON object any more; mend it")
+    return content
 
 
 def _write(path: Path, content: Any) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lcm.errors import LcmError
 from lcm.space import ConceptSpace
 from lcm.space.sentences import split_sentences
 from lcm.training.evaluate_text import SHORT_WORDS, chrf
@@ -23,9 +24,16 @@ SENTENCES, SHOWN = 200, 20
 
 
 def with_section(card: str, name: str, content: str) -> str:
-    """The card with one generated section replaced."""
+    """The card with one generated section replaced.
+
+    Raises:
+        LcmError: it has no such section.
+    """
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-    assert pattern.search(card), f"the card has no section {name!r}"
+    if not pattern.search(card):
+        raise LcmError(
+            f"the card has no section {name!r}; put <!-- {name} --> and <!-- /{name} --> on lines of their own"
+        )
     return pattern.sub(lambda match: f"{match[1]}\n{content.strip()}\n\n{match[2]}", card)
 
 

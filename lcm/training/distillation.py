@@ -70,7 +70,7 @@ class DistillationObjective:
         free = torch.zeros_like(mine)
         x, predicted = model.refined(read, signal * ends + level * noise, times, free)
         wrong = (predicted[mine] - ends[mine]).square().mean(dim=1)
-        terms = {"distance": wrong.sum() / asked.sum(), "stop": stop_loss(model, batch, x)}
+        terms = {"distance": wrong.sum() / asked.sum().clamp_min(1), "stop": stop_loss(model, batch, x)}
         terms["loss"] = terms["distance"] + settings.stop_weight * terms["stop"]
         return terms
 

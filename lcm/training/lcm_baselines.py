@@ -14,6 +14,7 @@ from torch import Tensor
 from lcm.models.turns import ROLE_NARRATOR
 from lcm.training.concepts import ConceptTable, Documents
 from lcm.training.data import key
+from lcm.training.hits import hit_share
 from lcm.training.reply_items import ReplyItem, ReplyItems
 
 NEAREST_AMONG = 50_000
@@ -75,8 +76,7 @@ class BagOfWords:
         def hit(item: ReplyItem, distractors: Sequence[int]) -> float:
             past = self._vector(" ".join(texts[row][1] for row in items.context(item, _WORDS_SEEN)[0].tolist()))
             candidates = [items.truth(item), *distractors]
-            scores = [_cosine(past, self._vector(texts[row][1])) for row in candidates]
-            return 1.0 / scores.count(scores[0]) if scores[0] == max(scores) else 0.0
+            return hit_share([_cosine(past, self._vector(texts[row][1])) for row in candidates])
 
         hits = [hit(item, item.others) for item in items.items]
         near = [hit(item, item.near) if item.near else math.nan for item in items.items]

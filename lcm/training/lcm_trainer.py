@@ -58,7 +58,7 @@ class LcmTraining(Settings):
     """of the documents that are learnt from; all if none is named"""
     epochs: Count = 8
     negatives: int = Field(default=2_048, ge=0)
-    """sentences from elsewhere that a prediction is told apart from"""
+    """sentences from elsewhere that a prediction is told apart from, where the objective contrasts"""
     matrix_lr: NotNegative = 0.01
     lr: NotNegative = 1e-3
     weight_decay: NotNegative = 0.05
@@ -66,6 +66,7 @@ class LcmTraining(Settings):
     clip: float = Field(default=1.0, gt=0)
     ema: Share = 0.999
     bf16: bool = True
+    """the model's products in bfloat16, by autocast; weights stay float32. False where no unit multiplies bfloat16"""
     seed: int = Field(default=0, ge=0, lt=2**32)
     evaluate_items: int = Field(default=300, ge=0)
     initial: str | None = None
@@ -79,6 +80,11 @@ class LcmTraining(Settings):
     def _else_as_the_variant(cls, given: object) -> object:
         """What a configuration does not say of it is as the variant has it."""
         return asdict(cls.model_fields["sampling"].default) | given if isinstance(given, dict) else given
+
+    @property
+    def contrasts(self) -> bool:
+        """Whether the objective tells a prediction apart from negatives."""
+        return False
 
     def packing(self) -> PackingPlan:
         """How documents are cut and packed."""
@@ -316,6 +322,8 @@ class LcmTrainer:
 
     def _batch(self, rows: PackedRows) -> Batch:
         drawn = self.negatives.draw(self.config.negatives)
+        if not self.config.contrasts:
+            drawn = drawn[:0]  # drawn all the same: what is drawn next does not depend on it
         return Batch(
             rows.to(self.device),
             self.processes.share(len(rows.sentences)),

@@ -135,6 +135,11 @@ class BaseTraining(LcmTraining):
     model: BaseLcmConfig = BaseLcmConfig()
     objective: Regression = Regression()
 
+    @property
+    def contrasts(self) -> bool:
+        """By weight."""
+        return self.objective.contrast_weight > 0 or (self.model.key_dim > 0 and self.objective.key_weight > 0)
+
     def learnt(self, around: Around) -> Objective:
         """What it learns."""
         return RegressionObjective(self.objective)

@@ -21,7 +21,7 @@ class Batch:
     """which rows this process computes"""
     concepts: Tensor  # [B, T, C] of all rows; zeros for padding
     targets: Tensor  # [B, T, C]
-    negatives: Tensor  # [K] rows of the concept table of sentences from elsewhere
+    negatives: Tensor  # [K] rows of the concept table of sentences from elsewhere; none where nothing is contrasted
     negative_concepts: Tensor  # [K, C]
     generator: torch.Generator | None = None
     """what all processes draw from alike, where there are several; torch's own draws for dropout, in each otherwise"""

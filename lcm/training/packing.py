@@ -31,7 +31,6 @@ class PackedRows:
     turns: Turns  # [B, T]
     asked: Turns  # [B, T] of the next sentence
     last: Tensor  # [B, T] whether the sentence ends its turn
-    starts_reply: Tensor  # [B, T] whether the next one is another speaker's
 
     @property
     def known(self) -> Tensor:
@@ -52,15 +51,14 @@ class PackedRows:
         """Some of the rows."""
         turns, asked = (Turns(t.roles[chosen], t.places[chosen]) for t in (self.turns, self.asked))
         return PackedRows(
-            self.sentences[chosen], self.targets[chosen], self.pieces[chosen], turns, asked, self.last[chosen],
-            self.starts_reply[chosen],
-        )  # fmt: skip
+            self.sentences[chosen], self.targets[chosen], self.pieces[chosen], turns, asked, self.last[chosen]
+        )
 
     def to(self, device: torch.device) -> "PackedRows":
         """The same on `device`."""
         return PackedRows(
             self.sentences.to(device), self.targets.to(device), self.pieces.to(device), self.turns.to(device),
-            self.asked.to(device), self.last.to(device), self.starts_reply.to(device),
+            self.asked.to(device), self.last.to(device),
         )  # fmt: skip
 
 
@@ -178,7 +176,7 @@ def batch_of(documents: Documents, rows: list[list[Piece]], length: int) -> Pack
             pieces[index, here], starts[index, at] = number, True
             number, at = number + 1, at + piece.read
     turns = Turns.of(roles, starts)
-    return PackedRows(sentences, targets, pieces, turns, turns.followed_by(following), last, roles != following)
+    return PackedRows(sentences, targets, pieces, turns, turns.followed_by(following), last)
 
 
 def steps_of(documents: Documents, plan: PackingPlan, epoch: int) -> list[list[list[Piece]]]:

@@ -26,6 +26,8 @@ def test_two_systems_are_compared_without_names_and_the_votes_counted(
     (tmp_path / "votes.json").write_text(json.dumps(votes), encoding="utf-8")
     assert run(monkeypatch, "--votes", str(tmp_path)) == 0
     assert json.loads(capsys.readouterr().out)["wins"] == {"base:retrieve": 50, "base:lcm": 0, "equal": 0}
+    assert run(monkeypatch, "--blind", "base:retrieve", "base:lcm", "--out", str(tmp_path)) == 2
+    assert "holds votes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

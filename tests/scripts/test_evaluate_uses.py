@@ -1,10 +1,12 @@
 """The measures of summaries and paragraphs measure what they say."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from scripts.evaluate_uses import Story, _compared, _judged, _pk, _seamed
+from scripts.evaluate_uses import Story, _compared, _judged, _pk, _seamed, main
 
 
 def _stories(count: int) -> list[Story]:
@@ -37,3 +39,13 @@ def test_a_seamed_text_begins_a_piece_where_it_says() -> None:
     own = text[:, :9].argmax(dim=1) + text[:, 9:].argmax(dim=1)
     changes = [at for at in range(1, len(own)) if own[at] != own[at - 1]]
     assert starts == [0, *changes]
+
+
+def test_data_that_is_not_there_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["evaluate_uses", "--data", str(tmp_path)])
+    assert main() == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"evaluate_uses: cannot read {tmp_path}")
+    assert line.endswith("point --data at the training data")

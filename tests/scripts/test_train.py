@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -23,19 +24,25 @@ base:
 """
 
 
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def command(folder: Path, *launcher: str) -> list[str]:
+    """`train` with the folder's config and concepts, into its `run`."""
+    separator = ["--"] if launcher else []
+    return [
+        sys.executable, *launcher, "-m", *separator, "scripts.train", str(folder / "small.yaml"), "--device", "cpu",
+        "--concepts", str(folder / "concepts"), "--run", str(folder / "run"), "--threads", "1",
+    ]  # fmt: skip
+
+
 def trained(folder: Path, *launcher: str, config: str = CONFIG) -> subprocess.CompletedProcess[str]:
     """What `train` said of the folder's concepts, into its `run`."""
     (folder / "small.yaml").write_text(config, encoding="utf-8")
     write_concepts(folder / "concepts")
-    separator = ["--"] if launcher else []
     return subprocess.run(
-        [
-            sys.executable, *launcher, "-m", *separator, "scripts.train", str(folder / "small.yaml"), "--device", "cpu",
-            "--concepts", str(folder / "concepts"), "--run", str(folder / "run"), "--threads", "1",
-        ],
-        capture_output=True, text=True, check=False, timeout=110, cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        command(folder, *launcher), capture_output=True, text=True, check=False, timeout=110, cwd=ROOT, env=ENVIRONMENT
+    )
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -67,3 +74,19 @@ def test_what_cannot_be_trained_is_one_line(wrong: str, says: str, tmp_path: Pat
     assert said.returncode == 2
     assert says in said.stderr
     assert "Traceback" not in said.stderr
+
+
+def test_interrupted_before_the_first_step_it_says_what_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(CONFIG, encoding="utf-8")
+    (tmp_path / "concepts").mkdir()
+    os.mkfifo(tmp_path / "concepts/manifest.json")  # it waits there, as it would for concepts to be encoded
+    process = subprocess.Popen(command(tmp_path), stderr=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT)
+    try:
+        with (tmp_path / "concepts/manifest.json").open("wb"):  # opens when the other end is
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert said.startswith("train: stopped before training; encoded concepts, measured fragility and checkpoints stay")
+    assert len(said.splitlines()) == 1

@@ -48,3 +48,40 @@ def test_open_votes_are_told(tmp_path: Path) -> None:
         counted(tmp_path)
     with pytest.raises(TrainingDataError, match="no blind comparison"):
         counted(tmp_path / "nowhere")
+
+
+def test_votes_are_never_written_over(tmp_path: Path) -> None:
+    pairs = paired(PROMPTS, GOOD, BAD)
+    write_pairs(pairs, ("a:lcm", "b:lcm"), tmp_path)
+    write_pairs(pairs, ("a:lcm", "c:lcm"), tmp_path)  # nobody has voted yet
+    voted = json.dumps({"1": "left"} | {str(n): None for n in range(2, 31)})
+    (tmp_path / "votes.json").write_text(voted, encoding="utf-8")
+    with pytest.raises(TrainingDataError, match="holds votes"):
+        write_pairs(pairs, ("a:lcm", "b:lcm"), tmp_path)
+    assert (tmp_path / "votes.json").read_text(encoding="utf-8") == voted
+    assert "c:lcm" in (tmp_path / "key.json").read_text(encoding="utf-8")
+
+
+def test_a_system_is_not_compared_with_itself(tmp_path: Path) -> None:
+    with pytest.raises(TrainingDataError, match="compared with itself"):
+        write_pairs(paired(PROMPTS, GOOD, GOOD), ("a:lcm", "a:lcm"), tmp_path / "blind")
+    assert not (tmp_path / "blind").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("votes.json", '{"1": "left",', "votes.json is no JSON any more"),
+        ("votes.json", '["left"]', "votes.json is no JSON object"),
+        ("key.json", "{}", "does not say who is who"),
+        ("key.json", '{"systems": ["a", "a"], "left": {"1": "a"}}', "does not say who is who"),
+        ("key.json", '{"systems": ["a", "b"], "left": {}}', "does not say who is who"),
+        ("key.json", '{"systems": ["a", "b"], "left": {"1": ["c"]}}', "names neither system at pair 1"),
+    ],
+)
+def test_files_that_are_not_as_written_are_told(name: str, content: str, says: str, tmp_path: Path) -> None:
+    write_pairs(paired(PROMPTS, GOOD, BAD), ("a", "b"), tmp_path)
+    (tmp_path / "votes.json").write_text(json.dumps({str(n): "left" for n in range(1, 31)}), encoding="utf-8")
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(TrainingDataError, match=says):
+        counted(tmp_path)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from lcm.errors import LcmError
 from lcm.space import ConceptSpace
 from lcm.training.card import rendered_figures, translated, with_section
 from lcm.training.markdown import table
@@ -92,7 +93,7 @@ def test_a_section_is_replaced_and_the_rest_stays() -> None:
 
 
 def test_a_card_without_the_section_is_a_mistake() -> None:
-    with pytest.raises(AssertionError, match="no section"):
+    with pytest.raises(LcmError, match="no section 'figures'; put <!-- figures -->"):
         with_section("# By hand", "figures", "new")
 
 

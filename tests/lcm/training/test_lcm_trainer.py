@@ -26,7 +26,7 @@ from lcm.training.lcm_trainer import optimisers
 from lcm.training.lcm_variants import DistilledTraining, VariantTraining, lcm_trainer
 from lcm.training.muon import Muon
 from lcm.training.packing import PADDING, iterate
-from lcm.training.regression import contrast_logits
+from lcm.training.regression import Regression, contrast_logits
 from lcm.training.scalars import Scalars
 from tests.lcm.training.conversations import DIM, write_concepts
 from tests.lcm.training.small_lcms import (
@@ -105,6 +105,44 @@ def test_a_process_without_rows_learns_nothing_and_goes_on(
     assert {name: float(value.detach()) for name, value in terms.items()} == dict.fromkeys(terms, 0.0)
     terms["loss"].backward()
     assert all(p.grad is None or not p.grad.any() for p in trainer.model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("config", "read"),
+    [
+        (BASE, 8),
+        (BASE.model_copy(update={"objective": Regression(contrast_weight=0)}), 8),
+        (BASE.model_copy(update={"objective": Regression(contrast_weight=0, key_weight=0)}), 0),
+        (
+            BASE.model_copy(
+                update={"objective": Regression(contrast_weight=0), "model": replace(BASE.model, key_dim=0)}
+            ),
+            0,
+        ),
+        (TWO_TOWER, 0),
+    ],
+)
+def test_negatives_are_read_where_they_are_learnt_from(
+    config: VariantTraining, read: int, table: ConceptTable, tmp_path: Path
+) -> None:
+    trainer = lcm_trainer(config, table, tmp_path)
+    [_, _, rows] = next(iterate(trainer.documents, config.packing(), 0, 0))
+    torch.manual_seed(0)
+    batch = trainer._batch(rows)
+    after = torch.rand(1)
+    assert (len(batch.negatives), batch.negative_concepts.shape) == (read, (read, DIM))
+    torch.manual_seed(0)
+    trainer.negatives.draw(config.negatives)
+    assert torch.equal(torch.rand(1), after), "other draws are the same with them and without"
+
+
+def test_a_student_that_asks_about_no_sentence_learns_nothing_of_ends(table: ConceptTable, tmp_path: Path) -> None:
+    lcm_trainer(TWO_TOWER, table, tmp_path / "teacher").save()
+    one = STUDENT.model_copy(update={"objective": Distillation(teacher=Sampling(steps=2), sentences=1)})
+    terms = noted_steps(trainer := lcm_trainer(one, table, tmp_path / "student"))
+    steps(trainer, 9)
+    assert all(np.isfinite(step["loss"]) for step in terms)
+    assert 0 < sum(step["distance"] == 0 for step in terms) < 9, "one by lot is now and then none"
 
 
 def test_a_planning_run_learns_plans_and_breaks(stories: ConceptTable, tmp_path: Path) -> None:
