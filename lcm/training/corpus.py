@@ -55,6 +55,15 @@ class CorpusForm:
     dev_share: float = 0.01
     test_share: float = 0.01
 
+    def __post_init__(self) -> None:
+        """See that something is left to train on.
+
+        Raises:
+            TrainingDataError: dev and test take everything.
+        """
+        if (held_out := self.dev_share + self.test_share) >= 1:
+            raise TrainingDataError(f"--dev-share and --test-share are {held_out:g} together; leave some to train on")
+
 
 class _UnusableError(Exception):
     """A row that cannot be used: kind, detail."""

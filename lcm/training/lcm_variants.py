@@ -328,10 +328,12 @@ def lcm_trainer(
 
     Raises:
         TrainingDataError: as `LcmTrainer`; also where there is no run to begin from, no bundle to be taught by or to
-            tell what ends a text, or no document in a language.
+            tell what ends a text, or no document, be it in a language.
     """
     torch.manual_seed(config.seed)
     table = table.taught_in(config.languages) if config.languages else table
+    if not len(table.documents("train")):
+        raise TrainingDataError(f"{table.folder} holds no training document; make it again of more, or larger shares")
     model = VARIANTS[config.variant].model(replace(config.model, concept_dim=table.concepts.shape[1]))
     around = Around(table, processes, bundle, run.parent / config.initial if config.initial else None)
     if exists(run):

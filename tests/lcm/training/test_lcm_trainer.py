@@ -107,6 +107,33 @@ def test_a_process_without_rows_learns_nothing_and_goes_on(
     assert all(p.grad is None or not p.grad.any() for p in trainer.model.parameters())
 
 
+def written_over(table: ConceptTable, split: str, **arrays: object) -> None:
+    """Change the documents of a split on the disk."""
+    with np.load(path := table.folder / f"documents.{split}.npz") as documents:
+        told = dict(documents) | arrays
+    np.savez(path, **told)
+
+
+@pytest.mark.parametrize("config", EVERY, ids=named)
+def test_dialogues_in_which_nobody_replies_are_learnt_from(config: VariantTraining, tmp_path: Path) -> None:
+    table = write_concepts(tmp_path / "concepts")
+    for split in ("train", "dev"):
+        written_over(table, split, roles=np.zeros(len(table.documents(split).roles), dtype=np.uint8))
+    trainer = lcm_trainer(config.model_copy(update={"epochs": 1}), table, tmp_path / "run")
+    terms = noted_steps(trainer)
+    assert all(not any(name.startswith("hits") for name in row) for row in trainer.train())
+    assert terms
+    assert np.isfinite([step["loss"] for step in terms]).all()
+
+
+def test_a_folder_without_a_training_document_says_so(tmp_path: Path) -> None:
+    table = write_concepts(tmp_path / "concepts")
+    nothing = {name: np.zeros(0, dtype=np.int64) for name in ("sentences", "roles", "last", "corpora")}
+    written_over(table, "train", **nothing, starts=np.zeros(1, dtype=np.int64), names=np.zeros(0, dtype=np.str_))
+    with pytest.raises(TrainingDataError, match="concepts holds no training document"):
+        lcm_trainer(BASE, table, tmp_path / "run")
+
+
 def test_a_planning_run_learns_plans_and_breaks(stories: ConceptTable, tmp_path: Path) -> None:
     trainer = lcm_trainer(PLANNING, stories, tmp_path)
     steps(trainer, 1)
