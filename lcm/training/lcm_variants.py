@@ -378,7 +378,10 @@ def notes_of(config: VariantTraining, model: Tower, table: ConceptTable | Extend
     """What the run's checkpoints say of it."""
     teacher = config.teacher(around) if isinstance(config, DecodedTraining | DistilledTraining) else ""
     documents = table.documents("train").identity()
-    return RunNotes(config.variant, sizes(model.config), config.model_dump(), table.space_id, documents, teacher)
+    return RunNotes(
+        config.variant, sizes(model.config), config.model_dump(), table.space_id, documents, teacher,
+        around.table.corpus(),
+    )  # fmt: skip
 
 
 def sizes(config: TowerConfig) -> dict[str, Any]:
