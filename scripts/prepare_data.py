@@ -104,7 +104,6 @@ def prepare_corpus(arguments: argparse.Namespace) -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     files = corpus_files(arguments.files, arguments.format)
-    space = ConceptSpace.load(arguments.bundle, arguments.device, parts=["text_encoder"])
     form = CorpusForm(
         name=re.sub(r"[^\w-]+", "_", arguments.name or arguments.out.resolve().name),
         text=arguments.text,
@@ -116,6 +115,7 @@ def prepare_corpus(arguments: argparse.Namespace) -> int:
         dev_share=arguments.dev_share,
         test_share=arguments.test_share,
     )
+    space = ConceptSpace.load(arguments.bundle, arguments.device, parts=["text_encoder"])
     corpus = FileCorpus(files, form, Languages(space.languages["text"], f"text of {space.bundle.name!r}"))
     started = time.monotonic()
     writing = write_shards(corpus, arguments.out, space, shard_rows=arguments.shard_rows, strict=arguments.strict)

@@ -45,7 +45,9 @@ from lcm.training.export import (
     export_speech,
     export_spoken_language,
     export_text,
+    lcm_notes,
     note_command,
+    sources,
 )
 from lcm.training.judge_trainer import JudgeTrainer, JudgeTraining
 from lcm.training.lcm_variants import (
@@ -220,6 +222,8 @@ def export(config: TrainingFile, folder: Path, arguments: argparse.Namespace) ->
     checkpoint, bundle = folder / "checkpoint.pt", arguments.export
     if config.judge:
         raise ConfigError("the judge measures and is part of no bundle; leave out --export")
+    corpus = lcm_notes(folder).get("corpus") if config.lcm else None
+    learnt = corpus or sources(arguments.data)  # before anything is written
     if config.text:
         export_text(checkpoint, arguments.prepared / "tokenizer.model", bundle)
     elif config.speech:
@@ -233,7 +237,8 @@ def export(config: TrainingFile, folder: Path, arguments: argparse.Namespace) ->
         engine = Engine.load(bundle, variant="base", device=arguments.device, space=space)
         table = concept_table(space, arguments.prepared, DEFAULT_RUNS / "concepts", _report)
         build_bank(config.bank, space, engine, table, arguments.prepared, bundle, _report)
-    describe_making(bundle, arguments.data, folder, _command())
+    part = config.lcm.variant if config.lcm else next(iter(config.model_fields_set))
+    describe_making(bundle, part, learnt, folder, _command())
     opened = Bundle.open(bundle)
     size = sum(size for size, _ in opened.description["files"].values())
     print(f"{bundle}: {', '.join(opened.parts)}; {size / 1e6:.1f} MB; space {opened.space_id}")

@@ -6,7 +6,7 @@ nothing, the median of all. Both are told apart from sentences by their roles. K
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ ROLE_PLAN, ROLE_BREAK = ROLES, ROLES + 1
 class PlanningConfig(OneTowerConfig):
     """Sizes of the tower."""
 
-    roles: int = ROLES + 2
+    roles: int = field(default=ROLES + 2, metadata={"least": ROLES + 2})
 
 
 class Planning(OneTower):

@@ -6,7 +6,7 @@ head (is this the last sentence of its turn?); without, a text ends where its `e
 not told to the tower: the stop head would read the answer off it. Knows nothing of how the next concept is drawn.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Protocol
 
 import torch
@@ -35,7 +35,7 @@ class TowerConfig:
     """of the linear maps inside the layers; Meta's have one"""
     turns: bool = True
     """whether speakers are told apart, and ends of turns are predicted"""
-    roles: int = ROLES
+    roles: int = field(default=ROLES, metadata={"least": ROLES})
     """told apart"""
     places: int = 8
     """sentences of a turn told apart; later ones count as the last of these"""
@@ -43,10 +43,10 @@ class TowerConfig:
     """concepts that one concept sees, itself included"""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            size = getattr(self, field.name)
-            if field.type is int and size < (least := field.metadata.get("least", 1)):
-                raise ValueError(f"{field.name} is {size}; give {least} or more")
+        for each in fields(self):
+            size = getattr(self, each.name)
+            if each.type is int and size < (least := each.metadata.get("least", 1)):
+                raise ValueError(f"{each.name} is {size}; give {least} or more")
         if self.dim % (2 * self.heads):
             raise ValueError(
                 f"dim {self.dim} is no multiple of twice the heads, {2 * self.heads}; each gets an even part"

@@ -69,7 +69,11 @@ def exists(run: Path) -> bool:
 
 
 def read_notes(run: Path) -> dict[str, Any]:
-    """The notes of what was written last; raises as `read_tensors`."""
+    """The notes of what was written last.
+
+    Raises:
+        TrainingDataError: damaged.
+    """
     with _open(run) as file:
         notes: dict[str, Any] = json.loads((file.metadata() or {})["notes"])
         return notes
@@ -78,22 +82,13 @@ def read_notes(run: Path) -> dict[str, Any]:
 def each_tensor(run: Path, part: str = "") -> Iterator[tuple[str, Tensor]]:
     """What was written last, one tensor after the other; of a part those under `part.`, without it.
 
-    Raises as `read_tensors`.
+    Raises as `read_notes`.
     """
     prefix = f"{part}." if part else ""
     with _open(run) as file:
         for key in file.keys():  # noqa: SIM118, safe_open is no mapping
             if key.startswith(prefix):
                 yield key.removeprefix(prefix), file.get_tensor(key)
-
-
-def read_tensors(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """What was written last; None if nothing was.
-
-    Raises:
-        TrainingDataError: damaged.
-    """
-    return (dict(each_tensor(run)), read_notes(run)) if exists(run) else None
 
 
 @contextmanager
@@ -106,11 +101,6 @@ def _open(run: Path) -> Iterator[Any]:
         raise TrainingDataError(
             f"{path} is damaged ({error}); remove it to begin anew, or name another --run"
         ) from error
-
-
-def part_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """The tensors under `name.`, without it."""
-    return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
 
 
 def weights_id(tensors: Mapping[str, Tensor]) -> str:

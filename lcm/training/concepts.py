@@ -21,8 +21,8 @@ from lcm.models.turns import ROLE_AGENT, ROLE_NARRATOR, ROLE_USER
 from lcm.space import ConceptSpace
 from lcm.training.concept_shards import ShardedConcepts, ShardedTexts, concepts_path, sentences_path
 from lcm.training.corpus_records import CorpusDocument, Position, Record
-from lcm.training.data import SPLITS, made_of, read_split, share, splits_id
-from lcm.training.shard_writer import write_shards
+from lcm.training.data import SPLITS, SPLITS_NOTE, made_of, read_split, share, splits_id
+from lcm.training.shard_writer import SOURCE, write_shards
 
 _ADVICE = "python -m scripts.train configs/training/base_mini.yaml --bundle BUNDLE encodes them"
 SGD_SHARE = 0.15
@@ -143,6 +143,16 @@ class ConceptTable:
             return found
         return found.only([d for d in range(len(found)) if found.language(d) in self.languages])
 
+    def corpus(self) -> dict[str, Any] | None:
+        """What somebody's own corpus was: name, number of files, documents a split. None: the prepared splits."""
+        if (self.folder / SPLITS_NOTE).exists():
+            return None
+        note = self.folder / SOURCE
+        form = json.loads(note.read_text(encoding="utf-8"))["corpus"] if note.exists() else {}
+        documents = _manifest(self.folder).get("documents", {})
+        name, files = form.get("name", self.folder.name), form.get("files", [])
+        return {"corpus": name, "files": len(files), "documents": documents}
+
     def taught_in(self, languages: Sequence[str]) -> "ConceptTable":
         """The same, with training documents in these languages alone.
 
@@ -190,7 +200,7 @@ def prepare_concepts(
         train_share: how many of all training documents to keep, for a trial.
         report: told of progress.
     """
-    (out / "splits.txt").unlink(missing_ok=True)
+    (out / SPLITS_NOTE).unlink(missing_ok=True)
     made_of(out, data)
     for progress in write_shards(PreparedCorpus(data, train_share), out, space, replace=True):
         report(f"{progress.counts['documents']} documents read, {progress.rows} sentences encoded")

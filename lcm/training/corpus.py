@@ -1,8 +1,8 @@
 """Any corpus: text, JSONL and Parquet files in, documents with language, roles and split out.
 
 A document's split is drawn from its identifier alone: the field that holds it, else the name of a whole file, else the
-hash of its text. So it never changes split, and two equal ones are in the same. What cannot be used is told, not
-raised. Knows nothing of sentences or concepts.
+hash of its text; the pieces of a long one share its first one's. So it never changes split, and two equal ones are in
+the same. What cannot be used is told, not raised. Knows nothing of sentences or concepts.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from lcm.training.corpus_records import CorpusDocument, Position, Record, Unusab
 from lcm.training.data import split_of
 
 LONGEST_TEXT = 2_000_000
-"""characters of a file after which a new document begins, so that none outgrows memory; they stay in one split"""
+"""characters of a document after which another piece begins, so that none outgrows memory; they stay in one split"""
 _MOST_WRONG = 1_000
 _LONGEST_NAME = 120
 _ROLES = {
@@ -54,6 +54,15 @@ class CorpusForm:
     """what ends a paragraph; `blank-line` where lines are wrapped"""
     dev_share: float = 0.01
     test_share: float = 0.01
+
+    def __post_init__(self) -> None:
+        """See that something is left to train on.
+
+        Raises:
+            TrainingDataError: dev and test take everything.
+        """
+        if (held_out := self.dev_share + self.test_share) >= 1:
+            raise TrainingDataError(f"--dev-share and --test-share are {held_out:g} together; leave some to train on")
 
 
 class _UnusableError(Exception):
@@ -104,12 +113,14 @@ class FileCorpus:
 
     def _texts(self, file: CorpusFile, skip: int) -> Iterator["_Read"]:
         assert self.language is not None, "seen to when this was made"
-        for count, (some, ends) in enumerate(_blocks(file, self.form.documents), start=1):
+        name = file.name
+        for count, (some, ends, begins) in enumerate(_blocks(file, self.form.documents), start=1):
+            turns = self._paragraphs([line.text for line in some])
+            if begins and self.form.documents != "file":
+                name = _hashed(turns)
             if count <= skip:
                 continue
             unusable = tuple(_wrong(file, line) for line in some if line.wrong)
-            turns = self._paragraphs([line.text for line in some])
-            name = file.name if self.form.documents == "file" else _hashed(turns)
             document = self._document(f"story/{self.form.name}", self.language, name, turns) if turns else None
             yield count, ends, document, unusable
 
@@ -201,21 +212,26 @@ _Read = tuple[int, int, CorpusDocument | None, tuple[Unusable, ...]]
 """records and bytes of the file that lie behind, and what was read"""
 
 
-def _blocks(file: CorpusFile, documents: str) -> Iterator[tuple[list[Line], int]]:
-    """The lines of one document after the other, or of a piece of a long one; and how much of the file is read."""
+def _blocks(file: CorpusFile, documents: str) -> Iterator[tuple[list[Line], int, bool]]:
+    """The lines of one document after the other, or of a piece of a long one; how much is read; whether it is a first.
+
+    «How much» is of the file; a piece that is no document's first goes on with that of the piece before.
+    """
     block: list[Line] = []
     length = wrong = 0
+    begins = True
     for line in lines(file):
         blank = not (line.text.strip() or line.wrong)
         full = length > LONGEST_TEXT or wrong > _MOST_WRONG
-        if block and (documents == "line" or full or (blank and documents == "blank-line")):
-            yield block, line.read
-            block, length, wrong = [], 0, 0
+        ends = documents == "line" or (blank and documents == "blank-line")
+        if block and (ends or full):
+            yield block, line.read, begins
+            block, length, wrong, begins = [], 0, 0, ends
         if not blank or block:
             block.append(line)
             length, wrong = length + len(line.text), wrong + bool(line.wrong)
     if block:
-        yield block, file.size
+        yield block, file.size, begins
 
 
 def _wrong(file: CorpusFile, line: Line) -> Unusable:

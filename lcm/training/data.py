@@ -37,6 +37,9 @@ DEFAULT_RUNS = _CHECKOUT / "runs"
 DEFAULT_PREPARED = DEFAULT_RUNS / "data"
 SPLITS_FILE = _CHECKOUT / "configs" / "training" / "splits.json"
 
+SPLITS_NOTE = "splits.txt"
+"""In a folder that is derived from the splits: which ones they were"""
+
 DEV_SHARE, TEST_SHARE = 0.01, 0.02
 MAX_CHARS = 220
 LARGEST_HELD_OUT_COMPONENT = 60
@@ -335,7 +338,7 @@ def made_of(folder: Path, prepared: Path) -> None:
     Raises:
         TrainingDataError: it was made of others.
     """
-    note, wanted = folder / "splits.txt", splits_id(prepared)
+    note, wanted = folder / SPLITS_NOTE, splits_id(prepared)
     if not note.exists():
         folder.mkdir(parents=True, exist_ok=True)
         note.write_text(wanted + "\n", encoding="utf-8")

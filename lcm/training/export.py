@@ -15,13 +15,15 @@ from lcm.bundle_writer import BundleWriter
 from lcm.errors import TrainingDataError
 from lcm.models.sampler import Sampling
 from lcm.space.spoken_language import PART, SpokenLanguageConfig
-from lcm.training.checkpoints import part_of, read_tensors
+from lcm.training.checkpoints import each_tensor, exists, read_notes
 from lcm.training.data import LANGUAGES
 from lcm.training.speech_model import SpeechTraining
 from lcm.training.text import TextModel, TextTraining, load_average, tokenizer_id
 
 COMMANDS = "commands.jsonl"
 """In a run's folder: which commands made it"""
+LICENSE = "CC-BY-SA-4.0"
+"""What the sources of the prepared splits ask of weights that have learnt from them"""
 
 
 def export_text(checkpoint: Path, tokenizer: Path, folder: Path, languages: Sequence[str] = LANGUAGES) -> str:
@@ -77,10 +79,7 @@ def export_lcm(
         TrainingDataError: nothing was trained, or another variant, or on the concepts of another space.
         BundleError: the disk is full, or not writable; the bundle is as it was.
     """
-    saved = read_tensors(run)
-    if saved is None:
-        raise TrainingDataError(f"{run} holds no checkpoint; train before you export, or name the run with --run")
-    tensors, notes = saved
+    notes = lcm_notes(run)
     if notes["variant"] != variant:
         raise TrainingDataError(
             f"{run} has trained {notes['variant']}, the settings are of {variant}; name the run with --run"
@@ -90,12 +89,23 @@ def export_lcm(
     accompanies = folder.name.endswith(COMPANION)
     bundle = _of_its_space(folder.with_name(folder.name.removesuffix(COMPANION)), notes, run)
     config = notes["model"] | {"sampling": asdict(sampling)}
+    tensors = dict(each_tensor(run, "average"))
     writer, figures = BundleWriter(folder), ("lcm", variant)
     if accompanies:
         writer.accompany(bundle)
         BundleWriter(bundle.folder).forget(*figures)  # which stand with the space
-    tensors = part_of(tensors, "average")
     writer.write_part(variant, config, tensors, bundle.space_id, figures=figures, int8=accompanies)
+
+
+def lcm_notes(run: Path) -> dict[str, Any]:
+    """What an LCM's run says of itself, as `RunNotes` has it.
+
+    Raises:
+        TrainingDataError: nothing was trained.
+    """
+    if not exists(run):
+        raise TrainingDataError(f"{run} holds no checkpoint; train before you export, or name the run with --run")
+    return read_notes(run)
 
 
 def export_spoken_language(checkpoint: Path, folder: Path) -> None:
@@ -164,25 +174,51 @@ def making(run: Path) -> list[str]:
     return told
 
 
-def describe_making(folder: Path, data: Path, run: Path, command: Sequence[str]) -> None:
-    """Note in `bundle.json` what the weights were made from and how: data with licences, commands and commit.
+def sources(data: Path) -> list[dict[str, str]]:
+    """Where the prepared splits come from, file by file, with licences.
 
     Raises:
-        TrainingDataError: the data does not say where it comes from.
+        TrainingDataError: the data does not say.
     """
     kept = ("file", "repository", "commit", "licence")
     try:
         head, *lines = (row.split("\t") for row in (data / "SOURCES.tsv").read_text(encoding="utf-8").splitlines())
-        sources = [{name: line[head.index(name)] for name in kept} for line in lines]
+        return [{name: line[head.index(name)] for name in kept} for line in lines]
     except (OSError, ValueError, IndexError) as error:
         raise TrainingDataError(f"{data / 'SOURCES.tsv'} must list {', '.join(kept)} of all data ({error})") from error
+
+
+def describe_making(
+    folder: Path,
+    part: str,
+    learnt: Sequence[Mapping[str, str]] | Mapping[str, Any],
+    run: Path,
+    command: Sequence[str],
+) -> None:
+    """Note in `bundle.json` what the weights were made from and how: data with licences, commands and commit.
+
+    Args:
+        folder: the bundle, or its companion.
+        part: which part was made.
+        learnt: the `sources` of the prepared splits; or somebody's own corpus, whose licence is not ours to give.
+        run: the run's folder.
+        command: what has exported it.
+    """
     writer = BundleWriter(folder)
     training = writer.description.get("training", {"commands": []})
+    entries = training.get("data", [])
+    shared = [entry for entry in entries if "part" not in entry]
+    own = [entry for entry in entries if entry.get("part", part) != part]
+    if isinstance(learnt, Mapping):
+        own.append({"part": part, **learnt})
+    else:
+        shared = list(learnt)
+        writer.description["license"] = LICENSE
     commands = [*making(run), f"{' '.join(command)}  # at {_commit()[:7]}"]
     made_anew = {_settings_file(new) for new in commands}
     earlier = [old for old in training["commands"] if _settings_file(old) not in made_anew]
-    training |= {"data": sources, "commit": _commit(), "commands": earlier + commands}
-    writer.describe(license="CC-BY-SA-4.0", training=training)
+    training |= {"data": shared + own, "commit": _commit(), "commands": earlier + commands}
+    writer.describe(training=training)
 
 
 def _settings_file(command: str) -> str:

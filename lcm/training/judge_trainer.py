@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from lcm.errors import TrainingDataError
 from lcm.space.tokenizer import PAD, Tokenizer
+from lcm.training.bounds import Count, NotNegative, Share
 from lcm.training.concepts import ConceptTable, Documents, Ints
 from lcm.training.cross_entropy import linear_cross_entropy
 from lcm.training.judge_model import JudgeConfig, JudgeModel
@@ -33,24 +35,24 @@ DEV_ROWS = 256
 class JudgeTraining(Schedule):
     """Everything about a run: sizes, optimiser, length."""
 
-    dim: int = 256
-    layers: int = 4
-    heads: int = 4
-    ffn_dim: int = 512
-    dropout: float = 0.0
-    context: int = 192
+    dim: Count = 256
+    layers: Count = 4
+    heads: Count = 4
+    ffn_dim: Count = 512
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    context: Count = 192
 
-    rows_a_step: int = 16
-    steps: int = 1_300
-    decay_steps: int = 700
-    warmup_steps: int = 100
-    ema: float = 0.995
-    matrix_lr: float = 0.02
-    lr: float = 2e-3
-    weight_decay: float = 0.01
-    seed: int = 0
-    checkpoint_every: int = 200
-    evaluate_every: int = 500
+    rows_a_step: Count = 16
+    steps: Count = 1_300
+    decay_steps: int = Field(default=700, ge=0)
+    warmup_steps: Count = 100
+    ema: Share = 0.995
+    matrix_lr: NotNegative = 0.02
+    lr: NotNegative = 2e-3
+    weight_decay: NotNegative = 0.01
+    seed: int = Field(default=0, ge=0)
+    checkpoint_every: Count = 200
+    evaluate_every: Count = 500
 
     def model(self, vocab_size: int) -> JudgeConfig:
         """The model's sizes."""

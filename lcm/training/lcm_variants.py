@@ -333,10 +333,12 @@ def lcm_trainer(
 
     Raises:
         TrainingDataError: as `LcmTrainer`; also where there is no run to begin from, no bundle to be taught by or to
-            tell what ends a text, or no document in a language.
+            tell what ends a text, or no document, be it in a language.
     """
     torch.manual_seed(config.seed)
     table = table.taught_in(config.languages) if config.languages else table
+    if not len(table.documents("train")):
+        raise TrainingDataError(f"{table.folder} holds no training document; make it again of more, or larger shares")
     model = VARIANTS[config.variant].model(replace(config.model, concept_dim=table.concepts.shape[1]))
     around = Around(table, processes, bundle, run.parent / config.initial if config.initial else None)
     if exists(run):
@@ -381,7 +383,10 @@ def notes_of(config: VariantTraining, model: Tower, table: ConceptTable | Extend
     """What the run's checkpoints say of it."""
     teacher = config.teacher(around) if isinstance(config, DecodedTraining | DistilledTraining) else ""
     documents = table.documents("train").identity()
-    return RunNotes(config.variant, sizes(model.config), config.model_dump(), table.space_id, documents, teacher)
+    return RunNotes(
+        config.variant, sizes(model.config), config.model_dump(), table.space_id, documents, teacher,
+        around.table.corpus(),
+    )  # fmt: skip
 
 
 def sizes(config: TowerConfig) -> dict[str, Any]:

@@ -36,6 +36,8 @@ class Negatives:
         return cls(rows, torch.from_numpy(np.cumsum(shares) / max(shares.sum(), 1e-9)))
 
     def draw(self, count: int) -> Tensor:
-        """[count] rows of the concept table, by torch's seed."""
+        """[count] rows of the concept table, by torch's seed; none where nobody replies and nothing is told."""
+        if not len(self.rows):
+            return self.rows
         chances = torch.rand(count, dtype=torch.float64)
         return self.rows[torch.searchsorted(self.up_to, chances).clamp_max(len(self.rows) - 1)]

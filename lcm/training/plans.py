@@ -17,14 +17,14 @@ from lcm.training.concepts import ConceptTable, Documents, Ints
 
 
 def with_plans(documents: Documents, table: ConceptTable) -> Documents:
-    """Stories with plans and breaks; the break's row is the one after the table's last."""
+    """What a narrator alone tells with plans and breaks; the break's row is the one after the table's last."""
     sentences: list[Ints] = []
     roles: list[Ints] = []
     last: list[Ints] = []
     starts = [0]
     for number in range(len(documents)):
         rows = documents.rows(number)
-        if documents.roles[rows.start] != ROLE_NARRATOR:
+        if (documents.roles[rows] != ROLE_NARRATOR).any():  # also where a narrator opens it: a chat's system prompt
             parts = [(documents.sentences[rows], documents.roles[rows], documents.last[rows])]
         else:
             parts = list(_planned(documents, rows, table))

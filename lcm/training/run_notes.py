@@ -31,6 +31,8 @@ class RunNotes:
     """which documents it reads"""
     teacher: str = ""
     """which weights teach it, if any do"""
+    corpus: dict[str, Any] | None = None
+    """what it reads, as `ConceptTable.corpus` says it; `documents` tells whether that is another"""
 
     def changed(self, earlier: Mapping[str, Any], run: Path) -> list[str]:
         """What is otherwise than in the notes of the checkpoint in `run`, of what may be: «lr 0.001 is now 0.002».

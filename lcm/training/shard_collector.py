@@ -103,7 +103,9 @@ class Remembered:
 def collect(
     records: Iterator[Record], first: Part, remembered: Remembered, most: int, *, strict: bool
 ) -> Iterator[Part]:
-    """Parts of at most `most` new sentences, cut between documents; only a longer document makes a longer part.
+    """Parts of at most `most` new sentences, and `REPEATS` times as many in all, cut between documents.
+
+    Only a longer document makes a longer part; of a corpus that repeats itself some parts hold no new sentence.
 
     Args:
         records: from `first.after` on.
@@ -120,7 +122,7 @@ def collect(
         if strict and record.unusable:
             raise TrainingDataError(str(record.unusable[0]))
         said, wordless = ([], 0) if record.document is None else _said(record.document)
-        if part.rows and _is_full(part, said, record.document, remembered, most):
+        if part.sentences and _is_full(part, said, record.document, remembered, most):
             yield part
             part = Part(part.first_row + len(part.rows), part.after)
             remembered.next_shard()

@@ -30,6 +30,8 @@ from lcm.training.data import MAX_CHARS
 from lcm.training.document_files import join_documents
 from lcm.training.shard_collector import REMEMBERED, Part, Remembered, collect
 
+SOURCE = "source.json"
+"""In a folder: of which corpus and with which settings it was begun"""
 SHARD_ROWS = 131_072
 CHUNK = 2_048
 """sentences encoded between two writes; sorted by length inside"""
@@ -147,7 +149,7 @@ def _remembered(out: Path, done: list[dict[str, Any]]) -> Remembered:
 
 def _claim(out: Path, identity: dict[str, Any], *, replace: bool) -> None:
     """Make `out` a folder of this corpus, or see that it is one; where nothing is written yet, settings may change."""
-    note = out / "source.json"
+    note = out / SOURCE
     found = json.loads(note.read_text(encoding="utf-8")) if note.exists() else None
     wanted = json.loads(json.dumps(identity))
     if found == wanted:
@@ -161,7 +163,7 @@ def _claim(out: Path, identity: dict[str, Any], *, replace: bool) -> None:
     _write_aside(note, lambda file: file.write((json.dumps(identity) + "\n").encode()))
 
 
-_FILES = ("manifest.json", "source.json", "concepts*.npy*", "sentences*.jsonl.xz*", "documents.*.npz*", "part-*.npz*")
+_FILES = ("manifest.json", SOURCE, "concepts*.npy*", "sentences*.jsonl.xz*", "documents.*.npz*", "part-*.npz*")
 
 
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:

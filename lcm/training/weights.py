@@ -8,21 +8,23 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from configs.loader import Settings
+from lcm.training.bounds import Count, Positive, Share
 
 
 class Schedule(Settings):
     """How long a run is and how its learning rate goes: up, constant, and down at the end."""
 
-    warmup_steps: int = 300
-    steps: int = 200_000
-    decay_steps: int = 0
+    warmup_steps: Count = 300
+    steps: Count = 200_000
+    decay_steps: int = Field(default=0, ge=0)
     """The last so many; 0: the rate stays"""
-    clip: float = 1.0
-    ema: float = 0.999
+    clip: Positive = 1.0
+    ema: Share = 0.999
 
     def factor(self, step: int) -> float:
         """Of the learning rates, after `step` steps."""

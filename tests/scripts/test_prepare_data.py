@@ -188,6 +188,10 @@ def test_bad_input_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFix
     assert "no document of two sentences or more could be used" in err[-1]
     assert main(["corpus", str(tmp_path / "b"), "--out", str(tmp_path / "mine")]) == 2
     assert capsys.readouterr().err == f"prepare_data: no file {tmp_path / 'b'}\n"
+    assert main([*given, "--dev-share", "0.6", "--test-share", "0.6"]) == 2
+    assert capsys.readouterr().err == (
+        "prepare_data: --dev-share and --test-share are 1.2 together; leave some to train on\n"
+    )
     assert main([*given, "--bundle", "nowhere"]) == 2
     for wrong in (["--dev-share", "2"], ["--shard-rows", "0"], ["--documents", "page"]):
         with pytest.raises(SystemExit, match="2"):

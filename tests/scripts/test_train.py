@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
+from lcm.bundle import Bundle
+from scripts.prepare_data import main as prepare_data
 from tests.lcm.training.conversations import write_concepts
+from tests.small_bundle import write_small_bundle
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -59,6 +62,53 @@ def test_torchrun_trains_in_two_processes_that_write_once(tmp_path: Path) -> Non
     [row] = lines(tmp_path / "run/metrics.jsonl")
     assert (row["epoch"], row["step"]) == (1, command["to"])
     assert (tmp_path / "run/curves.png").exists()
+
+
+def test_a_model_of_ones_own_text_says_which_and_asks_for_nothing_of_ours(tmp_path: Path) -> None:
+    def ran(*arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [
+                sys.executable, "-m", "scripts.train", str(settings), "--run", str(tmp_path / "run"),
+                *map(str, arguments), "--device", "cpu", "--threads", "1",
+            ],
+            capture_output=True, text=True, check=False, timeout=110, cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "NOEMA_DATA": str(tmp_path / "nowhere")},
+        )  # fmt: skip
+
+    bundle, concepts, settings = tmp_path / "bundle", tmp_path / "concepts", tmp_path / "small.yaml"
+    write_small_bundle(bundle)
+    settings.write_text(CONFIG, encoding="utf-8")
+    text = "".join(f"Number {n} is here. It has come.\n" for n in range(60))
+    (tmp_path / "mine.txt").write_text(text, encoding="utf-8")
+    given = ["--bundle", str(bundle), "--out", str(concepts), "--documents", "line", "--device", "cpu"]
+    shares = ["--dev-share", "0.2", "--test-share", "0.2"]
+    assert prepare_data(["corpus", str(tmp_path / "mine.txt"), *given, *shares]) == 0
+    before = (bundle / "bundle.json").read_bytes()
+    assert "holds no checkpoint; train before you export" in ran("--export", bundle).stderr
+    assert ran("--bundle", bundle, "--concepts", concepts).returncode == 0
+    assert (bundle / "bundle.json").read_bytes() == before
+    said = ran("--export", bundle)
+    assert said.returncode == 0, said.stderr
+    opened = Bundle.open(bundle)
+    [learnt] = opened.description["training"]["data"]
+    assert (learnt["part"], learnt["corpus"], learnt["files"]) == ("base", "concepts", 1)
+    assert sum(learnt["documents"].values()) == 60
+    assert "license" not in opened.description
+    assert opened.part("base").config["ffn_dim"] == 48
+
+
+def test_what_does_not_say_where_it_comes_from_is_not_exported(tmp_path: Path) -> None:
+    (tmp_path / "text.yaml").write_text("text: {}", encoding="utf-8")
+    said = subprocess.run(
+        [
+            sys.executable, "-m", "scripts.train", str(tmp_path / "text.yaml"), "--run", str(tmp_path),
+            "--export", str(tmp_path / "bundle"), "--data", str(tmp_path),
+        ],
+        capture_output=True, text=True, check=False, timeout=110, cwd=ROOT,
+    )  # fmt: skip
+    assert said.returncode == 2
+    assert f"{tmp_path / 'SOURCES.tsv'} must list" in said.stderr
+    assert not (tmp_path / "bundle").exists()
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,8 @@ def test_every_variant_says_nearly_the_same_with_narrower_weights(variant: str, 
     [
         ("base", {"dim": 36, "heads": 4}, "dim 36 is no multiple of twice the heads, 8"),
         ("base", {"heads": 0}, "heads is 0; give 1 or more"),
+        ("base", {"roles": 2}, "roles is 2; give 3 or more"),
+        ("planning", {"roles": 3}, "roles is 3; give 5 or more"),
         ("base", {"key_dim": -1}, "key_dim is -1; give 0 or more"),
         ("one_tower", {"layers": 0}, "layers is 0"),
         ("two_tower", {"denoiser_layers": -2}, "denoiser_layers is -2"),

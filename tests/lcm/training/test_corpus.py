@@ -238,6 +238,24 @@ def test_a_long_file_is_cut_into_documents_of_one_split(tmp_path: Path, monkeypa
     assert {(piece.name, piece.split) for piece in pieces} == {("a.txt", pieces[0].split)}
 
 
+def test_a_long_block_is_cut_into_pieces_of_one_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus_module, "LONGEST_TEXT", 20)
+    form = replace(FORM, documents="blank-line", dev_share=0.3, test_share=0.3)
+    blocks = ["".join(f"Line {n} of {block}.\n" for n in range(length)) for block, length in enumerate((3, 60, 2, 9))]
+    (tmp_path / "a.txt").write_text("\n".join(blocks))
+    pieces = documents(tmp_path / "a.txt", form)
+    assert [text for piece in pieces for _, text in piece.turns] == "".join(blocks).splitlines()
+    of = [{piece.name for piece in pieces if piece.turns[0][1].endswith(f" {block}.")} for block in range(4)]
+    assert [len(names) for names in of] == [1, 1, 1, 1]
+    assert len(set.union(*of)) == 4
+    assert len({(piece.name, piece.split) for piece in pieces}) == 4
+    assert len(pieces) > 20
+    corpus = FileCorpus(corpus_files([str(tmp_path)]), form, LANGUAGES)
+    whole = list(corpus.records((0, 0)))
+    for number, record in enumerate(whole):
+        assert list(corpus.records(record.after)) == whole[number + 1 :], "a piece keeps its name where reading goes on"
+
+
 def test_a_line_without_end_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files_module, "LONGEST_LINE", 1 << 20)
     (tmp_path / "a.jsonl").write_bytes(b"x" * (5 << 20) + b'\n{"text": "Here. I am."}\n')

@@ -18,7 +18,7 @@ from lcm.models.sampler import Sampling
 from lcm.training.checkpoints import write_tensors
 from lcm.training.curves import draw_curves
 from lcm.training.data import made_of
-from lcm.training.export import describe_making, export_lcm, making, note_command
+from lcm.training.export import describe_making, export_lcm, making, note_command, sources
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def bundle(tmp_path: Path) -> Path:
 
 
 def test_a_bundle_tells_every_command_that_made_it_and_how_far_it_came(bundle: Path, tmp_path: Path) -> None:
-    sources = "file\trepository\tcommit\tlicence\nx.xz\thttps://example.org\t123\tCC0\n"
-    (tmp_path / "SOURCES.tsv").write_text(sources)
+    listed = "file\trepository\tcommit\tlicence\nx.xz\thttps://example.org\t123\tCC0\n"
+    (tmp_path / "SOURCES.tsv").write_text(listed)
     begin, finish = ["train", "a.yaml"], ["train", "a.yaml", "--finish"]
     for first, last, words in ((0, 10, begin), (10, 25, begin), (25, 30, finish)):
         note_command(tmp_path, words, first, last)
@@ -38,14 +38,32 @@ def test_a_bundle_tells_every_command_that_made_it_and_how_far_it_came(bundle: P
     assert making(tmp_path / "none") == []
     BundleWriter(bundle).describe(training={"commands": ["train b.yaml", "train a.yaml --an-earlier-try"]})
     for _ in range(2):  # an export repeated is told once
-        describe_making(bundle, tmp_path, tmp_path, ["train", "a.yaml", "--export"])
-    training = Bundle.open(bundle).description["training"]
+        describe_making(bundle, "a", sources(tmp_path), tmp_path, ["train", "a.yaml", "--export"])
+    description = Bundle.open(bundle).description
+    training = description["training"]
     assert [command.split("  #")[0] for command in training["commands"]] == [
         "train b.yaml", "train a.yaml", "train a.yaml --finish", "train a.yaml --export"
     ]  # fmt: skip
     assert training["data"] == [
         {"file": "x.xz", "repository": "https://example.org", "commit": "123", "licence": "CC0"}
     ]
+    assert description["license"] == "CC-BY-SA-4.0"
+
+
+def test_what_a_part_has_learnt_from_stands_beside_what_the_others_have(bundle: Path, tmp_path: Path) -> None:
+    def told(part: str, *learnt: dict[str, str] | list[dict[str, str]]) -> list[object]:
+        for each in learnt:
+            describe_making(bundle, part, each, tmp_path, ["train", f"{part}.yaml"])
+        return list(Bundle.open(bundle).description["training"]["data"])
+
+    ours, mine, other = [{"file": "x.xz"}], {"corpus": "mine"}, {"corpus": "other"}
+    assert told("base", other, mine) == [{"part": "base", "corpus": "mine"}]
+    assert "license" not in Bundle.open(bundle).description
+    assert told("text", ours, ours) == [{"file": "x.xz"}, {"part": "base", "corpus": "mine"}]
+    assert told("planning", other) == [
+        {"file": "x.xz"}, {"part": "base", "corpus": "mine"}, {"part": "planning", "corpus": "other"}
+    ]  # fmt: skip
+    assert told("base", ours) == [{"file": "x.xz"}, {"part": "planning", "corpus": "other"}]
 
 
 @contextmanager

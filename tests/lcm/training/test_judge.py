@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from configs.loader import ConfigError, parse_config
 from lcm.errors import TrainingDataError
 from lcm.space.tokenizer import PAD, Tokenizer
 from lcm.training.concepts import ConceptTable
@@ -125,6 +126,14 @@ def test_a_resumed_run_has_the_same_losses(table: ConceptTable, tokenizer: Token
     stepped(again, 17)
     for name, value in whole.model.state_dict().items():
         torch.testing.assert_close(again.model.state_dict()[name], value, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "setting", ["rows_a_step: 0", "steps: -5", "context: 0", "warmup_steps: 0", "decay_steps: -1", "lr: .nan", "ema: 2"]
+)
+def test_what_no_run_can_go_by_is_refused_as_it_is_read(setting: str) -> None:
+    with pytest.raises(ConfigError, match=rf"own.yaml:1: {setting.split(':', maxsplit=1)[0]}: should be"):
+        parse_config(setting, JudgeTraining, source="own.yaml")
 
 
 def test_a_missing_judge_says_how_one_is_made(tokenizer: Tokenizer, tmp_path: Path) -> None:

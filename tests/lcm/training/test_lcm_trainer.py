@@ -17,7 +17,7 @@ from lcm.engine import Engine, Sampling
 from lcm.errors import BundleError, TrainingDataError
 from lcm.models.schedule import NoiseCurve
 from lcm.models.two_tower import TwoTower
-from lcm.training.checkpoints import EPOCH, NAME, read_notes, read_tensors
+from lcm.training.checkpoints import EPOCH, NAME, each_tensor, read_notes
 from lcm.training.concepts import ConceptTable
 from lcm.training.distillation import Distillation
 from lcm.training.export import export_lcm
@@ -143,6 +143,33 @@ def test_a_student_that_asks_about_no_sentence_learns_nothing_of_ends(table: Con
     steps(trainer, 9)
     assert all(np.isfinite(step["loss"]) for step in terms)
     assert 0 < sum(step["distance"] == 0 for step in terms) < 9, "one by lot is now and then none"
+
+
+def written_over(table: ConceptTable, split: str, **arrays: object) -> None:
+    """Change the documents of a split on the disk."""
+    with np.load(path := table.folder / f"documents.{split}.npz") as documents:
+        told = dict(documents) | arrays
+    np.savez(path, **told)
+
+
+@pytest.mark.parametrize("config", EVERY, ids=named)
+def test_dialogues_in_which_nobody_replies_are_learnt_from(config: VariantTraining, tmp_path: Path) -> None:
+    table = write_concepts(tmp_path / "concepts")
+    for split in ("train", "dev"):
+        written_over(table, split, roles=np.zeros(len(table.documents(split).roles), dtype=np.uint8))
+    trainer = lcm_trainer(config.model_copy(update={"epochs": 1}), table, tmp_path / "run")
+    terms = noted_steps(trainer)
+    assert all(not any(name.startswith("hits") for name in row) for row in trainer.train())
+    assert terms
+    assert np.isfinite([step["loss"] for step in terms]).all()
+
+
+def test_a_folder_without_a_training_document_says_so(tmp_path: Path) -> None:
+    table = write_concepts(tmp_path / "concepts")
+    nothing = {name: np.zeros(0, dtype=np.int64) for name in ("sentences", "roles", "last", "corpora")}
+    written_over(table, "train", **nothing, starts=np.zeros(1, dtype=np.int64), names=np.zeros(0, dtype=np.str_))
+    with pytest.raises(TrainingDataError, match="concepts holds no training document"):
+        lcm_trainer(BASE, table, tmp_path / "run")
 
 
 def test_a_planning_run_learns_plans_and_breaks(stories: ConceptTable, tmp_path: Path) -> None:
@@ -460,10 +487,8 @@ def test_a_diverged_run_leaves_the_checkpoint_from_before_and_an_epochs_end_to_g
     trainer.evaluate = dict  # type: ignore[method-assign]
     with pytest.raises(TrainingDataError, match=rf"20 steps up to .* had no finite .*copy {EPOCH}, .* over it"):
         steps(trainer, 100)
-    saved = read_tensors(tmp_path)
-    assert saved
-    assert all(bool(value.isfinite().all()) for value in saved[0].values())
-    assert saved[1]["position"][0] <= trainer.step - 20, "from before the first lost step"
+    assert all(bool(value.isfinite().all()) for _, value in each_tensor(tmp_path))
+    assert read_notes(tmp_path)["position"][0] <= trainer.step - 20, "from before the first lost step"
     assert (tmp_path / EPOCH).read_bytes() == kept, "no epoch has ended well since"
     shutil.copyfile(tmp_path / EPOCH, tmp_path / NAME)
     resumed = lcm_trainer(often, table, tmp_path)

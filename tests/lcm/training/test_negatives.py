@@ -1,5 +1,7 @@
 """What predictions are told apart from: which sentences, and how often those of a small corpus."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -23,6 +25,11 @@ def documents() -> Documents:
 def test_they_are_first_sentences_of_replies_and_what_follows_in_stories() -> None:
     rows = Negatives.of(documents()).rows.tolist()
     assert rows == [*range(1, 3 * DIALOGUES, 3), 3 * DIALOGUES + 1]
+
+
+def test_where_nobody_replies_none_are_drawn() -> None:
+    told = replace(documents().only(range(DIALOGUES)), roles=np.full(3 * DIALOGUES, ROLE_USER))
+    assert len(Negatives.of(told).draw(8)) == 0
 
 
 def test_a_small_corpus_is_drawn_by_the_root_of_its_size() -> None:

@@ -89,6 +89,16 @@ def test_dialogues_stay_as_they_are(table: ConceptTable) -> None:
     assert told.starts.tolist() == documents.starts.tolist()
 
 
+def test_a_dialogue_that_a_narrator_opens_is_no_story(table: ConceptTable) -> None:
+    plain = table.documents("train")
+    roles = plain.roles.copy()
+    roles[plain.starts[:-1]] = ROLE_NARRATOR  # as a system prompt is read
+    told = with_plans(replace(plain, roles=roles), table)
+    assert told.roles.tolist() == roles.tolist()
+    assert told.sentences.tolist() == plain.sentences.tolist()
+    assert told.starts.tolist() == plain.starts.tolist()
+
+
 def test_rows_are_packed_with_their_breaks(table: ConceptTable) -> None:
     planned = story(table, [2, 7])
     documents, packing = planned.documents("train"), PackingPlan(20, 4, 0.0, 0)

@@ -50,6 +50,7 @@ def test_a_bank_holds_what_people_said_tidied_and_translated(
     bundle = Path(shutil.copytree(small_bundle, tmp_path / "bundle"))
     prepare_concepts(prepared, tmp_path / "concepts", small_space)
     table = ConceptTable.open(tmp_path / "concepts", small_space.space_id)
+    assert table.corpus() is None, "it is ours, and the sources of the splits are its"
     config = BankBuilding(size=10, contexts=40, same_meaning=0.9999, human_cosine=-1.0)
     build_bank(config, small_space, Engine.load(bundle, space=small_space), table, prepared, bundle)
     bank = ReplyBank.load(bundle)

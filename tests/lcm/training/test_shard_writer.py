@@ -15,6 +15,7 @@ from lcm.training import shard_collector
 from lcm.training.concepts import ConceptTable
 from lcm.training.corpus_records import CorpusDocument, Position, Record, Unusable
 from lcm.training.data import SPLITS, Split
+from lcm.training.shard_collector import Part, Remembered, collect
 from lcm.training.shard_writer import Progress, write_shards
 
 
@@ -127,12 +128,21 @@ def test_shards_are_no_larger_than_asked_unless_one_document_is(tmp_path: Path, 
 
 def test_a_corpus_that_repeats_itself_fills_no_memory(tmp_path: Path, small_space: ConceptSpace) -> None:
     corpus = Told((("The same again.", "And again."),) * 200)
-    steps = finish(corpus, tmp_path / "out", small_space)
-    table = ConceptTable.open(tmp_path / "out")
-    assert len(table.texts()) == 2
-    assert sum(len(table.documents(split)) for split in SPLITS) == 200
-    assert len(table.concepts._shards) > 1, "documents are written long before there are enough new sentences"
+    parts = list(collect(corpus.records((0, 0)), Part(0, (0, 0)), Remembered(), 10, strict=False))
+    assert [(part.sentences, len(part.rows)) for part in parts] == [(80, 2), *[(80, 0)] * 4]
+    steps = finish(corpus, tmp_path / "whole", small_space)
     assert steps[-1].counts["documents"] == 200
+    table = ConceptTable.open(tmp_path / "whole")
+    assert len(table.concepts._shards) == 5
+    assert [text for _, text in table.texts()] == ["The same again.", "And again."]
+    assert table.of(np.array([1, 0])).shape == (2, small_space.dim)
+    assert sum(len(table.documents(split)) for split in SPLITS) == 200
+    running = write_shards(corpus, tmp_path / "cut", small_space, shard_rows=10, chunk=4)
+    while not (tmp_path / "cut/part-00002.npz").exists():
+        next(running)
+    running.close()
+    finish(corpus, tmp_path / "cut", small_space)
+    assert written(tmp_path / "cut") == written(tmp_path / "whole")
 
 
 def test_another_corpus_or_setting_is_refused_and_changes_nothing(tmp_path: Path, small_space: ConceptSpace) -> None:
