@@ -33,6 +33,12 @@ SYMMETRIC = frozenset({"self_dialogue", "topicalchat", "xpersona"})
 Ints = np.ndarray[Any, np.dtype[np.integer[Any]]]
 
 
+def exchanged(roles: Ints) -> Ints:
+    """[...] roles with the two speakers in each other's place; who narrates goes on narrating."""
+    speaks = (roles == ROLE_USER) | (roles == ROLE_AGENT)
+    return np.where(speaks, ROLE_USER + ROLE_AGENT - roles, roles)
+
+
 @dataclass(frozen=True, slots=True)
 class Documents:
     """Dialogues and stories of one split, one behind the other."""

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lcm.models.turns import ROLE_AGENT, ROLE_USER, Turns
-from lcm.training.concepts import SYMMETRIC, Documents
+from lcm.models.turns import Turns
+from lcm.training.concepts import SYMMETRIC, Documents, exchanged
 
 PADDING = -1
 _PACKED_TOGETHER = 4_096
@@ -168,8 +168,8 @@ def batch_of(documents: Documents, rows: list[list[Piece]], length: int) -> Pack
         for piece in row:
             here, where = slice(at, at + piece.read), slice(piece.start, piece.stop)
             said = torch.from_numpy(documents.sentences[where].astype(np.int64))
-            told = torch.from_numpy(documents.roles[where].astype(np.int64))
-            told = ROLE_AGENT + ROLE_USER - told if piece.swapped else told
+            spoken = documents.roles[where].astype(np.int64)
+            told = torch.from_numpy(exchanged(spoken) if piece.swapped else spoken)
             sentences[index, here], targets[index, here] = said[:-1], said[1:]
             roles[index, here], following[index, here] = told[:-1], told[1:]
             last[index, here] = torch.from_numpy(documents.last[where][:-1].astype(np.float32))

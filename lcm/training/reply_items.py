@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lcm.models.turns import ROLE_AGENT
-from lcm.training.concepts import SYMMETRIC, ConceptTable, Documents, Ints
+from lcm.training.concepts import SYMMETRIC, ConceptTable, Documents, Ints, exchanged
 from lcm.training.data import key
 
 CANDIDATES = 20
@@ -50,7 +50,7 @@ class ReplyItems:
         before = slice(max(rows.start, rows.start + item.at - longest), rows.start + item.at)
         roles = self.documents.roles[before].astype(np.int64)
         if item.group != "story" and self.documents.roles[rows.start + item.at] != ROLE_AGENT:
-            roles = 1 - roles
+            roles = exchanged(roles)
         return self.documents.sentences[before], roles
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lcm.models.turns import ROLE_NARRATOR
 from lcm.training.concepts import ConceptTable, Documents
 from lcm.training.packing import PADDING, PackingPlan, Piece, batch_of, mistyped, packed, pieces_of, steps_of
 from tests.lcm.training.conversations import DIALOGUES, TURNS, write_concepts
@@ -60,6 +61,13 @@ def test_a_row_holds_its_pieces_side_by_side_and_swaps_speakers(documents: Docum
     assert batch.asked.roles[0, :6].tolist() == [0, 1, 0, 1, 1, 0]
     assert batch.turns.places[0, :6].tolist() == [0] * 6, "a new document begins a new turn"
     assert batch.known.sum(dim=1).tolist() == [6, 1]
+
+
+def test_a_system_turn_stays_the_narrators_when_speakers_are_swapped(documents: Documents) -> None:
+    roles = documents.roles.copy()
+    roles[0] = ROLE_NARRATOR
+    batch = batch_of(replace(documents, roles=roles), [[Piece(0, 5, swapped=True)]], 4)
+    assert batch.turns.roles[0].tolist() == [ROLE_NARRATOR, 0, 1, 0]
 
 
 def test_concepts_see_their_own_piece_no_further_than_the_window(documents: Documents) -> None:
