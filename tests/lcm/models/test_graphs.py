@@ -136,3 +136,12 @@ def test_on_cuda_the_engine_says_what_it_says_on_a_cpu(model: Tower) -> None:
     here = Engine(again, "cpu", sampling).predict(contexts, roles, seeds=[1, 2])
     for said, meant in zip(there, here, strict=True):
         torch.testing.assert_close(said, meant, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="a second CUDA GPU is missing")
+def test_what_lies_on_another_gpu_is_captured_there() -> None:
+    for device in ("cuda:0", "cuda:1"):
+        graphed = Graphed(lambda x: (x @ x).relu())
+        for _ in range(2):
+            x = torch.randn(4, 4, device=device)
+            torch.testing.assert_close(graphed(x), (x @ x).relu())
