@@ -37,6 +37,8 @@ STOP_PROBABILITY = 0.5
 REPEAT_COSINE = 0.9
 _DRAWERS = 4
 _CHUNK = 4_096
+_ROLES = ("user", "agent", "narrator", "plan", "break")
+"""the last two of planning models"""
 _SEED_BITS = 2**64 - 1
 """of any integer, what the generator takes"""
 _SEED_STEP = 1_000_003
@@ -304,7 +306,8 @@ class Engine:
                 raise ContextError("a context holds numbers that are not finite; encode the sentences again")
             least, most = torch.as_tensor(told).aminmax()
             if not 0 <= int(least) <= int(most) < self.model.config.roles:
-                raise ContextError("a role is none of 0 (user), 1 (agent), 2 (narrator)")
+                known = ", ".join(f"{role} ({name})" for role, name in enumerate(_ROLES[: self.model.config.roles]))
+                raise ContextError(f"a role is none of {known}")
 
 
 def as_precise(model: Tower, precision: Precision) -> Tower:

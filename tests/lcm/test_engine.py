@@ -16,6 +16,7 @@ from lcm.errors import BundleError, ContextError
 from lcm.models import fast_linear
 from lcm.models.base_lcm import BaseLcm, BaseLcmConfig
 from lcm.models.one_tower import OneTower, OneTowerConfig
+from lcm.models.planning import Planning, PlanningConfig
 from lcm.models.quantized import Quantized, QuantizedConfig
 from lcm.models.tower import Tower
 from lcm.models.turns import Turns
@@ -114,6 +115,15 @@ def test_roles_are_checked_together_not_one_by_one(engine: Engine, monkeypatch: 
     for wrong in (-1, 3):
         with pytest.raises(ContextError, match="a role is none of"):
             engine.check([context], [roles + wrong * (torch.arange(1_000) == 700)])
+
+
+def test_of_roles_the_models_own_are_named(engine: Engine) -> None:
+    planner = Engine(Planning(PlanningConfig(**SIZES)))
+    context, role = torch.zeros(1, SMALL.concept_dim), torch.tensor([5])
+    with pytest.raises(ContextError, match=r"none of 0 \(user\), 1 \(agent\), 2 \(narrator\)$"):
+        engine.check([context], [role])
+    with pytest.raises(ContextError, match=r"2 \(narrator\), 3 \(plan\), 4 \(break\)$"):
+        planner.check([context], [role])
 
 
 def test_without_temperature_the_seed_changes_nothing(engine: Engine) -> None:
