@@ -17,13 +17,14 @@ from torch import Tensor
 from lcm.bundle import Bundle, fitting
 from lcm.errors import BundleError, ContextError
 from lcm.models.base_lcm import BaseLcm
-from lcm.models.fast_linear import Maps, make_fast
+from lcm.models.fast_linear import Maps, make_fast, settle
 from lcm.models.sampler import Sampling
 from lcm.models.state import LcmState
 from lcm.models.tower import Drawer, Tower
 from lcm.models.turns import ROLE_AGENT, ROLE_NARRATOR, ROLE_USER, Turns
 from lcm.models.variants import VARIANTS, built
 from lcm.space.backend import Precision
+from lcm.space.memory import return_memory
 
 if TYPE_CHECKING:
     from lcm.space import ConceptSpace
@@ -83,13 +84,17 @@ class Engine:
         self.device = torch.device(device)
         self.model = as_precise(model.to(self.device).eval(), precision)
         self._maps = Maps(int8=precision == "int8")
-        with torch.no_grad():
-            make_fast(self.model, self._maps)
+        self.parameters = sum(parameter.numel() for parameter in model.parameters())
+        """that were trained: the model does not keep them in that form"""
+        make_fast(self.model, int8=self._maps.int8)
         self.dim = model.config.concept_dim
         self.context = model.config.context
         self.sampling = sampling or VARIANTS[variant].sampling
         self.variant = variant
         self._drawers: dict[Sampling, Drawer] = {}
+        self._drawer(None)  # makes the maps of several, which takes the weights
+        settle(self.model)
+        return_memory()
 
     @classmethod
     def load(
