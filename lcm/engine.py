@@ -239,7 +239,9 @@ class Engine:
         if not (isinstance(self.model, BaseLcm) and self.keyed):
             return F.normalize(concepts.float(), dim=1)
         parts = concepts.to(self.device, torch.float32).split(_CHUNK)
-        return torch.cat([self.model.keys(self.model.normalizer(part)).float().cpu() for part in parts])
+        model = self.model
+        rows = (model.keys(model.normalizer(part).to(model.norm.weight.dtype)) for part in parts)
+        return torch.cat([keys.float().cpu() for keys in rows])
 
     def _queries(self, hidden: Tensor, asked: Turns) -> Sequence[Tensor | None]:
         assert isinstance(self.model, BaseLcm)  # it is keyed

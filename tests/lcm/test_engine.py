@@ -23,6 +23,7 @@ from lcm.models.turns import Turns
 from lcm.models.two_tower import TwoTower, TwoTowerConfig
 from lcm.space.backend import Precision
 from lcm.space.packed import PackedLinear
+from scripts.random_lcm import random_weights
 
 SIZES: dict[str, Any] = {"concept_dim": 16, "dim": 32, "layers": 2, "heads": 4, "ffn_dim": 48, "context": 6}
 SMALL = BaseLcmConfig(**SIZES)
@@ -283,6 +284,20 @@ def test_narrower_weights_say_nearly_the_same(precision: Precision, off: float) 
     for said, meant in zip(narrow, exact, strict=True):
         assert said.dtype == torch.float32
         assert float((said[0] - meant[0]).norm() / meant[0].norm()) < off
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16", "int8"])
+def test_keys_are_nearly_the_same_with_narrower_weights(precision: Precision) -> None:
+    config, candidates = replace(SMALL, key_dim=16), torch.randn(7, 16, generator=torch.Generator().manual_seed(2))
+    keys: list[Tensor] = []
+    kinds: tuple[Precision, ...] = ("float32", precision)
+    for kind in kinds:
+        model = BaseLcm(config)
+        model.load_state_dict(random_weights(model))
+        keys.append(Engine(model, precision=kind).keys(candidates))
+    exact, narrow = keys
+    assert narrow.dtype == torch.float32
+    assert float(F.cosine_similarity(exact, narrow).min()) > 0.99
 
 
 def test_choosing_goes_by_keys_where_the_model_has_them() -> None:
