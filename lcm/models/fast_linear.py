@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from lcm.space.packed import PackedLinear, can_pack
 
+_WHOLE = 16
+"""Inputs that torch's int8 product takes at once: of any other number it reads past the end of the weight"""
+
 
 class Map(Protocol):
     """`x @ weight.T + bias`."""
@@ -105,7 +108,7 @@ def settle(model: nn.Module) -> None:
 def mapped(weight: Tensor, bias: Tensor | None, int8: bool) -> Map:
     """The map of a weight [O, D] and a bias [O]."""
     weight, bias = weight.detach(), None if bias is None else bias.detach()
-    if int8:
+    if int8 and weight.shape[1] % _WHOLE == 0:
         return _Int8Linear.of(weight, bias)
     if weight.device.type == "cpu" and weight.dtype == torch.float32 and can_pack():
         kept = None if bias is None else nn.Parameter(bias, requires_grad=False)

@@ -80,3 +80,12 @@ def test_part_of_several_maps_is_the_map_alone_to_the_bit(kind: torch.dtype, int
     for linear, before in zip(several, alone, strict=True):
         assert torch.equal(linear(x), before(x))
         assert maps.of(linear) is linear.alone()  # type: ignore[arg-type,operator]
+
+
+@pytest.mark.parametrize("inputs", [5, 12, 24, 40, 48])
+@torch.no_grad()
+def test_int8_takes_any_number_of_inputs(inputs: int) -> None:
+    torch.manual_seed(0)
+    linear, x = nn.Linear(inputs, 16), torch.randn(3, inputs)
+    narrow = mapped(linear.weight.bfloat16(), linear.bias.bfloat16(), True)(x.bfloat16()).float()
+    assert float((narrow - linear(x)).norm()) < 0.02 * float(linear(x).norm())
