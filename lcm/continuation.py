@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lcm.conversation import Conversation, following, read
-from lcm.engine import MAX_CONCEPTS, REPEAT_COSINE, ROLE_NARRATOR, STOP_PROBABILITY, Engine, step_seed
+from lcm.engine import REPEAT_COSINE, ROLE_NARRATOR, STOP_PROBABILITY, Engine, step_seed
 from lcm.errors import ContextError
 from lcm.models.planning import ROLE_BREAK, ROLE_PLAN, Planning, known_paragraphs, planned_story, with_plans
 from lcm.planning import LONGEST_PARAGRAPH, plan_concept
@@ -24,34 +24,28 @@ class ToldConcept:
     """0 is the one that the context leaves open"""
 
 
-def continuation(engine: Engine, story: Tensor, sentences: int, seed: int = 0) -> Iterator[ToldConcept]:
-    """Go on telling a story [T, C], T ≥ 1.
+def continuation(
+    engine: Engine, story: Tensor, sentences: int, seed: int = 0, starts: Sequence[int] | None = None
+) -> Iterator[ToldConcept]:
+    """Go on telling a story [T, C], T ≥ 1, all of which is read, until there are `sentences` more.
 
-    A narrator's turn is a paragraph: where the model ends one, the next begins, until there are `sentences`, or the
-    model would end the text or say the same again.
+    A narrator's turn is a paragraph: where the model ends one, the next begins. It stops early where the model would
+    end the text or say the same again. `starts` are where the story's paragraphs begin, for models that plan; None:
+    nobody knows, and they are guessed.
 
     Raises:
         ContextError: as `Engine.predict`.
     """
+    told: Iterator[ToldConcept]
     if isinstance(engine.model, Planning):
         if not len(story):
             raise ContextError("there is no story to go on with; give at least one concept")
-        concepts, roles, known = planned_story(story[-engine.context :], engine.model.break_concept.cpu())
+        concepts, roles, known = planned_story(story, engine.model.break_concept.cpu(), starts)
         said = _planned(engine, concepts, roles, max(1, LONGEST_PARAGRAPH - known), seed)
-        yield from itertools.islice((told for role, told in said if role == ROLE_NARRATOR), sentences)
-        return
-    told, paragraph = 0, 0
-    while told < sentences:
-        latest = story[-engine.context :]
-        roles = torch.full((len(latest),), ROLE_NARRATOR)
-        most = min(sentences - told, MAX_CONCEPTS)
-        [turn] = engine.predict([latest], [roles], max_concepts=most, seeds=[step_seed(seed, told)])
-        if not len(turn) or (told and float(F.cosine_similarity(turn[0], latest[-1], dim=0)) >= REPEAT_COSINE):
-            return
-        for concept in turn:
-            yield ToldConcept(concept, paragraph)
-        story = torch.cat([latest, turn])
-        told, paragraph = told + len(turn), paragraph + 1
+        told = (told for role, told in said if role == ROLE_NARRATOR)
+    else:
+        told = _told(engine, story, seed)
+    yield from itertools.islice(told, sentences)
 
 
 def plan(engine: Engine, paragraphs: Sequence[Tensor], ahead: int, seed: int = 0) -> Tensor:
@@ -76,6 +70,22 @@ def plan(engine: Engine, paragraphs: Sequence[Tensor], ahead: int, seed: int = 0
     return torch.cat([outline[:0], *following_plans])  # of a text that has ended none
 
 
+def _told(engine: Engine, story: Tensor, seed: int) -> Iterator[ToldConcept]:
+    """What a model without plans says next, one sentence after the other."""
+    narrator = torch.tensor([ROLE_NARRATOR])
+    conversation = Conversation.of(engine)
+    read(engine, [conversation], [(story, narrator.expand(len(story)))])
+    paragraph, latest = 0, None
+    for number in itertools.count():
+        [step] = following(engine, [conversation], [step_seed(seed, number)])
+        if step.ends or (latest is not None and _same(step.concept, latest)):
+            return
+        latest = step.concept
+        yield ToldConcept(latest, paragraph)
+        [ended] = read(engine, [conversation], [(latest[None], narrator)])
+        paragraph += ended >= STOP_PROBABILITY
+
+
 def _planned(
     engine: Engine, concepts: Tensor, roles: Tensor, room: int, seed: int
 ) -> Iterator[tuple[int, ToldConcept]]:
@@ -97,7 +107,7 @@ def _planned(
             room = LONGEST_PARAGRAPH
         for number in range(room):
             concept, ended = _said(engine, conversation, ROLE_NARRATOR, next(seeds))
-            if latest is not None and float(F.cosine_similarity(concept, latest, dim=0)) >= REPEAT_COSINE:
+            if latest is not None and _same(concept, latest):
                 if number:
                     break
                 return
@@ -113,3 +123,7 @@ def _said(engine: Engine, conversation: Conversation, role: int, seed: int) -> t
     [step] = following(engine, [conversation], [seed], speaker=role)
     [ended] = read(engine, [conversation], [(step.concept[None], torch.tensor([role]))])
     return step.concept, ended
+
+
+def _same(concept: Tensor, other: Tensor) -> bool:
+    return float(F.cosine_similarity(concept, other, dim=0)) >= REPEAT_COSINE

@@ -17,13 +17,14 @@ from torch import Tensor
 from lcm.bundle import Bundle, fitting
 from lcm.errors import BundleError, ContextError
 from lcm.models.base_lcm import BaseLcm
-from lcm.models.fast_linear import Maps, make_fast
+from lcm.models.fast_linear import Maps, make_fast, settle
 from lcm.models.sampler import Sampling
 from lcm.models.state import LcmState
 from lcm.models.tower import Drawer, Tower
 from lcm.models.turns import ROLE_AGENT, ROLE_NARRATOR, ROLE_USER, Turns
 from lcm.models.variants import VARIANTS, built
 from lcm.space.backend import Precision
+from lcm.space.memory import return_memory
 
 if TYPE_CHECKING:
     from lcm.space import ConceptSpace
@@ -37,6 +38,8 @@ STOP_PROBABILITY = 0.5
 REPEAT_COSINE = 0.9
 _DRAWERS = 4
 _CHUNK = 4_096
+_ROLES = ("user", "agent", "narrator", "plan", "break")
+"""the last two of planning models"""
 _SEED_BITS = 2**64 - 1
 """of any integer, what the generator takes"""
 _SEED_STEP = 1_000_003
@@ -81,13 +84,17 @@ class Engine:
         self.device = torch.device(device)
         self.model = as_precise(model.to(self.device).eval(), precision)
         self._maps = Maps(int8=precision == "int8")
-        with torch.no_grad():
-            make_fast(self.model, self._maps)
+        self.parameters = sum(parameter.numel() for parameter in model.parameters())
+        """that were trained: the model does not keep them in that form"""
+        make_fast(self.model, int8=self._maps.int8)
         self.dim = model.config.concept_dim
         self.context = model.config.context
         self.sampling = sampling or VARIANTS[variant].sampling
         self.variant = variant
         self._drawers: dict[Sampling, Drawer] = {}
+        self._drawer(None)  # makes the maps of several, which takes the weights
+        settle(self.model)
+        return_memory()
 
     @classmethod
     def load(
@@ -232,7 +239,9 @@ class Engine:
         if not (isinstance(self.model, BaseLcm) and self.keyed):
             return F.normalize(concepts.float(), dim=1)
         parts = concepts.to(self.device, torch.float32).split(_CHUNK)
-        return torch.cat([self.model.keys(self.model.normalizer(part)).float().cpu() for part in parts])
+        model = self.model
+        rows = (model.keys(model.normalizer(part).to(model.norm.weight.dtype)) for part in parts)
+        return torch.cat([keys.float().cpu() for keys in rows])
 
     def _queries(self, hidden: Tensor, asked: Turns) -> Sequence[Tensor | None]:
         assert isinstance(self.model, BaseLcm)  # it is keyed
@@ -304,7 +313,8 @@ class Engine:
                 raise ContextError("a context holds numbers that are not finite; encode the sentences again")
             least, most = torch.as_tensor(told).aminmax()
             if not 0 <= int(least) <= int(most) < self.model.config.roles:
-                raise ContextError("a role is none of 0 (user), 1 (agent), 2 (narrator)")
+                known = ", ".join(f"{role} ({name})" for role, name in enumerate(_ROLES[: self.model.config.roles]))
+                raise ContextError(f"a role is none of {known}")
 
 
 def as_precise(model: Tower, precision: Precision) -> Tower:

@@ -29,7 +29,6 @@ from torch import Tensor
 
 from lcm.engine import Engine
 from lcm.models.sampler import Sampling
-from lcm.models.tower import Tower
 from lcm.models.turns import ROLE_NARRATOR
 from lcm.space.backend import Precision
 from scripts.bench_floor import bytes_read, read_bandwidth
@@ -129,11 +128,16 @@ def measured_case(
     """Every figure of a case."""
     model, weights = our_model(case)
     context, noise = given(case)
-    sides: dict[str, Callable[[], Taken]] = {"ours": _ours(model, case, context, SAMPLING)}
+    to_read = bytes_read(model, STEPS)
+    narrower = {
+        precision: _ours(Engine(copy.deepcopy(model), "cpu", SAMPLING, case.kind, precision), context)
+        for precision in args.also
+    }
+    engine = Engine(model, "cpu", SAMPLING, case.kind)
+    sides: dict[str, Callable[[], Taken]] = {"ours": _ours(engine, context)}
     if case.kind == "two_tower":
-        sides["ours_at_40"] = _ours(model, case, context, replace(SAMPLING, steps=ASKED_STEPS))
-    for precision in args.also:
-        sides[precision] = _ours(copy.deepcopy(model), case, context, SAMPLING, precision)
+        sides["ours_at_40"] = _ours(engine, context, replace(SAMPLING, steps=ASKED_STEPS))
+    sides |= narrower
     if meta:
         build_theirs(case, meta, weights, folder)
         sides["theirs"] = _theirs(meta, context, noise, folder)
@@ -146,7 +150,7 @@ def measured_case(
     if meta:
         figures["ratio"] = median_ratio(took["theirs"], took["ours"])
         figures["difference"] = _difference(drawn["ours"], drawn["theirs"])
-    figures["floor"] = rounded(1_000 * bytes_read(model, STEPS) / bandwidth / median_ms)
+    figures["floor"] = rounded(1_000 * to_read / bandwidth / median_ms)
     for precision in args.also:
         figures[precision] = {
             "ratio": median_ratio(took["theirs" if meta else "ours"], took[precision]),
@@ -170,15 +174,12 @@ def _theirs(meta: MetaProcess, context: Tensor, noise: Tensor, folder: Path) -> 
     return draw
 
 
-def _ours(
-    model: Tower, case: Case, context: Tensor, sampling: Sampling, precision: Precision = "float32"
-) -> Callable[[], Taken]:
-    engine = Engine(model, "cpu", sampling, case.kind, precision)
+def _ours(engine: Engine, context: Tensor, sampling: Sampling = SAMPLING) -> Callable[[], Taken]:
     roles = torch.full((len(context),), ROLE_NARRATOR)
 
     def draw() -> Taken:
         start = time.perf_counter()
-        (following,) = engine.predict_next([context], [roles], [SEED])
+        (following,) = engine.predict_next([context], [roles], [SEED], sampling=sampling)
         return 1_000 * (time.perf_counter() - start), following.concept
 
     return draw

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             "concept_ms": rounded(statistics.median(took[name])),
             "p95_ms": rounded(float(np.percentile(took[name], 95))),
             "within_budget": statistics.median(took[name]) <= BUDGET_MS,
-            "parameters": sum(parameter.numel() for parameter in engine.model.parameters()),
+            "parameters": engine.parameters,
         }
         for name, engine in engines.items()
     }

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from agent.commands.given import GivenItem, add_inputs, given_items, understanding
@@ -96,7 +97,7 @@ def run_continue(args: argparse.Namespace) -> int:
     assert engine is not None  # a variant was asked for
     to = _said_in(models, items, args.to)
     told: list[dict[str, Any]] = []
-    for next_ in continuation(engine, _concepts(items), args.sentences, args.seed):
+    for next_ in continuation(engine, _concepts(items), args.sentences, args.seed, _marked(items)):
         [text] = say(models, next_.concept[None].numpy(), to, args.beam)
         told.append({"text": text, "paragraph": next_.paragraph})
         if not args.json:
@@ -203,13 +204,16 @@ def _sources(items: Sequence[GivenItem]) -> list[str]:
 
 def _paragraphs(items: Sequence[GivenItem], concepts: "Tensor", longest: int) -> list[int]:
     """Where they start: as the text has them; in one that has none, and in sound, as they are found."""
-    from itertools import accumulate
-
     from lcm.planning import paragraph_starts
 
-    if len(items) > 1 and not any(item.heard for item in items):
-        return list(accumulate((len(item.concepts) for item in items[:-1]), initial=0))
-    return paragraph_starts(concepts, longest)
+    return _marked(items) or paragraph_starts(concepts, longest)
+
+
+def _marked(items: Sequence[GivenItem]) -> list[int] | None:
+    """Where the paragraphs start that a text has itself; of one that has none, and of sound, nobody knows."""
+    if len(items) < 2 or any(item.heard for item in items):
+        return None
+    return list(accumulate((len(item.concepts) for item in items[:-1]), initial=0))
 
 
 def _words(

@@ -32,7 +32,7 @@ class NoiseLevelEmbedding(nn.Module):
         half = FREQUENCIES // 2
         rates = torch.exp(-math.log(_LONGEST_PERIOD) * torch.arange(half, device=times.device) / half)
         angles = times[:, None].float() * rates
-        waves = torch.cat([angles.cos(), angles.sin()], dim=1).to(self.inner_proj.weight.dtype)
+        waves = torch.cat([angles.cos(), angles.sin()], dim=1).to(self.inner_proj.bias.dtype)
         embedded: Tensor = self.output_proj(F.silu(self.inner_proj(waves)))
         return embedded
 

@@ -39,6 +39,10 @@ class Graphed:
         """What the function gives; the caller's to keep."""
         if not (self.graphs and inputs[0].is_cuda):
             return self.function(*inputs)
+        with torch.cuda.device_of(inputs[0]):  # of several GPUs, the one whose turn it is may be another
+            return self._replayed(inputs)
+
+    def _replayed(self, inputs: tuple[Tensor, ...]) -> Tensor:
         rows = len(inputs[0]) if self.rows else None
         if rows:
             inputs = tuple(with_rows(tensor, filled(rows)) for tensor in inputs)
@@ -61,7 +65,7 @@ class Graphed:
                 self.function(*kept)
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=aside):  # torch's own belongs to the GPU that it captured on first
             output = self.function(*kept)
         return _Captured(graph, kept, output)
 

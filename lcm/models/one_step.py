@@ -21,7 +21,9 @@ class OneStepConfig(TowerConfig):
     """Sizes of the tower and the head."""
 
     noise_dim: int = 64
+    """N: numbers of Gaussian noise that one concept is drawn from"""
     head_layers: int = 3
+    """of the generator, each with a feed-forward as wide as the tower's"""
 
 
 class _HeadLayer(nn.Module):

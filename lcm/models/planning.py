@@ -43,9 +43,14 @@ def with_plans(paragraphs: Sequence[Tensor], break_concept: Tensor) -> tuple[Ten
     return torch.cat(parts), torch.tensor(list(itertools.chain(*roles)))
 
 
-def planned_story(story: Tensor, break_concept: Tensor) -> tuple[Tensor, Tensor, int]:
-    """A story [T, C], T ≥ 1, as these models read it, its last paragraph open, and how many sentences that has."""
-    paragraphs = known_paragraphs(story, paragraph_starts(story))
+def planned_story(
+    story: Tensor, break_concept: Tensor, starts: Sequence[int] | None = None
+) -> tuple[Tensor, Tensor, int]:
+    """A story [T, C], T ≥ 1, as these models read it, its last paragraph open, and how many sentences that has.
+
+    Its own paragraphs begin at `starts`; None: nobody knows, and they are guessed.
+    """
+    paragraphs = known_paragraphs(story, paragraph_starts(story) if starts is None else starts)
     concepts, roles = with_plans(paragraphs, break_concept)
     return concepts[:-1], roles[:-1], len(paragraphs[-1])
 

@@ -24,9 +24,13 @@ class Sampling:
     guidance: float = 3.0
     """1: none"""
     guidance_rescale: float = 0.7
+    """share of the guided noise that is scaled to the spread of the unguided [Lin et al. 2024, algorithm 2]; 0: none"""
     initial_noise: float = 0.6
+    """where the chain begins: standard deviations of Gaussian noise"""
     epsilon_scaling: float = 1.00045
+    """what the predicted noise is divided by [Ning et al. 2024]; 1: nothing"""
     clip: float = 100.0
+    """no number of a noisy concept, normalised, is further from 0"""
     temperature: float = 0.0
     """of Base: Gaussian noise, in standard deviations; of One-step: what its noise is multiplied with, 0 for always the
     same; of the quantised ones: of the softmax, 0 for the likeliest"""

@@ -25,6 +25,7 @@ class NoiseCurve:
     first_beta: float = 1e-4
     """of the quadratic one, at its first step"""
     last_beta: float = 0.02
+    """at its last; both as in [Ho et al. 2020, §4]"""
     slope: float = 1.5
     """γ of the sigmoid one [LCM eq. 14]"""
     offset: float = 0.0

@@ -26,11 +26,17 @@ class TowerConfig:
     """Sizes of what reads; the defaults are the mini bundle's."""
 
     concept_dim: int = 512
+    """C: numbers of a concept"""
     dim: int = 256
+    """D: numbers that the layers hand on for each concept"""
     layers: int = 5
+    """blocks of attention and feed-forward"""
     heads: int = 4
+    """H: of attention, D / H numbers each"""
     ffn_dim: int = 512
+    """numbers inside the gated feed-forward"""
     dropout: float = 0.1
+    """probability, in training"""
     bias: bool = False
     """of the linear maps inside the layers; Meta's have one"""
     turns: bool = True

@@ -37,6 +37,11 @@ class PackedLinear(nn.Module):
         y: Tensor = _ops()._linear_pointwise(rows, self._packed, self.bias, "none", [], "")
         return y[:count].view(*x.shape[:-1], self.out_features)
 
+    def part(self, start: int, end: int) -> "PackedLinear":
+        """The map to some of its outputs."""
+        bias = None if self.bias is None else nn.Parameter(self.bias[start:end], requires_grad=False)
+        return PackedLinear(self._packed.to_dense()[start:end], bias)
+
 
 def rows_taken(rows: int) -> int:
     """A number of rows not below `rows` (0 stays 0), by a quarter above it at most where there are many.

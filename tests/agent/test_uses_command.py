@@ -1,5 +1,6 @@
 """`noema continue | summarise | plan`: from text, files, pipes and sound, in any language; wrong input."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -107,3 +108,16 @@ def test_a_model_that_is_not_there(noema: Noema) -> None:
     noema("plan", "Hello.", "--ahead", "1").fails(1, "planning")
     assert noema("plan", "Hello.").code == 0
     assert noema("summarise", "Hello.", "--ratio", "0.5", "--sentences", "2").code == 2
+
+
+def test_a_continuation_is_told_the_paragraphs_that_a_text_has(noema: Noema, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+
+    def noted(*given: object) -> Iterator[object]:
+        told.append(given[-1])
+        return iter(())
+
+    monkeypatch.setattr("lcm.continuation.continuation", noted)
+    for text in (STORY, "The cat is hungry. Where is the station?"):
+        assert noema("continue", "--variant", "base", stdin=text).code == 0
+    assert told == [[0, 3], None]

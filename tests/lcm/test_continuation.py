@@ -5,11 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from lcm.continuation import continuation, plan
-from lcm.engine import REPEAT_COSINE, ROLE_NARRATOR, Engine
+from lcm.engine import MAX_CONCEPTS, REPEAT_COSINE, ROLE_NARRATOR, STOP_PROBABILITY, Engine, Sampling, step_seed
 from lcm.errors import ContextError
+from lcm.models.base_lcm import BaseLcm, BaseLcmConfig
+from lcm.models.tower import Tower
+from lcm.models.two_tower import TwoTower, TwoTowerConfig
 from lcm.space import ConceptSpace
+from scripts.random_lcm import random_weights
 
 STORY = {
     "eng": ["There was once a poor man.", "He had three sons.", "One day he went into the wood."],
@@ -32,6 +37,31 @@ def engine(mini: ConceptSpace) -> Engine:
 @pytest.fixture(scope="module")
 def small(small_bundle: Path) -> Engine:
     return Engine.load(small_bundle, device="cpu")
+
+
+DIM, CONTEXT = 16, 6
+SIZES = {"concept_dim": DIM, "dim": 32, "layers": 3, "heads": 2, "ffn_dim": 48, "context": CONTEXT}
+
+
+def base() -> Tower:
+    return BaseLcm(BaseLcmConfig(**SIZES))  # type: ignore[arg-type]
+
+
+def two_tower() -> Tower:
+    return TwoTower(TwoTowerConfig(**SIZES, denoiser_layers=2))  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=[base, two_tower])
+def talkative(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """Its weights are random: what ends a story that repeats itself is off."""
+    monkeypatch.setattr("lcm.continuation.REPEAT_COSINE", 2.0)
+    model: Tower = request.param()
+    model.load_state_dict(random_weights(model))
+    return Engine(model, sampling=Sampling(steps=4))
+
+
+def story_of(length: int) -> Tensor:
+    return torch.randn(length, DIM, generator=torch.Generator().manual_seed(5))
 
 
 @pytest.mark.parametrize("language", STORY)
@@ -68,6 +98,29 @@ def test_it_never_tells_more_than_asked_for_nor_the_same_twice_running(small: En
         assert [next_.paragraph for next_ in told] == sorted(next_.paragraph for next_ in told)
         concepts = torch.stack([next_.concept for next_ in told])
         assert not len(told) > 1 or float(F.cosine_similarity(concepts[1:], concepts[:-1]).max()) < REPEAT_COSINE
+
+
+def test_all_of_a_long_story_counts_and_is_followed_from_paragraph_to_paragraph(talkative: Engine) -> None:
+    story = story_of(20 * CONTEXT)
+    paragraph = 0
+    for number, told in enumerate(continuation(talkative, story, 12, seed=3)):
+        roles = torch.full((len(story),), ROLE_NARRATOR)
+        [whole] = talkative.predict_next([story], [roles], [step_seed(3, number)])
+        [cut] = talkative.predict_next([story[-CONTEXT:]], [roles[-CONTEXT:]], [step_seed(3, number)])
+        paragraph += number > 0 and whole.ended >= STOP_PROBABILITY
+        torch.testing.assert_close(told.concept, whole.concept, rtol=0, atol=1e-4)
+        assert not torch.allclose(told.concept, cut.concept, rtol=0, atol=1e-2), "the layers together look back further"
+        assert told.paragraph == paragraph
+        story = torch.cat([story, told.concept[None]])
+    assert len(story) == 20 * CONTEXT + 12
+
+
+def test_a_paragraph_ends_where_the_model_ends_it_and_nowhere_else(talkative: Engine) -> None:
+    most = MAX_CONCEPTS + 8
+    for bias, paragraphs in ((-100.0, [0] * most), (100.0, list(range(most)))):
+        with torch.no_grad():
+            talkative.model.stop_head.bias.fill_(bias)
+        assert [told.paragraph for told in continuation(talkative, story_of(3), most)] == paragraphs
 
 
 def test_the_same_seed_tells_the_same(small: Engine) -> None:

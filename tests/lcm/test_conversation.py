@@ -14,6 +14,7 @@ from lcm.models.state import LcmState
 from lcm.models.tower import Tower
 from lcm.models.turns import Turns
 from lcm.models.two_tower import TwoTower, TwoTowerConfig
+from scripts.random_lcm import random_weights
 
 DIM, CONTEXT = 16, 6
 SIZES = {"concept_dim": DIM, "dim": 32, "layers": 2, "heads": 4, "ffn_dim": 48, "context": CONTEXT}
@@ -30,10 +31,8 @@ def two_tower() -> Tower:
 
 @pytest.fixture(params=[base, two_tower])
 def engine(request: pytest.FixtureRequest) -> Engine:
-    torch.manual_seed(0)
-    model = request.param()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+    model: Tower = request.param()
+    model.load_state_dict(random_weights(model))
     return Engine(model, sampling=Sampling(steps=4))
 
 

@@ -16,12 +16,14 @@ from lcm.errors import BundleError, ContextError
 from lcm.models import fast_linear
 from lcm.models.base_lcm import BaseLcm, BaseLcmConfig
 from lcm.models.one_tower import OneTower, OneTowerConfig
+from lcm.models.planning import Planning, PlanningConfig
 from lcm.models.quantized import Quantized, QuantizedConfig
 from lcm.models.tower import Tower
 from lcm.models.turns import Turns
 from lcm.models.two_tower import TwoTower, TwoTowerConfig
 from lcm.space.backend import Precision
 from lcm.space.packed import PackedLinear
+from scripts.random_lcm import random_weights
 
 SIZES: dict[str, Any] = {"concept_dim": 16, "dim": 32, "layers": 2, "heads": 4, "ffn_dim": 48, "context": 6}
 SMALL = BaseLcmConfig(**SIZES)
@@ -114,6 +116,15 @@ def test_roles_are_checked_together_not_one_by_one(engine: Engine, monkeypatch: 
     for wrong in (-1, 3):
         with pytest.raises(ContextError, match="a role is none of"):
             engine.check([context], [roles + wrong * (torch.arange(1_000) == 700)])
+
+
+def test_of_roles_the_models_own_are_named(engine: Engine) -> None:
+    planner = Engine(Planning(PlanningConfig(**SIZES)))
+    context, role = torch.zeros(1, SMALL.concept_dim), torch.tensor([5])
+    with pytest.raises(ContextError, match=r"none of 0 \(user\), 1 \(agent\), 2 \(narrator\)$"):
+        engine.check([context], [role])
+    with pytest.raises(ContextError, match=r"2 \(narrator\), 3 \(plan\), 4 \(break\)$"):
+        planner.check([context], [role])
 
 
 def test_without_temperature_the_seed_changes_nothing(engine: Engine) -> None:
@@ -273,6 +284,20 @@ def test_narrower_weights_say_nearly_the_same(precision: Precision, off: float) 
     for said, meant in zip(narrow, exact, strict=True):
         assert said.dtype == torch.float32
         assert float((said[0] - meant[0]).norm() / meant[0].norm()) < off
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16", "int8"])
+def test_keys_are_nearly_the_same_with_narrower_weights(precision: Precision) -> None:
+    config, candidates = replace(SMALL, key_dim=16), torch.randn(7, 16, generator=torch.Generator().manual_seed(2))
+    keys: list[Tensor] = []
+    kinds: tuple[Precision, ...] = ("float32", precision)
+    for kind in kinds:
+        model = BaseLcm(config)
+        model.load_state_dict(random_weights(model))
+        keys.append(Engine(model, precision=kind).keys(candidates))
+    exact, narrow = keys
+    assert narrow.dtype == torch.float32
+    assert float(F.cosine_similarity(exact, narrow).min()) > 0.99
 
 
 def test_choosing_goes_by_keys_where_the_model_has_them() -> None:

@@ -13,6 +13,7 @@ from lcm.models.one_tower import OneTower, OneTowerConfig
 from lcm.models.quantized import Quantized, QuantizedConfig
 from lcm.models.tower import Tower
 from lcm.models.two_tower import TwoTower, TwoTowerConfig
+from scripts.random_lcm import random_weights
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA GPU is missing")
 SIZES = {"concept_dim": 16, "dim": 32, "layers": 2, "heads": 2, "ffn_dim": 48, "context": 8}
@@ -82,6 +83,7 @@ def test_models_give_each_row_what_it_gets_alone_where_rows_are_filled_up(
     replays: list[Replay], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for model in (OneTower(OneTowerConfig(**SIZES)), TwoTower(TwoTowerConfig(**SIZES, denoiser_layers=2))):  # type: ignore[arg-type]
+        model.load_state_dict(random_weights(model))
         engine = Engine(model, sampling=Sampling(steps=3))
         contexts, roles = [torch.randn(n, 16) for n in (3, 20, 7)], [torch.arange(n) % 2 for n in (3, 20, 7)]
         replays.clear()
@@ -123,7 +125,8 @@ def test_what_is_to_be_called_is_called_on_cuda_too() -> None:
     ids=lambda model: type(model).__name__,
 )
 def test_on_cuda_the_engine_says_what_it_says_on_a_cpu(model: Tower) -> None:
-    weights = {k: v.clone() for k, v in model.state_dict().items()}
+    weights = random_weights(model)
+    model.load_state_dict(weights)
     contexts = [torch.randn(n, 16) for n in (3, 20)]
     roles = [torch.arange(n) % 2 for n in (3, 20)]
     sampling = Sampling(steps=6)
@@ -133,3 +136,12 @@ def test_on_cuda_the_engine_says_what_it_says_on_a_cpu(model: Tower) -> None:
     here = Engine(again, "cpu", sampling).predict(contexts, roles, seeds=[1, 2])
     for said, meant in zip(there, here, strict=True):
         torch.testing.assert_close(said, meant, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="a second CUDA GPU is missing")
+def test_what_lies_on_another_gpu_is_captured_there() -> None:
+    for device in ("cuda:0", "cuda:1"):
+        graphed = Graphed(lambda x: (x @ x).relu())
+        for _ in range(2):
+            x = torch.randn(4, 4, device=device)
+            torch.testing.assert_close(graphed(x), (x @ x).relu())

@@ -15,6 +15,7 @@ from lcm.models.sampler import DenoisingPlan, Sampling, denoise
 from lcm.models.tower import TowerConfig
 from lcm.models.turns import Turns
 from lcm.models.two_tower import TwoTower, TwoTowerConfig
+from scripts.random_lcm import random_weights
 from tests.lcm.models.conversations import conversation, part, sliding
 
 LENGTH = 9
@@ -38,17 +39,13 @@ SAMPLINGS = {
 
 def small(name: str, *, metas: bool) -> Refined:
     """`metas`: with biases, without turns, as Meta's."""
-    torch.manual_seed(0)
     kind, config = MODELS[name]
     changes: dict[str, Any] = {"bias": metas, "turns": not metas}
     if name == "two_tower":
         changes["whole_attention"] = metas
-    model: Refined = kind(replace(config, **changes)).eval()  # type: ignore[arg-type]
-    for parameter in model.parameters():  # gates begin at zero, which would hide everything
-        torch.nn.init.normal_(parameter, std=0.3)
-    if isinstance(model, Quantized):
-        model.quantizer.entries.normal_()
-    return model
+    model: Refined = kind(replace(config, **changes))  # type: ignore[arg-type]
+    model.load_state_dict(random_weights(model))
+    return model.eval()
 
 
 def plain(model: Refined, concepts: Tensor, turns: Turns, asked: Turns, noise: Tensor, sampling: Sampling) -> Tensor:

@@ -12,6 +12,7 @@ from lcm.models.quantized import Quantized, QuantizedConfig
 from lcm.models.sampler import Sampling
 from lcm.models.variants import VARIANTS, built, published
 from lcm.space.backend import Precision
+from scripts.random_lcm import random_weights
 
 META = {"base_1_6b": 1_649_185_792, "two_tower_1_6b": 1_645_538_304, "two_tower_7b": 6_930_781_696}
 """as its public code builds them"""
@@ -61,9 +62,8 @@ def test_every_variant_says_nearly_the_same_with_narrower_weights(variant: str, 
     sizes = {"concept_dim": 16, "dim": 32, "layers": 1, "heads": 2, "ffn_dim": 32, "context": 6}
     quantised = {"codebooks": 3, "entries": 8, "discrete": variant == "quant_d"}
     settings = sizes | (quantised if variant.startswith("quant") else {})
+    weights = random_weights(built(variant, settings)[0])
     torch.manual_seed(0)
-    weights = built(variant, settings)[0].state_dict()
-    weights |= {name: torch.randn_like(entries) for name, entries in weights.items() if name == "quantizer.entries"}
     context, roles = torch.randn(5, 16), torch.arange(5) % 2
     said: list[Tensor] = []
     kinds: tuple[Precision, ...] = ("float32", precision)

@@ -1,5 +1,6 @@
 """Plans in training texts: before each paragraph its own plan, behind it a break; and a model that plans ahead."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,9 +147,9 @@ def test_a_planning_model_plans_as_far_ahead_as_asked(planner: Engine) -> None:
     assert not torch.equal(ahead, plan(engine, paragraphs, 3, seed=5))
 
 
-def test_a_planning_model_reads_the_paragraphs_of_an_outline_as_it_learnt_them(
-    planner: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The roles of whatever is read."""
     heard: list[list[int]] = []
 
     def noted(engine: Engine, conversations: list[Conversation], said: list[tuple[Tensor, Tensor]]) -> list[float]:
@@ -156,6 +157,22 @@ def test_a_planning_model_reads_the_paragraphs_of_an_outline_as_it_learnt_them(
         return read(engine, conversations, said)
 
     monkeypatch.setattr("lcm.continuation.read", noted)
+    return heard
+
+
+def test_a_planning_model_reads_all_of_a_story_by_the_paragraphs_that_it_has(
+    planner: Engine, heard: list[list[int]]
+) -> None:
+    lengths = [4, 6, 3, 7, 5]
+    assert sum(lengths) > planner.context
+    next(continuation(planner, torch.randn(25, DIM), 1, starts=[0, 4, 10, 13, 20]))
+    told = [[ROLE_PLAN, *[ROLE_NARRATOR] * length] for length in lengths]
+    assert heard[0] == [*itertools.chain(*([*part, ROLE_BREAK] for part in told[:-1])), *told[-1]]
+
+
+def test_a_planning_model_reads_the_paragraphs_of_an_outline_as_it_learnt_them(
+    planner: Engine, heard: list[list[int]]
+) -> None:
     plan(planner, [torch.randn(count, DIM) for count in (1, 1, 2, 5, 1)], 1)
     of_four, of_six = ([ROLE_PLAN, *[ROLE_NARRATOR] * count, ROLE_BREAK] for count in (4, 6))
     assert heard[0] == of_four + of_six, "where fewer than three sentences stand alone, they are joined"
