@@ -176,16 +176,24 @@ class Bundle:
         Raises:
             BundleError: neither has it, or it belongs to another space.
         """
-        beside = self.folder.with_name(self.folder.name + COMPANION)
-        if variant in self.parts or not (beside / "bundle.json").is_file():
+        companion = None if variant in self.parts else self.companion()
+        if companion is None:
             return self.part(variant)
-        companion = Bundle.open(beside)
         if companion.space_id != self.space_id:
             raise BundleError(
-                f"the models of {beside} are of space {companion.space_id}, {self.folder} holds {self.space_id}; "
-                "train them again on this space, or restore both bundles"
+                f"the models of {companion.folder} are of space {companion.space_id}, {self.folder} holds "
+                f"{self.space_id}; train them again on this space, or restore both bundles"
             )
         return companion.part(variant)
+
+    def companion(self) -> "Bundle | None":
+        """The optional bundle beside it, if it is there.
+
+        Raises:
+            BundleError: it is damaged.
+        """
+        beside = self.folder.with_name(self.folder.name + COMPANION)
+        return Bundle.open(beside) if (beside / "bundle.json").is_file() else None
 
     @property
     def longest_seconds(self) -> float:

@@ -29,7 +29,7 @@ from lcm.space.memory import return_memory
 if TYPE_CHECKING:
     from lcm.space import ConceptSpace
 
-__all__ = ["ROLE_AGENT", "ROLE_NARRATOR", "ROLE_USER", "Engine", "NextConcept", "Sampling", "step_seed"]
+__all__ = ["ROLE_AGENT", "ROLE_NARRATOR", "ROLE_USER", "Engine", "NextConcept", "Sampling", "step_seed", "variants_of"]
 
 MAX_CONCEPTS = 32
 MAX_CONTEXT = 4_096
@@ -44,6 +44,18 @@ _SEED_BITS = 2**64 - 1
 """of any integer, what the generator takes"""
 _SEED_STEP = 1_000_003
 """prime, and more than callers have seeds in a row"""
+
+
+def variants_of(bundle: str | Path) -> list[str]:
+    """The models of a bundle and of the optional one beside it, in the order of the registry.
+
+    Raises:
+        BundleError: a bundle is missing or damaged.
+    """
+    opened = Bundle.open(bundle)
+    companion = opened.companion()
+    parts = {*opened.parts, *(companion.parts if companion else ())}
+    return [name for name in VARIANTS if name in parts]
 
 
 def step_seed(seed: int, number: int) -> int:

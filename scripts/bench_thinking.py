@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from agent.inference.kept_conversations import KeptConversations
-from lcm.engine import Engine
+from lcm.engine import Engine, variants_of
 from lcm.reply_bank import ReplyBank
 from lcm.space import ConceptSpace
-from lcm.training.evaluate_lcm import engine_of, variants_of
+from lcm.training.evaluate_lcm import engine_of
 from scripts.bench_turns import rounded, taken_in_turns
 
 BUDGET_MS = 60.0

@@ -22,13 +22,14 @@ from audio.segmenter import Segmenter, Utterance
 from audio.vad import load_vad
 from lcm.bundle import Bundle
 from lcm.bundle_writer import BundleWriter
+from lcm.engine import variants_of
 from lcm.errors import BundleError, LcmError, TrainingDataError
 from lcm.reply_bank import ReplyBank
 from lcm.space import ConceptSpace
 from lcm.space.backend import Precision
 from lcm.training import blind
 from lcm.training.data import DEFAULT_DATA, DEFAULT_PREPARED, DEFAULT_RUNS, check_splits, prepare
-from lcm.training.evaluate_lcm import engine_of, evaluate_lcm, evaluation_table, variants_of
+from lcm.training.evaluate_lcm import engine_of, evaluate_lcm, evaluation_table
 from lcm.training.judge import FolderJudge, TokenModel
 from lcm.training.judge_model import SmallJudge
 from lcm.training.prompted_replies import LcmReplier, Prompted, RetrieveReplier, prompts

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from lcm.engine import Engine
 
 MOST_SENTENCES = 1000
+_TELLS_ON = ("two_tower", "base")
+_PLANS = ("planning", "two_tower", "base")
+"""Models by how well they do that (docs/LOG.md)"""
 MOST_AHEAD = 32
 _LARGEST_SEED = 2**32 - 1
 _CONTINUE = """
@@ -41,7 +44,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Describes the subcommands."""
     goes_on = subparser(commands, "continue", "go on telling a story", _CONTINUE)
     _add_use(goes_on)
-    _add_model(goes_on, "two_tower")
+    _add_model(goes_on, _TELLS_ON)
     goes_on.add_argument("--sentences", type=int, default=4, metavar="N", help="how many, at most (default: 4)")
     goes_on.set_defaults(run=run_continue)
     shorter = subparser(commands, "summarise", "keep the sentences that stand for the whole", _SUMMARISE)
@@ -54,7 +57,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     shorter.set_defaults(run=run_summarise)
     plan = subparser(commands, "plan", "find the paragraphs of a text, and the sentence that says each", _PLAN)
     _add_use(plan)
-    _add_model(plan, "planning")
+    _add_model(plan, _PLANS)
     plan.add_argument(
         "--sentences",
         type=int,
@@ -76,9 +79,12 @@ def _add_use(parser: argparse.ArgumentParser) -> None:
     add_beam(parser)
 
 
-def _add_model(parser: argparse.ArgumentParser, variant: str) -> None:
+def _add_model(parser: argparse.ArgumentParser, preferred: Sequence[str]) -> None:
+    first, *others = preferred
     parser.add_argument(
-        "--variant", default=variant, metavar="V", help="which model of the bundle (default: %(default)s)"
+        "--variant",
+        metavar="V",
+        help=f"which model of the bundle (default: {first}; of a bundle that has none, {' or '.join(others)})",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="another draw, of models that draw (default: 0)"
@@ -93,7 +99,8 @@ def run_continue(args: argparse.Namespace) -> int:
     _check_count("--sentences", args.sentences, MOST_SENTENCES)
     _check_seed(args.seed)
     config = settings(args)
-    models, items, engine = _understood(args, config, args.variant)
+    variant = args.variant or _first_of(config, _TELLS_ON)
+    models, items, engine = _understood(args, config, variant)
     assert engine is not None  # a variant was asked for
     to = _said_in(models, items, args.to)
     told: list[dict[str, Any]] = []
@@ -103,7 +110,7 @@ def run_continue(args: argparse.Namespace) -> int:
         if not args.json:
             print(text, flush=True)
     if args.json:
-        print_json({**_about(models, items, to), "variant": args.variant, "seed": args.seed, "sentences": told})
+        print_json({**_about(models, items, to), "variant": variant, "seed": args.seed, "sentences": told})
     return OK
 
 
@@ -141,7 +148,9 @@ def run_plan(args: argparse.Namespace) -> int:
     _check_seed(args.seed)
     if args.ahead:
         _check_count("--ahead", args.ahead, MOST_AHEAD)
-    models, items, engine = _understood(args, settings(args), args.variant if args.ahead else None)
+    config = settings(args)
+    variant = (args.variant or _first_of(config, _PLANS)) if args.ahead else None
+    models, items, engine = _understood(args, config, variant)
     to = _said_in(models, items, args.to)
     concepts = _concepts(items)
     starts = _paragraphs(items, concepts, args.sentences)
@@ -157,7 +166,7 @@ def run_plan(args: argparse.Namespace) -> int:
         split = [concepts[start:end] for start, end in zip(starts, ends, strict=True)]
         ahead = say(models, plan(engine, split, args.ahead, args.seed).numpy(), to, args.beam)
     if args.json:
-        planned = {"variant": args.variant, "seed": args.seed} if args.ahead else {}
+        planned = {"variant": variant, "seed": args.seed} if args.ahead else {}
         print_json({**_about(models, items, to), **planned, "paragraphs": paragraphs, "ahead": ahead})
         return OK
     for number, paragraph in enumerate(paragraphs, start=1):
@@ -166,6 +175,14 @@ def run_plan(args: argparse.Namespace) -> int:
     for number, text in enumerate(ahead, start=len(paragraphs) + 1):
         print(f"{number}. {text}  (ahead)")
     return OK
+
+
+def _first_of(config: "AgentConfig", preferred: Sequence[str]) -> str:
+    """The first of these models that the bundle has; if none, the first, so that its absence is told."""
+    from lcm.engine import variants_of
+
+    found = variants_of(config.bundle)
+    return next((variant for variant in preferred if variant in found), preferred[0])
 
 
 def _understood(

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from lcm.bundle import COMPANION, Bundle
-from lcm.engine import Engine, Sampling
+from lcm.bundle import Bundle
+from lcm.engine import Engine, Sampling, variants_of
 from lcm.errors import BundleError, TrainingDataError
-from lcm.models.variants import VARIANTS
 from lcm.reply_bank import PART as BANK
 from lcm.reply_bank import ReplyBank
 from lcm.space import ConceptSpace
@@ -52,16 +51,6 @@ class Sizes:
     """questions for each corpus and language, and for each book"""
     decoded: int = 200
     """of each group: dialogues, SGD, stories"""
-
-
-def variants_of(bundle: str | Path) -> list[str]:
-    """The concept models of a bundle and of the optional one beside it, in the order of the registry."""
-    opened = Bundle.open(bundle)
-    parts = set(opened.parts)
-    beside = opened.folder.with_name(opened.folder.name + COMPANION)
-    if (beside / "bundle.json").is_file():
-        parts |= set(Bundle.open(beside).parts)
-    return [name for name in VARIANTS if name in parts]
 
 
 def engine_of(bundle: str | Path, variant: str, space: ConceptSpace) -> Engine:

@@ -48,7 +48,7 @@ class ReplyItems:
         """Table rows and roles of the latest `longest` sentences before it; in dialogues the replier is the agent."""
         rows = self.documents.rows(item.document)
         before = slice(max(rows.start, rows.start + item.at - longest), rows.start + item.at)
-        roles = self.documents.roles[before].astype(np.int64)
+        roles: Ints = self.documents.roles[before].astype(np.int64)
         if item.group != "story" and self.documents.roles[rows.start + item.at] != ROLE_AGENT:
             roles = exchanged(roles)
         return self.documents.sentences[before], roles

@@ -105,7 +105,8 @@ def test_a_number_out_of_range(noema: Noema, command: tuple[str, ...], told: str
 
 def test_a_model_that_is_not_there(noema: Noema) -> None:
     noema("continue", "Hello.", "--variant", "none").fails(1, "none")
-    noema("plan", "Hello.", "--ahead", "1").fails(1, "planning")
+    noema("plan", "Hello.", "--ahead", "1", "--variant", "planning").fails(1, "planning")
+    assert noema("plan", "Hello.", "--ahead", "1", "--json").json["variant"] == "base", "the best there is"
     assert noema("plan", "Hello.").code == 0
     assert noema("summarise", "Hello.", "--ratio", "0.5", "--sentences", "2").code == 2
 

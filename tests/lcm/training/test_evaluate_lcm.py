@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lcm.engine import Engine
+from lcm.engine import Engine, variants_of
 from lcm.errors import BundleError
 from lcm.models.turns import ROLE_NARRATOR
 from lcm.models.variants import built
@@ -16,7 +16,7 @@ from lcm.space import ConceptSpace
 from lcm.training.concept_metrics import Truths
 from lcm.training.concepts import ConceptTable
 from lcm.training.decoded_metrics import Sample
-from lcm.training.evaluate_lcm import engine_of, evaluate_lcm, variants_of
+from lcm.training.evaluate_lcm import engine_of, evaluate_lcm
 from lcm.training.hits import Answers, answers, hit_figures, hit_share
 from lcm.training.judge import CONTEXT_SENTENCES
 from lcm.training.lcm_baselines import BagOfWords, NearestReply
