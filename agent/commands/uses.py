@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from lcm.engine import Engine
 
 MOST_SENTENCES = 1000
-_TELLS_ON = ("two_tower", "base")
-_PLANS = ("planning", "two_tower", "base")
+_TELLS_ON = ("two_tower_few", "two_tower", "base")
+_PLANS = ("planning", "two_tower_few", "two_tower", "base")
 """Models by how well they do that (docs/LOG.md)"""
 MOST_AHEAD = 32
 _LARGEST_SEED = 2**32 - 1
@@ -84,7 +84,7 @@ def _add_model(parser: argparse.ArgumentParser, preferred: Sequence[str]) -> Non
     parser.add_argument(
         "--variant",
         metavar="V",
-        help=f"which model of the bundle (default: {first}; of a bundle that has none, {' or '.join(others)})",
+        help=f"which model of the bundle (default: {first}; where there is none, {' or '.join(others)})",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="another draw, of models that draw (default: 0)"
