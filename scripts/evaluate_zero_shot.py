@@ -117,7 +117,7 @@ def measured(
         name: of_languages({language: asker(known) for language, known in tables.items()}, tables, items)
         for name, asker in askers.items()
     }
-    return {"sentences": len(rows), **figures}
+    return {"n": len(items.items), "sentences": len(rows), **figures}
 
 
 def rows_of(items: ReplyItems) -> Ints:
