@@ -272,6 +272,11 @@ def prepare(data: Path, out: Path, report: Callable[[str], None] = lambda _: Non
     Raises:
         TrainingDataError: a corpus is missing or unreadable.
     """
+    if not data.is_dir():
+        raise TrainingDataError(
+            f"no folder {data}: what mini has learnt from is not part of the repository. docs/MODEL_CARD.md lists it; "
+            "name the folder that holds it by --data or NOEMA_DATA. Text of your own needs none of it: docs/TRAINING.md"
+        )
     out.mkdir(parents=True, exist_ok=True)
     recordings = read_recordings(data)
     if not recordings:
@@ -328,7 +333,10 @@ def _manifest(folder: Path) -> bytes:
         content = (folder / "manifest.json").read_bytes()
         json.loads(content)
     except (OSError, ValueError) as error:
-        raise TrainingDataError(f"no splits at {folder} ({error}); run: python -m scripts.prepare_data") from error
+        raise TrainingDataError(
+            f"no splits at {folder} ({getattr(error, 'strerror', None) or error}); make them by: python -m "
+            "scripts.prepare_data; a concept model learns from text of your own with --concepts (docs/TRAINING.md)"
+        ) from error
     return content
 
 
