@@ -81,8 +81,50 @@ def test_wrong_input_says_what_to_do(noema: Noema, tmp_path: Path, command: str)
     noema(command, "Hello.", "--language", "auto").fails(2, "name one")
     noema(command, "Hello.", "--beam", "0").fails(2, "--beam")
     noema(command, tmp_path).fails(2, "a folder")
+    noema(command, ".").fails(2, "a folder")
+    noema(command, "missing.pdf").fails(2, "no such file")
+    noema(command, "./missing").fails(2, "no such file")
+    noema(command, "/dev/null").fails(2, "a pipe or a device")
     noema(command, "a" * 100_001).fails(2, "a paragraph has more than")
     noema(command, stdin="word\n" * 30_000).fails(2, "a paragraph has more than")
+
+
+def test_a_file_is_text_or_sound_by_what_it_holds(noema: Noema, recording: Path, tmp_path: Path) -> None:
+    expected = noema("summarise", stdin=STORY).out
+    for name in ("LICENSE", "story.rst", "server.log", "-", ".story"):
+        (tmp_path / name).write_text(STORY, encoding="utf-8")
+        assert noema("summarise", tmp_path / name).out == expected
+    (tmp_path / "memo").write_bytes(recording.read_bytes())
+    paragraphs = noema("plan", tmp_path / "memo", "--json").json["paragraphs"]
+    assert isinstance(paragraphs, list)
+    assert all(paragraph["source"].startswith("memo ") for paragraph in paragraphs)
+
+
+@pytest.mark.parametrize("content", ["Où est-il ?".encode("latin-1"), "Hello.".encode("utf-16"), bytes(64), b"PK\xff"])
+def test_a_file_of_neither_says_how_it_becomes_text(noema: Noema, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "story.txt").write_bytes(content)
+    noema("summarise", tmp_path / "story.txt").fails(2, "neither sound nor text in UTF-8")
+
+
+def test_what_the_beginning_of_a_file_does_not_show_is_seen_later(
+    noema: Noema, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.commands.given._BEGINNING_BYTES", 8)
+    (tmp_path / "story.txt").write_bytes("The café.".encode())
+    assert noema("summarise", tmp_path / "story.txt").out == "The café.\n", "its é is cut in two"
+    (tmp_path / "story.txt").write_bytes(b"The cat. The caf\xe9.")
+    noema("summarise", tmp_path / "story.txt").fails(2, "neither sound nor text in UTF-8")
+
+
+def test_a_dash_is_stdin(noema: Noema) -> None:
+    assert noema("plan", "-", stdin=STORY).out == noema("plan", stdin=STORY).out
+    both = noema("summarise", "Good morning.", "-", "--ratio", 1, stdin="The cat.")
+    assert both.out == "Good morning.\nThe cat.\n"
+
+
+@pytest.mark.parametrize("text", ["3.5", "Hello.", "e.g.", "p.m", "and/or"])
+def test_a_word_that_is_no_name_is_text(noema: Noema, text: str) -> None:
+    assert noema("summarise", text).out == f"{text}\n"
 
 
 @pytest.mark.parametrize(
