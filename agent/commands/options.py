@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 TASKS = ("converse", "translate", "transcribe")
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 BACKENDS = ("noema", "sonar-space")
+VARIANTS = (
+    *("base", "base_mse", "base_ce", "one_step", "one_tower", "planning"),
+    *("quant_c", "quant_d", "two_tower", "two_tower_few"),
+)
 LANGUAGE_HELP = (
     "ISO 639-3 (default: eng); several, as eng,fra, or auto, all that the bundle hears: found out for each utterance; "
     "for text name one"

@@ -6,7 +6,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from agent.commands.given import GivenItem, add_inputs, given_items, understanding
-from agent.commands.options import print_json, settings, subparser
+from agent.commands.options import VARIANTS, print_json, settings, subparser
 from agent.commands.texts import add_beam, check_beam, say
 from agent.errors import OK, UsageError
 
@@ -57,7 +57,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     shorter.set_defaults(run=run_summarise)
     plan = subparser(commands, "plan", "find the paragraphs of a text, and the sentence that says each", _PLAN)
     _add_use(plan)
-    _add_model(plan, _PLANS)
     plan.add_argument(
         "--sentences",
         type=int,
@@ -66,6 +65,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="of a paragraph, at most, where none are marked (default: 9)",
     )
     plan.add_argument("--ahead", type=int, default=0, metavar="N", help="and what N paragraphs more would say")
+    _add_model(plan, _PLANS, "with --ahead: ")
     plan.set_defaults(run=run_plan)
 
 
@@ -79,15 +79,16 @@ def _add_use(parser: argparse.ArgumentParser) -> None:
     add_beam(parser)
 
 
-def _add_model(parser: argparse.ArgumentParser, preferred: Sequence[str]) -> None:
+def _add_model(parser: argparse.ArgumentParser, preferred: Sequence[str], when: str = "") -> None:
     first, *others = preferred
     parser.add_argument(
         "--variant",
         metavar="V",
-        help=f"which model of the bundle (default: {first}; where there is none, {' or '.join(others)})",
+        choices=VARIANTS,
+        help=f"{when}which model of the bundle (default: {first}; where there is none, {' or '.join(others)})",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="another draw, of models that draw (default: 0)"
+        "--seed", type=int, default=0, metavar="N", help=f"{when}another draw, of models that draw (default: 0)"
     )
 
 

@@ -145,9 +145,11 @@ def test_a_number_out_of_range(noema: Noema, command: tuple[str, ...], told: str
     noema(*command, "Hello.").fails(2, told)
 
 
-def test_a_model_that_is_not_there(noema: Noema) -> None:
-    noema("continue", "Hello.", "--variant", "none").fails(1, "none")
-    noema("plan", "Hello.", "--ahead", "1", "--variant", "planning").fails(1, "planning")
+def test_a_model_that_is_not_there(noema: Noema, small_bundle: Path) -> None:
+    for command in ("continue", "plan"):
+        noema(command, "Hello.", "--variant", "none").fails(2, "'none', choose from base, base_mse")
+    lacks = f"{small_bundle} has no model 'planning'; it has: base"
+    noema("plan", "Hello.", "--ahead", "1", "--variant", "planning").fails(1, lacks)
     assert noema("plan", "Hello.", "--ahead", "1", "--json").json["variant"] == "base", "the best there is"
     assert noema("plan", "Hello.").code == 0
     assert noema("summarise", "Hello.", "--ratio", "0.5", "--sentences", "2").code == 2
