@@ -6,7 +6,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from agent.commands.given import GivenItem, add_inputs, given_items, understanding
-from agent.commands.options import VARIANTS, print_json, settings, subparser
+from agent.commands.options import VARIANTS, print_json, settings, subparser, warn
 from agent.commands.texts import add_beam, check_beam, say
 from agent.errors import OK, UsageError
 
@@ -110,6 +110,7 @@ def run_continue(args: argparse.Namespace) -> int:
         told.append({"text": text, "paragraph": next_.paragraph})
         if not args.json:
             print(text, flush=True)
+    _tell_if_fewer(len(told), args.sentences)
     if args.json:
         print_json({**_about(models, items, to), "variant": variant, "seed": args.seed, "sentences": told})
     return OK
@@ -147,8 +148,7 @@ def run_plan(args: argparse.Namespace) -> int:
     check_beam(args.beam)
     _check_count("--sentences", args.sentences, MOST_SENTENCES)
     _check_seed(args.seed)
-    if args.ahead:
-        _check_count("--ahead", args.ahead, MOST_AHEAD)
+    _check_count("--ahead", args.ahead, MOST_AHEAD, least=0)
     config = settings(args)
     variant = (args.variant or _first_of(config, _PLANS)) if args.ahead else None
     models, items, engine = _understood(args, config, variant)
@@ -169,13 +169,18 @@ def run_plan(args: argparse.Namespace) -> int:
     if args.json:
         planned = {"variant": variant, "seed": args.seed} if args.ahead else {}
         print_json({**_about(models, items, to), **planned, "paragraphs": paragraphs, "ahead": ahead})
-        return OK
+    else:
+        _print_plan(paragraphs, ahead)
+    _tell_if_fewer(len(ahead), args.ahead)
+    return OK
+
+
+def _print_plan(paragraphs: Sequence[dict[str, Any]], ahead: Sequence[str]) -> None:
     for number, paragraph in enumerate(paragraphs, start=1):
         length = paragraph["sentences"]
         print(f"{number}. {paragraph['text']}  ({length} sentence{'s' if length != 1 else ''})")
     for number, text in enumerate(ahead, start=len(paragraphs) + 1):
         print(f"{number}. {text}  (ahead)")
-    return OK
 
 
 def _first_of(config: "AgentConfig", preferred: Sequence[str]) -> str:
@@ -250,9 +255,14 @@ def _about(models: "Models", items: Sequence[GivenItem], to: str) -> dict[str, A
     return {"language": ",".join(languages), "to": to, "bundle": models.bundle}
 
 
-def _check_count(option: str, number: int, most: int) -> None:
-    if not 1 <= number <= most:
-        raise UsageError(f"{option} {number}: choose a number from 1 to {most}")
+def _tell_if_fewer(found: int, asked: int) -> None:
+    if found < asked:
+        warn(f"the model went no further than {found} of {asked}: it ended the text, or would have repeated itself")
+
+
+def _check_count(option: str, number: int, most: int, least: int = 1) -> None:
+    if not least <= number <= most:
+        raise UsageError(f"{option} {number}: choose a number from {least} to {most}")
 
 
 def _check_seed(seed: int) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from tests.noema_command import Noema
 
@@ -73,6 +74,19 @@ def test_a_plan_goes_ahead_with_any_model_of_the_bundle(noema: Noema) -> None:
     assert "(ahead)" in noema("plan", STORY, "--ahead", 2, "--variant", "base").out
 
 
+def test_that_a_model_went_no_further_is_told(noema: Noema, monkeypatch: pytest.MonkeyPatch) -> None:
+    def planned(engine: object, paragraphs: list[Tensor], ahead: int, seed: int) -> Tensor:
+        return paragraphs[0][:2]
+
+    monkeypatch.setattr("lcm.continuation.plan", planned)
+    assert noema("plan", STORY, "--ahead", 2).err == ""
+    result = noema("plan", STORY, "--ahead", 3)
+    assert (result.code, result.out.count("(ahead)")) == (0, 2)
+    assert result.err.startswith("noema: the model went no further than 2 of 3: it ended the text")
+    monkeypatch.setattr("lcm.continuation.continuation", lambda *given: iter(()))
+    assert "no further than 0 of 4" in noema("continue", STORY).err
+
+
 @pytest.mark.parametrize("command", ["continue", "summarise", "plan"])
 def test_wrong_input_says_what_to_do(noema: Noema, tmp_path: Path, command: str) -> None:
     noema(command, "none.txt").fails(2, "no such file")
@@ -138,7 +152,7 @@ def test_a_word_that_is_no_name_is_text(noema: Noema, text: str) -> None:
         (("summarise", "--sentences", "-2"), "--sentences -2"),
         (("plan", "--sentences", "0"), "--sentences 0"),
         (("plan", "--ahead", "99"), "--ahead 99"),
-        (("plan", "--ahead", "-1"), "--ahead -1"),
+        (("plan", "--ahead", "-1"), "--ahead -1: choose a number from 0 to 32"),
     ],
 )
 def test_a_number_out_of_range(noema: Noema, command: tuple[str, ...], told: str) -> None:
