@@ -74,7 +74,7 @@ def _add_use(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to",
         metavar="L",
-        help="language to say it in, ISO 639-3 (default: its own; text is then quoted as it stands)",
+        help="language to say it in, ISO 639-3 (default: that of what came last); text in it is quoted as it stands",
     )
     add_beam(parser)
 
