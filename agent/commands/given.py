@@ -200,7 +200,7 @@ def _items_of(
 
     def written(lines: Iterator[str]) -> Iterator[GivenItem]:
         if by_paragraph:
-            return _written(models, _paragraphs(lines), language, "paragraph")
+            return _written(models, filter(_says_something, _paragraphs(lines)), language, "paragraph")
         return _written(models, lines, language, "line")
 
     if text == _STDIN:
@@ -244,6 +244,11 @@ def _paragraphs(lines: Iterator[str]) -> Iterator[str]:
             paragraph, length = [], 0
     if paragraph:
         yield " ".join(paragraph)
+
+
+def _says_something(text: str) -> bool:
+    """Of signs alone, such as a row of stars between paragraphs, nothing can be told."""
+    return any(map(str.isalnum, text))
 
 
 def _written(models: "Models", texts: Iterator[str], language: str, kind: str) -> Iterator[GivenItem]:

@@ -37,6 +37,12 @@ def test_lines_up_to_an_empty_one_belong_together(noema: Noema) -> None:
     assert [(p["start"], p["sentences"]) for p in paragraphs] == [(0, 3), (3, 2)]
 
 
+def test_signs_between_paragraphs_are_none(noema: Noema) -> None:
+    paragraphs = noema("plan", "--json", stdin="The cat!!\n\n* * *\n\nWhere is it?").json["paragraphs"]
+    assert isinstance(paragraphs, list)
+    assert [paragraph["text"] for paragraph in paragraphs] == ["The cat!!", "Where is it?"]
+
+
 def test_a_text_without_paragraphs_gets_some(noema: Noema) -> None:
     text = "The cat is hungry. Where is the station? Good morning. " * 8
     paragraphs = noema("plan", text, "--sentences", 5, "--json").json["paragraphs"]
@@ -91,6 +97,7 @@ def test_that_a_model_went_no_further_is_told(noema: Noema, monkeypatch: pytest.
 def test_wrong_input_says_what_to_do(noema: Noema, tmp_path: Path, command: str) -> None:
     noema(command, "none.txt").fails(2, "no such file")
     noema(command, "", "--to", "fra").fails(2, "no words")
+    noema(command, "!!!").fails(2, "no words")
     noema(command, "Hello.", "--to", "tlh").fails(2, "tlh")
     noema(command, "Hello.", "--language", "auto").fails(2, "name one")
     noema(command, "Hello.", "--beam", "0").fails(2, "--beam")
