@@ -29,6 +29,13 @@ def test_chat_answers_each_line(noema: Noema) -> None:
     assert all(turn["reply"].startswith("eng reply") for turn in turns)
 
 
+def test_the_model_that_chat_thinks_with_can_be_named(noema: Noema) -> None:
+    assert noema("chat", "--variant", "base", stdin="Hello.\n").out
+    for thinker in ("retrieve", "lcm"):
+        named = noema("chat", "--thinker", thinker, "--variant", "planning", stdin="Hello.\n")
+        named.fails(1, "has no model 'planning'; it has: base")
+
+
 def test_what_waits_to_be_read_is_no_fault_when_chat_is_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
