@@ -51,6 +51,15 @@ class _Parser(argparse.ArgumentParser):
             self.error(f"{rest[0]} means nothing here" + (f", perhaps {close[0]} was meant" if close else ""))
         return found, rest
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuses what is not among the choices, with the nearest of those that help lists."""
+        if action.choices is None or value in action.choices:
+            return
+        known = [str(choice) for choice in action.choices if choice != first_minute.NAME]
+        close = get_close_matches(str(value), known, 1)
+        told = f"perhaps {close[0]} was meant" if close else f"choose from {', '.join(known)}"
+        raise argparse.ArgumentError(action, f"invalid choice: {value!r}, {told}")
+
     def error(self, message: str) -> NoReturn:
         """Ends the process."""
         said = " ".join(message.split()).removeprefix("argument ")

@@ -24,6 +24,18 @@ from configs.loader import Settings
 
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
 Backend = Literal["noema", "sonar-space"]
+Variant = Literal[
+    "base",
+    "base_mse",
+    "base_ce",
+    "one_step",
+    "one_tower",
+    "planning",
+    "quant_c",
+    "quant_d",
+    "two_tower",
+    "two_tower_few",
+]
 
 
 class SegmenterConfig(Settings):
@@ -100,7 +112,7 @@ class ThinkerConfig(Settings):
     """Who answers in a conversation."""
 
     name: Literal["retrieve", "lcm", "openai"] = "retrieve"
-    variant: str = "base"
+    variant: Variant = "base"
     max_concepts: int = Field(default=4, ge=1, le=32)
     max_bank_sentences: int = Field(default=2, ge=1, le=32)
     openai: OpenAiConfig = OpenAiConfig()

@@ -68,6 +68,15 @@ class AudioInfo:
     """libsndfile's name, such as ``FLAC PCM_16``"""
 
 
+def is_audio(path: str | Path) -> bool:
+    """Whether it is a file whose header promises sound, whatever its name ends in."""
+    try:
+        with _open(Path(path)):
+            return True
+    except AudioFileError:
+        return False
+
+
 def audio_info(path: str | Path) -> AudioInfo:
     """Read the header; only where it does not tell the length, the sound as well."""
     with _open(Path(path)) as file:

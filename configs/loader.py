@@ -144,6 +144,19 @@ def _line_of(place: Place, lines: Mapping[Place, int]) -> int:
 
 # --- what is wrong ---------------------------------------------------------------------------------------
 
+_KINDS = {
+    "string": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "list": "a list",
+    "tuple": "a list",
+    "dict": "settings, as {name: value}",
+    "model": "settings, as {name: value}",
+    "dataclass": "settings, as {name: value}",
+}
+"""What `pydantic` calls kinds of values, as the parts of its errors' names"""
+
 
 def _unknown_settings(content: object, shape: object, place: Place = ()) -> Iterable[tuple[Place, str]]:
     """Yields the names that the shape lacks. pydantic lets them pass in dataclasses, and suggests nothing."""
@@ -177,11 +190,24 @@ def _invalid_settings(content: object, shape: type[Shape]) -> Iterable[tuple[Pla
             if problem["type"] == "missing":
                 yield place, f"{_spell(place)} is missing"
                 continue
-            message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            message = _kind(problem["type"]) or problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
             choices = re.findall(r"'([^']*)'", str(problem.get("ctx", {}).get("expected", "")))
-            hint = _suggest(str(problem["input"]), choices) if choices else ""
-            given = "" if _says_itself(problem) else f", not {problem['input']!r}"
+            hint = _nearest(str(problem["input"]), choices)
+            given = "" if _says_itself(problem) else f", not {_as_written(problem['input'])}"
             yield place, f"{_spell(place) or 'the settings'}: {message}{given}{hint}"
+
+
+def _kind(problem: str) -> str:
+    """What a value should be that is of another kind, in words for whoever writes YAML rather than Python."""
+    kind, _, how = problem.partition("_")
+    return f"should be {_KINDS[kind]}" if kind in _KINDS and how in ("type", "parsing", "from_float") else ""
+
+
+def _as_written(value: object) -> str:
+    """As YAML has it."""
+    if value is None:
+        return "nothing"
+    return repr(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _says_itself(problem: Mapping[str, Any]) -> bool:
@@ -220,10 +246,12 @@ def _item_shape(shape: object) -> object:
 
 
 def _suggest(given: str, known: Sequence[str]) -> str:
+    return _nearest(given, known) or (f"; known: {', '.join(known)}" if known else "")
+
+
+def _nearest(given: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(given, known, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean {near[0]}?"
-    return f"; known: {', '.join(known)}" if known else ""
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _spell(place: Place) -> str:

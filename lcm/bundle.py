@@ -195,6 +195,19 @@ class Bundle:
         beside = self.folder.with_name(self.folder.name + COMPANION)
         return Bundle.open(beside) if (beside / "bundle.json").is_file() else None
 
+    def check_has_space(self) -> None:
+        """Whether concepts can be made and said with it.
+
+        Raises:
+            BundleError: it is a companion.
+        """
+        whole = self.folder.name.removesuffix(COMPANION)
+        if SPACE_PART not in self.parts and whole != self.folder.name:
+            raise BundleError(
+                f"{self.folder} only holds more models for {self.folder.with_name(whole)}; name that as the bundle: "
+                "it finds them by --variant"
+            )
+
     @property
     def longest_seconds(self) -> float:
         """How much speech its encoders were trained to hear at once."""
@@ -251,7 +264,7 @@ class Bundle:
 
 
 def _folder(bundle: str | Path) -> Path:
-    if str(bundle).isidentifier():
+    if str(bundle).removesuffix(COMPANION).isidentifier():
         for home in (BUNDLES, fetched_bundles()):
             if (home / str(bundle) / "bundle.json").is_file():
                 return home / str(bundle)
@@ -267,7 +280,8 @@ def _absent(bundle: str | Path, folder: Path) -> str:
 
 
 def _known() -> str:
-    names = sorted(p.parent.name for home in (BUNDLES, fetched_bundles()) for p in home.glob("*/bundle.json"))
+    found = {path.parent.name for home in (BUNDLES, fetched_bundles()) for path in home.glob("*/bundle.json")}
+    names = sorted(name for name in found if not name.endswith(COMPANION))
     return f"{', '.join(names) or '(none ship with this checkout)'}, or a folder that holds one"
 
 

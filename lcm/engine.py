@@ -52,9 +52,12 @@ def variants_of(bundle: str | Path) -> list[str]:
     Raises:
         BundleError: a bundle is missing or damaged.
     """
-    opened = Bundle.open(bundle)
-    companion = opened.companion()
-    parts = {*opened.parts, *(companion.parts if companion else ())}
+    return _models_of(Bundle.open(bundle))
+
+
+def _models_of(bundle: Bundle) -> list[str]:
+    companion = bundle.companion()
+    parts = {*bundle.parts, *(companion.parts if companion else ())}
     return [name for name in VARIANTS if name in parts]
 
 
@@ -132,8 +135,9 @@ class Engine:
         from lcm.space.checks import chosen_device
 
         bundle = Bundle.open(name)
-        if variant not in VARIANTS:
-            raise BundleError(f"unknown model {variant!r}; choose one of: {', '.join(VARIANTS)}")
+        if variant not in VARIANTS.keys() & bundle.parts and variant not in (found := _models_of(bundle)):
+            has = f"it has: {', '.join(found)}" if found else "nor any other"
+            raise BundleError(f"{bundle.folder} has no model {variant!r}; {has}")
         if space is not None and space.space_id != bundle.space_id:
             raise BundleError(
                 f"the models of {bundle.folder} think in space {bundle.space_id}, the loaded space is "

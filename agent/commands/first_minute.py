@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from agent.opening import Opened
     from agent.room import Room
 
+NAME = "first-minute"
 SAMPLE = Path(__file__).parents[1] / "samples" / "first_words.opus"
 _SCENES: "tuple[tuple[Task, str], ...]" = (
     ("translate", "Live interpretation: each is heard in the other's language."),
@@ -34,7 +35,7 @@ _SCENES: "tuple[tuple[Task, str], ...]" = (
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Describes the subcommand, which `noema --help` does not list."""
-    parser = commands.add_parser("first-minute", description="Play the bundled sample through the agent, then serve.")
+    parser = commands.add_parser(NAME, description="Play the bundled sample through the agent, then serve.")
     parser.add_argument("--speed", choices=("1", "max"), help="default: 1 when someone watches")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the sound goes when it cannot be played")
     parser.add_argument("--no-serve", action="store_true", help="end after the sample")

@@ -5,7 +5,10 @@ another belong together. Knows nothing of what is done with the concepts.
 """
 
 import argparse
+import re
+import stat
 import sys
+from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -22,8 +25,13 @@ if TYPE_CHECKING:
     from agent.inference.models import Models
 
 _AT_ONCE = 32
-_TEXT_SUFFIXES = (".txt", ".md", ".text")
+_STDIN = "-"
 _SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")
+_SUFFIXES = (*_SOUND_SUFFIXES, ".npz", ".txt", ".md", ".text")
+_ONLY_A_NAME = re.compile(r"(~|\.{0,2})/\S+|\S*\w\.[A-Za-z][A-Za-z0-9]{1,4}")
+"""What is hardly text: a path, or one word with an ending"""
+_BEGINNING_BYTES = 1024 * 1024
+"""Of a file, what is read to see whether it is text"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +51,7 @@ class GivenItem:
 def add_inputs(parser: argparse.ArgumentParser) -> None:
     """What to understand, and with which models."""
     parser.add_argument(
-        "inputs", nargs="*", metavar="TEXT|FILE", help="text, a text file or a sound file (default: stdin)"
+        "inputs", nargs="*", metavar="TEXT|FILE", help="text, a text file (UTF-8) or a sound file (default: -, stdin)"
     )
     parser.add_argument("--language", metavar="L", help=f"what is spoken or written, {LANGUAGE_HELP}")
     add_json_option(parser)
@@ -83,8 +91,6 @@ def understanding(
         said: whether concepts are put into words; left out, only where `to` is named.
         check: what else has to hold, asked before anything large is loaded.
     """
-    for text in inputs:
-        _check_is_there(text)
     sounds = sum(map(_is_sound, inputs))
     typed = sounds < len(inputs) or not inputs
     if typed:
@@ -115,7 +121,7 @@ def given_items(
 
     Args:
         models: that understand it.
-        inputs: from the command line; none: stdin.
+        inputs: from the command line; `-` or none: stdin.
         languages: that it may be in.
         config: how speech is found in sound.
         by_paragraph: text that no empty line interrupts is one item; otherwise each line is one.
@@ -123,8 +129,7 @@ def given_items(
     if not inputs and sys.stdin.isatty():
         raise UsageError("nothing to do; give text, a file, or pipe text in")
     count = 0
-    given: Sequence[str | None] = inputs or [None]
-    for text in given:
+    for text in inputs or [_STDIN]:
         for item in _items_of(models, text, languages, config, by_paragraph=by_paragraph):
             count += len(item.concepts)
             yield item
@@ -133,49 +138,87 @@ def given_items(
 
 
 def _is_sound(text: str) -> bool:
-    return _as_file(text) is not None and not _is_text(Path(text))
+    """Whether it names a sound file; a file of neither sound nor text is refused."""
+    path = _as_file(text)
+    if path is None:
+        return False
+    if _holds_sound(path):
+        return True
+    _check_holds_text(path)
+    return False
 
 
 def _as_file(text: str) -> Path | None:
-    """An argument is a file if there is one of that name."""
-    try:
-        path = Path(text)
-        if len(text) < 4096 and path.is_dir() and len(path.parts) + text.count("/") > 1:
-            raise UsageError(f"{text}: a folder; give the files in it")
-        return path if len(text) < 4096 and path.is_file() else None
-    except (OSError, ValueError):
+    """An argument is a file if there is one of that name; what can only be a name has to be one's."""
+    if not 0 < len(text) < 4096 or text == _STDIN:
         return None
+    path = Path(text)
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        mode = 0
+    if stat.S_ISREG(mode):
+        return path
+    if mode and ("/" in text or text in (".", "..")):
+        what = "a folder; give the files in it" if stat.S_ISDIR(mode) else "a pipe or a device; pipe it in and give -"
+        raise UsageError(f"{text}: {what}")
+    if path.suffix.lower() in _SUFFIXES or _ONLY_A_NAME.fullmatch(text):
+        raise UsageError(f"{text}: no such file; text that looks like a name can be piped in")
+    return None
 
 
-def _check_is_there(text: str) -> None:
-    if _as_file(text) is None and Path(text).suffix.lower() in (*_SOUND_SUFFIXES, ".npz", *_TEXT_SUFFIXES):
-        raise UsageError(f"{text}: no such file")
+def _holds_sound(path: Path) -> bool:
+    from audio.files import is_audio
+
+    return path.suffix.lower() in _SOUND_SUFFIXES or is_audio(path)
 
 
-def _is_text(path: Path) -> bool:
-    return path.suffix.lower() in _TEXT_SUFFIXES
+def _check_holds_text(path: Path) -> None:
+    """As far as its beginning shows; the rest is checked as it is read."""
+    with path.open("rb") as file:
+        beginning = file.read(_BEGINNING_BYTES)
+    try:
+        text = getincrementaldecoder("utf-8")().decode(beginning, final=len(beginning) < _BEGINNING_BYTES)
+    except UnicodeDecodeError as error:
+        raise _not_text(path) from error
+    if "\0" in text:
+        raise _not_text(path)
+
+
+def _not_text(path: Path) -> TextInputError:
+    return TextInputError(
+        f"{path}: neither sound nor text in UTF-8; convert text first, from Latin-1 for instance with: "
+        "iconv -f latin1 -t utf-8 OLD > NEW"
+    )
 
 
 def _items_of(
-    models: "Models", text: str | None, languages: Sequence[str], config: "AgentConfig", *, by_paragraph: bool
+    models: "Models", text: str, languages: Sequence[str], config: "AgentConfig", *, by_paragraph: bool
 ) -> Iterator[GivenItem]:
     language = languages[0]  # of text: there is no other
+    path = _as_file(text)
 
     def written(lines: Iterator[str]) -> Iterator[GivenItem]:
         if by_paragraph:
-            return _written(models, _paragraphs(lines), language, "paragraph")
+            return _written(models, filter(_says_something, _paragraphs(lines)), language, "paragraph")
         return _written(models, lines, language, "line")
 
-    path = None if text is None else _as_file(text)
-    if text is None:
+    if text == _STDIN:
         yield from written(_read_lines(sys.stdin))
     elif path is None:
         yield from written(iter(text.split("\n") if by_paragraph else [text]))
-    elif _is_text(path):
-        with path.open(encoding="utf-8", errors="replace") as file:
-            yield from written(_read_lines(file))
-    else:
+    elif _holds_sound(path):
         yield from _utterances(models, path, languages, config)
+    else:
+        yield from written(_lines_of(path))
+
+
+def _lines_of(path: Path) -> Iterator[str]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            yield from _read_lines(file)
+    except UnicodeDecodeError as error:
+        raise _not_text(path) from error
 
 
 def _read_lines(file: TextIO) -> Iterator[str]:
@@ -201,6 +244,11 @@ def _paragraphs(lines: Iterator[str]) -> Iterator[str]:
             paragraph, length = [], 0
     if paragraph:
         yield " ".join(paragraph)
+
+
+def _says_something(text: str) -> bool:
+    """Of signs alone, such as a row of stars between paragraphs, nothing can be told."""
+    return any(map(str.isalnum, text))
 
 
 def _written(models: "Models", texts: Iterator[str], language: str, kind: str) -> Iterator[GivenItem]:

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 TASKS = ("converse", "translate", "transcribe")
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 BACKENDS = ("noema", "sonar-space")
+VARIANTS = (
+    *("base", "base_mse", "base_ce", "one_step", "one_tower", "planning"),
+    *("quant_c", "quant_d", "two_tower", "two_tower_few"),
+)
 LANGUAGE_HELP = (
     "ISO 639-3 (default: eng); several, as eng,fra, or auto, all that the bundle hears: found out for each utterance; "
     "for text name one"
@@ -47,11 +51,19 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_conversation_options(parser: argparse.ArgumentParser) -> None:
-    """--language, --task, --to, --thinker."""
+    """--language, --task, --to, --thinker, --variant."""
     parser.add_argument("--language", metavar="L", help=f"what is spoken or typed, {LANGUAGE_HELP}")
     parser.add_argument("--to", metavar="L", help="language of the reply (default: the speaker's, of each turn)")
     parser.add_argument("--task", choices=TASKS, help="what to do with what is heard (default: converse)")
+    add_thinker_options(parser)
+
+
+def add_thinker_options(parser: argparse.ArgumentParser) -> None:
+    """--thinker, --variant."""
     parser.add_argument("--thinker", choices=("retrieve", "lcm", "openai"), help="who answers a conversation")
+    parser.add_argument(
+        "--variant", metavar="V", choices=VARIANTS, help="with which model of the bundle, as two_tower (default: base)"
+    )
 
 
 def add_server_options(parser: argparse.ArgumentParser, *, default: str | None) -> None:
@@ -90,8 +102,9 @@ def settings(args: argparse.Namespace) -> "AgentConfig":
         for name in ("bundle", "device", "precision", "backend", "language", "task")
         if (value := getattr(args, name, None)) is not None
     }
-    if getattr(args, "thinker", None):
-        given["thinker"] = config.thinker.model_copy(update={"name": args.thinker})
+    thinker = {"name": getattr(args, "thinker", None), "variant": getattr(args, "variant", None)}
+    named = {name: value for name, value in thinker.items() if value is not None}
+    given["thinker"] = config.thinker.model_copy(update=named)
     if getattr(args, "vad", None):
         given["vad"] = config.vad.model_copy(update={"name": args.vad})
     return config.model_copy(update=given)

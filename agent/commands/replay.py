@@ -211,7 +211,7 @@ class _Replays:
         from agent.recordings.recording import finalise_abandoned
         from agent.recordings.replay import EventComparer, Recomputer, replay_session
 
-        fixed = ("to", "language", "task", "text", "thinker")
+        fixed = ("to", "language", "task", "text", "thinker", "variant")
         if any(getattr(self._args, name) for name in fixed):
             raise UsageError(
                 f"{path}: a recorded session keeps its languages, task and thinker; leave those options out"

@@ -12,7 +12,15 @@ from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-from agent.commands.options import LANGUAGE_HELP, TASKS, add_model_options, settings, subparser, warn
+from agent.commands.options import (
+    LANGUAGE_HELP,
+    TASKS,
+    add_model_options,
+    add_thinker_options,
+    settings,
+    subparser,
+    warn,
+)
 from agent.errors import INTERRUPTED, OK, UsageError
 from agent.server.memory import keep_little
 
@@ -51,7 +59,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--tls", metavar="T", help="self-signed, or CERT:KEY, two files in PEM (default: plain HTTP)")
     parser.add_argument("--language", metavar="L", help=f"what is spoken unless a client says, {LANGUAGE_HELP}")
     parser.add_argument("--task", choices=TASKS, help="what to do unless a client says (default: converse)")
-    parser.add_argument("--thinker", choices=("retrieve", "lcm", "openai"), help="who answers a conversation")
+    add_thinker_options(parser)
     parser.add_argument("--text", action="store_true", help="reply in text only")
     parser.add_argument("--record", action="store_true", help="keep every session; clients are told")
     parser.add_argument("--verbose", action="store_true", help="log more; never what is said, nor any token")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from audio.playback import Playback
     from audio.source import Microphone
 
-_OF_THE_SERVER = ("config", "bundle", "device", "precision", "backend", "thinker", "vad")
+_OF_THE_SERVER = ("config", "bundle", "device", "precision", "backend", "thinker", "variant", "vad")
 _OPENING = "opening"
 _TOLD_EVERY_S = 0.2
 _ECHO_GUARD_S = 0.3

@@ -6,7 +6,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from agent.commands.given import GivenItem, add_inputs, given_items, understanding
-from agent.commands.options import print_json, settings, subparser
+from agent.commands.options import VARIANTS, print_json, settings, subparser, warn
 from agent.commands.texts import add_beam, check_beam, say
 from agent.errors import OK, UsageError
 
@@ -57,7 +57,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     shorter.set_defaults(run=run_summarise)
     plan = subparser(commands, "plan", "find the paragraphs of a text, and the sentence that says each", _PLAN)
     _add_use(plan)
-    _add_model(plan, _PLANS)
     plan.add_argument(
         "--sentences",
         type=int,
@@ -66,6 +65,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="of a paragraph, at most, where none are marked (default: 9)",
     )
     plan.add_argument("--ahead", type=int, default=0, metavar="N", help="and what N paragraphs more would say")
+    _add_model(plan, _PLANS, "with --ahead: ")
     plan.set_defaults(run=run_plan)
 
 
@@ -74,20 +74,21 @@ def _add_use(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to",
         metavar="L",
-        help="language to say it in, ISO 639-3 (default: its own; text is then quoted as it stands)",
+        help="language to say it in, ISO 639-3 (default: that of what came last); text in it is quoted as it stands",
     )
     add_beam(parser)
 
 
-def _add_model(parser: argparse.ArgumentParser, preferred: Sequence[str]) -> None:
+def _add_model(parser: argparse.ArgumentParser, preferred: Sequence[str], when: str = "") -> None:
     first, *others = preferred
     parser.add_argument(
         "--variant",
         metavar="V",
-        help=f"which model of the bundle (default: {first}; where there is none, {' or '.join(others)})",
+        choices=VARIANTS,
+        help=f"{when}which model of the bundle (default: {first}; where there is none, {' or '.join(others)})",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="another draw, of models that draw (default: 0)"
+        "--seed", type=int, default=0, metavar="N", help=f"{when}another draw, of models that draw (default: 0)"
     )
 
 
@@ -109,6 +110,7 @@ def run_continue(args: argparse.Namespace) -> int:
         told.append({"text": text, "paragraph": next_.paragraph})
         if not args.json:
             print(text, flush=True)
+    _tell_if_fewer(len(told), args.sentences)
     if args.json:
         print_json({**_about(models, items, to), "variant": variant, "seed": args.seed, "sentences": told})
     return OK
@@ -146,8 +148,7 @@ def run_plan(args: argparse.Namespace) -> int:
     check_beam(args.beam)
     _check_count("--sentences", args.sentences, MOST_SENTENCES)
     _check_seed(args.seed)
-    if args.ahead:
-        _check_count("--ahead", args.ahead, MOST_AHEAD)
+    _check_count("--ahead", args.ahead, MOST_AHEAD, least=0)
     config = settings(args)
     variant = (args.variant or _first_of(config, _PLANS)) if args.ahead else None
     models, items, engine = _understood(args, config, variant)
@@ -168,13 +169,18 @@ def run_plan(args: argparse.Namespace) -> int:
     if args.json:
         planned = {"variant": variant, "seed": args.seed} if args.ahead else {}
         print_json({**_about(models, items, to), **planned, "paragraphs": paragraphs, "ahead": ahead})
-        return OK
+    else:
+        _print_plan(paragraphs, ahead)
+    _tell_if_fewer(len(ahead), args.ahead)
+    return OK
+
+
+def _print_plan(paragraphs: Sequence[dict[str, Any]], ahead: Sequence[str]) -> None:
     for number, paragraph in enumerate(paragraphs, start=1):
         length = paragraph["sentences"]
         print(f"{number}. {paragraph['text']}  ({length} sentence{'s' if length != 1 else ''})")
     for number, text in enumerate(ahead, start=len(paragraphs) + 1):
         print(f"{number}. {text}  (ahead)")
-    return OK
 
 
 def _first_of(config: "AgentConfig", preferred: Sequence[str]) -> str:
@@ -249,9 +255,14 @@ def _about(models: "Models", items: Sequence[GivenItem], to: str) -> dict[str, A
     return {"language": ",".join(languages), "to": to, "bundle": models.bundle}
 
 
-def _check_count(option: str, number: int, most: int) -> None:
-    if not 1 <= number <= most:
-        raise UsageError(f"{option} {number}: choose a number from 1 to {most}")
+def _tell_if_fewer(found: int, asked: int) -> None:
+    if found < asked:
+        warn(f"the model went no further than {found} of {asked}: it ended the text, or would have repeated itself")
+
+
+def _check_count(option: str, number: int, most: int, least: int = 1) -> None:
+    if not least <= number <= most:
+        raise UsageError(f"{option} {number}: choose a number from {least} to {most}")
 
 
 def _check_seed(seed: int) -> None:

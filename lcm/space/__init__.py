@@ -113,6 +113,7 @@ class ConceptSpace:
         one_of(precision, get_args(Precision), "precision", BackendError)
         one_of(backend, get_args(BackendName), "backend", BackendError)
         bundle, where = Bundle.open(name), chosen_device(device)
+        bundle.check_has_space()
         models: Backend
         if backend == "sonar-space":
             from lcm.space.sonar_space import SonarSpaceBackend

@@ -60,8 +60,6 @@ def engine_of(bundle: str | Path, variant: str, space: ConceptSpace) -> Engine:
         BundleError: no such model or option.
     """
     name, *options = variant.split("@")
-    if name not in (found := variants_of(bundle)):
-        raise BundleError(f"{bundle} has no model {name!r}; it has: {', '.join(found)}")
     engine = Engine.load(bundle, variant=name, device=str(space.device), space=space)
     kinds = {field.name: type(getattr(engine.sampling, field.name)) for field in fields(Sampling)}
     for option in options:

@@ -29,6 +29,13 @@ def test_chat_answers_each_line(noema: Noema) -> None:
     assert all(turn["reply"].startswith("eng reply") for turn in turns)
 
 
+def test_the_model_that_chat_thinks_with_can_be_named(noema: Noema) -> None:
+    assert noema("chat", "--variant", "base", stdin="Hello.\n").out
+    for thinker in ("retrieve", "lcm"):
+        named = noema("chat", "--thinker", thinker, "--variant", "planning", stdin="Hello.\n")
+        named.fails(1, "has no model 'planning'; it has: base")
+
+
 def test_what_waits_to_be_read_is_no_fault_when_chat_is_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,7 +196,9 @@ def test_every_command_has_examples() -> None:
         ("serve --port 99999", "--port: a port is a number from 0 to 65535, not 99999; see `noema serve --help`"),
         ("serve --prot 8000", "--prot means nothing here, perhaps --port was meant; see `noema serve --help`"),
         ("sessions prune --day=3 x", "x means nothing here; see `noema sessions prune --help`"),
-        ("serv", "invalid choice: 'serv'"),
+        ("continu", "COMMAND: invalid choice: 'continu', perhaps continue was meant; see `noema --help`"),
+        ("xyz", "sessions; see `noema --help`"),
+        ("plan Hello. --variant twotower", "--variant: invalid choice: 'twotower', perhaps two_tower was meant"),
         ("translate Hello.", "the following arguments are required: --to; see `noema translate --help`"),
         ("sessions", "the following arguments are required: ACTION; see `noema sessions --help`"),
     ],

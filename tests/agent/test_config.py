@@ -26,6 +26,7 @@ def test_a_copy_may_leave_things_out(tmp_path: Path) -> None:
     [
         ("languge: fra", "did you mean language"),
         ("task: sing", "translate"),
+        ("thinker:\n  variant: two_towr", r"mine\.yaml:2: thinker\.variant: .* did you mean two_tower\?"),
         ("segmenter:\n  hangover_ms: -1", "hangover_ms"),
         ("segmenter:\n  max_utterance_ms: 60000", "less than or equal to 30000"),
         ("[1, 2]", "expected settings"),

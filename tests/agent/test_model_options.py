@@ -9,9 +9,10 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from agent.commands.options import BACKENDS, PRECISIONS
-from agent.config import Backend, Precision
+from agent.commands.options import BACKENDS, PRECISIONS, VARIANTS
+from agent.config import Backend, Precision, Variant
 from agent.recordings.recorded import read_info
+from lcm.models import variants
 from lcm.space import backend
 from tests.lcm.space.golden_bundle import NEWER, write_golden_bundle
 from tests.noema_command import Noema
@@ -42,6 +43,7 @@ def test_options_settings_and_space_know_the_same_names() -> None:
     """Written three times: options must not wait for torch, and settings not for options."""
     assert get_args(Precision) == PRECISIONS == get_args(backend.Precision)
     assert get_args(Backend) == BACKENDS == get_args(backend.BackendName)
+    assert get_args(Variant) == VARIANTS == tuple(variants.VARIANTS)
 
 
 def encoded(noema: Noema, *options: object) -> np.ndarray:

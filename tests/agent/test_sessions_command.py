@@ -54,6 +54,7 @@ def test_a_session_recomputes_with_the_thinker_that_it_had(noema: Noema, recordi
     [session] = (tmp_path / "sessions").iterdir()
     assert "lowest cosine 1.0" in noema("replay", session, "--recompute").out
     noema("replay", session, "--recompute", "--thinker", "retrieve").fails(2, "leave those options out")
+    noema("replay", session, "--variant", "base").fails(2, "leave those options out")
 
 
 def test_a_damaged_recording_is_wrong_input_and_no_fault_of_ours(noema: Noema, tmp_path: Path) -> None:

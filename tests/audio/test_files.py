@@ -12,7 +12,7 @@ import pytest
 import soundfile as sf
 
 from audio.errors import AudioFileError, AudioWriteError
-from audio.files import FORMATS, audio_info, iter_audio_frames, read_audio, write_audio
+from audio.files import FORMATS, audio_info, is_audio, iter_audio_frames, read_audio, write_audio
 from audio.frames import FRAME_SAMPLES
 from tests.audio.signals import joined, noise, tone
 
@@ -81,6 +81,14 @@ def test_three_hours_stream_in_constant_memory(tmp_path: Path) -> None:
 def _peak_memory_mb() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_sound_is_known_by_its_header(tmp_path: Path, suffix: str) -> None:
+    write_audio(tmp_path / f"tone{suffix}", tone(1.0, 16_000), 16_000)
+    unnamed = (tmp_path / f"tone{suffix}").rename(tmp_path / "tone")
+    assert is_audio(unnamed)
+    assert not any(map(is_audio, (tmp_path, tmp_path / "none", Path(__file__))))
 
 
 def _broken_files(folder: Path) -> dict[str, Path]:

@@ -125,6 +125,23 @@ def test_a_missing_setting_points_at_the_part_that_lacks_it() -> None:
     assert complaint("record: true\nrun:\n  optimizer: {}\n") == "f.yaml:2: run.steps is missing"
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("language:", "language: should be text, not nothing"),
+        ("language: 3", "language: should be text, not 3"),
+        ("record: maybe", "record: should be true or false, not 'maybe'"),
+        ("detector: silero", "detector: should be settings, as {name: value}, not 'silero'"),
+        ("run: true", "run: should be settings, as {name: value}, not true"),
+        ("detector: {name: }", "detector.name: should be 'webrtc' or 'silero', not nothing"),
+        ("run: {steps: 1.5}", "run.steps: should be a whole number, not 1.5"),
+        ("run: {steps: 1, stages: 2}", "run.stages: should be a list, not 2"),
+    ],
+)
+def test_a_value_of_another_kind_is_told_without_pythons_words(text: str, told: str) -> None:
+    assert complaint(text) == f"f.yaml:1: {told}"
+
+
 def test_several_problems_are_counted() -> None:
     assert complaint("langage: x\nrecord: 17\n").endswith("did you mean language? (and 1 more)")
 

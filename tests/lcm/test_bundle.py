@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from lcm import bundle_writer
-from lcm.bundle import SHARD_BYTES, Bundle
+from lcm.bundle import COMPANION, SHARD_BYTES, Bundle
 from lcm.bundle_writer import BundleWriter
 from lcm.errors import BundleError
 
@@ -120,8 +120,9 @@ def test_other_weights_make_another_space(bundle: Path) -> None:
 
 
 def test_a_bundle_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="choose one of"):
+    with pytest.raises(BundleError, match="choose one of") as caught:
         Bundle.open(tmp_path / "nowhere")
+    assert COMPANION not in str(caught.value), "it holds models only"
 
 
 def test_sonar_says_how_to_fetch_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

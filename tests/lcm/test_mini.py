@@ -11,6 +11,7 @@ from audio.frames import SAMPLE_RATE, VOICE_RATE
 from audio.voice import Voice
 from lcm.bundle import SHARD_BYTES, Bundle
 from lcm.engine import Engine
+from lcm.errors import BundleError
 from lcm.models.variants import VARIANTS
 from lcm.reply_bank import ReplyBank
 from lcm.space import ConceptSpace
@@ -61,6 +62,11 @@ def test_it_says_what_it_was_made_from(name: str) -> None:
     assert description["license"] == "CC-BY-SA-4.0"
     assert description["training"]["data"]
     assert description["training"]["commit"]
+
+
+def test_what_holds_only_models_is_no_space() -> None:
+    with pytest.raises(BundleError, match=r"mini-lcms only holds more models for .*mini; name that"):
+        ConceptSpace.load("mini-lcms", device="cpu")
 
 
 def test_a_translation_lies_nearer_than_another_sentence(mini: ConceptSpace) -> None:

@@ -238,7 +238,7 @@ def test_a_companion_of_another_space_is_refused(table: ConceptTable, tmp_path: 
     (tmp_path / "bundle-lcms").rename(tmp_path / "other-lcms")
     with pytest.raises(BundleError, match="are of space"):
         Engine.load(tmp_path / "other", "two_tower")
-    with pytest.raises(BundleError, match="has no 'base'"):
+    with pytest.raises(BundleError, match="bundle has no model 'base'; nor any other"):
         Engine.load(tmp_path / "bundle", "base")
     assert Bundle.open(tmp_path / "moved", verify=True).parts == ("two_tower",)
 
