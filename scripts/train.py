@@ -296,7 +296,7 @@ def _needed(bundle: str | None) -> str:
 
 
 def _report(line: str) -> None:
-    print(line, file=sys.stderr)
+    tqdm.write(line, file=sys.stderr)  # above the bar, where there is one
 
 
 if __name__ == "__main__":
