@@ -107,7 +107,7 @@ class Trainer(Protocol):
 
     @property
     def steps(self) -> int:
-        """How many there will be."""
+        """How many there will be, as far as is known."""
         ...
 
     def train(self) -> Iterator[dict[str, float]]:
@@ -268,6 +268,7 @@ def train(trainer: Trainer, processes: Processes = ALONE) -> bool:
         disable=not processes.first,
     ) as bar:  # fmt: skip
         for metrics in trainer.train():
+            bar.total = trainer.steps
             bar.update(trainer.step - bar.n)
             if "loss" in metrics:
                 bar.set_postfix(loss=metrics["loss"])

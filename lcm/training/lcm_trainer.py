@@ -124,7 +124,7 @@ class LcmTrainer:
         self.optimisers = optimisers(self.model, config)
         self.rates = [[g["lr"] for g in o.param_groups] for o in self.optimisers]
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
-        self.step, self.epoch, self.at = 0, 0, 0
+        self.step, self.epoch, self.at, self._steps_an_epoch = 0, 0, 0, 0
         self._lost = 0
         self._scalars: Scalars | None = None
         if earlier:
@@ -133,8 +133,9 @@ class LcmTrainer:
 
     @property
     def steps(self) -> int:
-        """About how many steps the whole run takes."""
-        return self.config.epochs * len(steps_of(self.documents, self.config.packing(), 0))
+        """How many steps the whole run takes, if epochs to come take as many as this one: they are cut otherwise."""
+        an_epoch = self._steps_an_epoch or len(steps_of(self.documents, self.config.packing(), self.epoch))
+        return self.step - self.at + max(0, self.config.epochs - self.epoch) * an_epoch
 
     def train(self) -> Iterator[dict[str, float]]:
         """Train for the configured epochs; yields after each step: metrics at every 100th and at an epoch's end.
@@ -151,7 +152,7 @@ class LcmTrainer:
             means = StepMeans()
             for number, count, rows in iterate(self.documents, config.packing(), self.epoch, self.at):
                 metrics = self.train_step(rows, (self.epoch + number / count) / config.epochs)
-                self.at = number + 1
+                self.at, self._steps_an_epoch = number + 1, count
                 if not self._lost:
                     means.add(metrics, int(rows.known.sum()))
                 row: dict[str, float] = {}

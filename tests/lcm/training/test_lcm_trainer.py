@@ -26,7 +26,7 @@ from lcm.training.lcm_trainer import optimisers
 from lcm.training.lcm_variants import DistilledTraining, VariantTraining, lcm_trainer
 from lcm.training.muon import Muon
 from lcm.training.objective import Batch
-from lcm.training.packing import PADDING, PackedRows, iterate
+from lcm.training.packing import PADDING, PackedRows, iterate, steps_of
 from lcm.training.regression import Regression, contrast_logits
 from lcm.training.scalars import Scalars
 from tests.lcm.training.conversations import DIM, write_concepts
@@ -429,6 +429,18 @@ def test_metrics_go_to_a_file_and_to_tensorboard(table: ConceptTable, tmp_path: 
         drawn = events.Scalars(name)
         assert [scalar.step for scalar in drawn] == [row["step"] for row in rows]
         assert [scalar.value for scalar in drawn] == pytest.approx([row[name] for row in rows])
+
+
+def test_how_many_steps_there_are_is_right_from_the_last_epoch_on(table: ConceptTable, tmp_path: Path) -> None:
+    config = BASE.model_copy(update={"row": 5, "rows_a_step": 1})  # pieces of longer dialogues are cut by lot
+    trainer = lcm_trainer(config, table, tmp_path)
+    epochs = [len(steps_of(trainer.documents, config.packing(), epoch)) for epoch in range(config.epochs)]
+    assert len(set(epochs)) > 1
+    assert trainer.steps == 3 * epochs[0]
+    told = [trainer.steps for _ in trainer.train()]
+    assert set(told[: epochs[0]]) == {3 * epochs[0]}
+    assert set(told[epochs[0] + epochs[1] + 2 :]) == {sum(epochs)} == {trainer.step}, "each epoch's end is told too"
+    assert lcm_trainer(config, table, tmp_path).steps == trainer.step
 
 
 def test_rows_are_means_since_the_row_before(
