@@ -104,6 +104,7 @@ class LcmTrainer:
         table: ConceptTable | ExtendedTable,
         run: Path,
         processes: Processes = ALONE,
+        *,
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`model` as it begins, what is fitted once fitted; `report` is told why nothing is measured.

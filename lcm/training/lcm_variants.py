@@ -352,7 +352,7 @@ def lcm_trainer(
     learnt_from = as_learnt(model, around)
     trainer = LcmTrainer(
         notes_of(config, model, learnt_from, around), model, config.learnt(around), config, learnt_from, run, processes,
-        report,
+        report=report,
     )  # fmt: skip
     if trainer.changed and processes.first:
         report(f"{run} goes on with other settings: {', '.join(trainer.changed)}")

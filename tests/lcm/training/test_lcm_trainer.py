@@ -485,7 +485,7 @@ def test_a_resumed_run_takes_back_what_its_checkpoint_does_not_hold(table: Conce
         pass
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2, 3]
-    assert all("loss" in row for row in rows)
+    assert "loss" in rows[-1]
 
 
 @pytest.mark.parametrize("logged", [False, True])
