@@ -15,4 +15,5 @@ def test_without_recordings_it_says_what_is_missing(
     monkeypatch.setattr(sys, "argv", ["bench", name, "--force", "--data", str(tmp_path)])
     assert main() == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"bench: {tmp_path}")
+    assert line.startswith("bench: ")
+    assert str(tmp_path) in line

@@ -10,7 +10,7 @@ from lcm.errors import BackendError
 from lcm.training.evaluate_text import chrf
 
 ROOT = Path(__file__).parents[2]
-WITHOUT = "import runpy, sys; sys.modules['sacrebleu'] = None; runpy.run_module('scripts.model_card', run_name='__main__')"
+WITHOUT = "import runpy, sys; sys.modules['sacrebleu'] = None; runpy.run_module('scripts.model_card', None, '__main__')"
 
 
 def test_help_asks_for_nothing() -> None:
