@@ -11,6 +11,7 @@ import os
 import sys
 import time
 
+from audio.errors import AudioError
 from lcm.errors import LcmError
 
 BENCHMARKS = {
@@ -50,7 +51,7 @@ def main() -> int:
         return 1
     try:
         result = importlib.import_module(BENCHMARKS[args.name]).run(args)
-    except LcmError as error:
+    except (AudioError, LcmError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
     result |= {"load_before": os.getloadavg()[0] if load is None else load, "forced": load is not None}

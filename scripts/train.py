@@ -10,9 +10,9 @@
     python -m scripts.train configs/training/judge_mini.yaml --bundle lcm/bundles/mini     # measures; in no bundle
 
 In this order: the text space first; speech and LCM learn its concepts and mean nothing without it, and which language
-is spoken is learnt from the phones of the finished speech encoder. Ctrl-C saves, stops; before the first step there is
-nothing to save, and what is prepared stays. LCMs train in several processes too, a GPU each where there are any (the
-lone -- keeps torchrun from taking --run for its own):
+is spoken is learnt from the phones of the finished speech encoder. Ctrl-C and SIGTERM save and stop, with exit code
+130; before the first step there is nothing to save, and what is prepared stays. LCMs train in several processes too, a
+GPU each where there are any (the lone -- keeps torchrun from taking --run for its own):
 
     torchrun --nproc-per-node=8 -m -- scripts.train configs/training/two_tower_mini.yaml --bundle lcm/bundles/mini
 
@@ -26,6 +26,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
+
+if __name__ == "__main__":  # torch takes seconds to import: until then Ctrl-C ends the process, and nothing is printed
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import torch
 from tqdm import tqdm
@@ -104,7 +107,7 @@ class Trainer(Protocol):
 
     @property
     def steps(self) -> int:
-        """How many there will be."""
+        """How many there will be, as far as is known."""
         ...
 
     def train(self) -> Iterator[dict[str, float]]:
@@ -117,7 +120,7 @@ class Trainer(Protocol):
 
 
 def main() -> int:
-    """Exit code 0, also when stopped by Ctrl-C after saving; 2 for what cannot be used; 130 stopped before training."""
+    """Exit code 0; 2 for what cannot be used; 130 stopped, by Ctrl-C before training or, saved, while it trains."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="a file of configs/training")
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="raw training data (%(default)s)")
@@ -160,7 +163,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"{arguments.config}: torchrun is for LCMs; everything else is trained by one process")
     trainer = trainer_for(config, folder, arguments, processes)
     first = trainer.step
-    train(trainer, processes)
+    stopped = train(trainer, processes)
     trainer.save()  # not after an error: the last checkpoint is what to go on from
 
     def note() -> None:
@@ -169,10 +172,13 @@ def run(arguments: argparse.Namespace) -> int:
             if (folder / "metrics.jsonl").exists():
                 draw_curves(folder / "metrics.jsonl", folder / "curves.png")
         except BackendError as error:
-            _report(f"no {folder / 'curves.png'}: {error}")
+            _report(f"note: {folder / 'curves.png'} is not drawn; {error}")
+        if stopped:
+            same = "the same command without --finish" if arguments.finish else "the same command"
+            _report(f"train: stopped at step {trainer.step}; saved; {same} goes on where it was")
 
     processes.by_first(note)
-    return 0
+    return INTERRUPTED if stopped else 0
 
 
 def trainer_for(
@@ -244,8 +250,11 @@ def export(config: TrainingFile, folder: Path, arguments: argparse.Namespace) ->
     print(f"{bundle}: {', '.join(opened.parts)}; {size / 1e6:.1f} MB; space {opened.space_id}")
 
 
-def train(trainer: Trainer, processes: Processes = ALONE) -> None:
-    """Until the last step, or until any process gets Ctrl-C or SIGTERM: then the step under way is everybody's last."""
+def train(trainer: Trainer, processes: Processes = ALONE) -> bool:
+    """Until the last step, or until any process gets Ctrl-C or SIGTERM: then the step under way is everybody's last.
+
+    Gives whether it was stopped.
+    """
     stopping = False
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
@@ -259,11 +268,13 @@ def train(trainer: Trainer, processes: Processes = ALONE) -> None:
         disable=not processes.first,
     ) as bar:  # fmt: skip
         for metrics in trainer.train():
+            bar.total = trainer.steps
             bar.update(trainer.step - bar.n)
             if "loss" in metrics:
                 bar.set_postfix(loss=metrics["loss"])
             if processes.agreed(stopping):
-                break
+                return True
+    return False
 
 
 def _teacher(bundle: str, device: str) -> Teacher:
@@ -296,8 +307,9 @@ def _needed(bundle: str | None) -> str:
 
 
 def _report(line: str) -> None:
-    print(line, file=sys.stderr)
+    tqdm.write(line, file=sys.stderr)  # above the bar, where there is one
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

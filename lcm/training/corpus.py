@@ -84,12 +84,13 @@ class FileCorpus:
         """See that a language which is no field is known.
 
         Raises:
-            TrainingDataError: text files have no fields.
+            TrainingDataError: text files have no fields; or it is a language's name, which no field bears.
         """
+        written = self.form.language
         try:
-            object.__setattr__(self, "language", self._known(self.form.language))
+            object.__setattr__(self, "language", self._known(written, named=len(written) == 2))
         except LanguageError as error:
-            if any(file.kind == "text" for file in self.files):
+            if self.languages.named(written) or any(file.kind == "text" for file in self.files):
                 raise TrainingDataError(f"--language: {error}") from error
             object.__setattr__(self, "language", None)
         if any(file.kind == "parquet" for file in self.files):
@@ -194,13 +195,13 @@ class FileCorpus:
         except LanguageError as error:
             raise _UnusableError("unknown language", str(error)) from error
 
-    def _known(self, written: str) -> str:
-        """The space's own tag, also of two letters: `en`."""
+    def _known(self, written: str, *, named: bool = True) -> str:
+        """The space's own tag, also of what is `named` otherwise: `en`, `English`."""
         try:
             return self.languages.resolve(written)
         except LanguageError:
-            if len(named := self.languages.named(written)) == 1:
-                return named[0]
+            if named and len(tags := self.languages.named(written)) == 1:
+                return tags[0]
             raise
 
     def _document(self, corpus: str, language: str, name: str, turns: Turns) -> CorpusDocument:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sacrebleu
 import torch
 from torch import Tensor
 
+from lcm.errors import BackendError
 from lcm.space import ConceptSpace
 from lcm.training.data import key, read_split
 from lcm.training.text import spread, xsim_error
@@ -38,6 +38,7 @@ class HeldOut:
 
 def evaluate_text(space: ConceptSpace, prepared: Path, *, split: str = "test", beam: int = 1) -> dict[str, Any]:
     """Every text figure, in per cent; chrF and BLEU in points. Sentences of at most 12 words unless named `_all`."""
+    sacrebleu()  # if it is missing, nothing is measured for nothing
     others = [tag for tag in space.languages["text"] if tag != "eng"]
     direct = {x: HeldOut(("eng", x), held_out_pairs(prepared, ("eng", x), CANDIDATES, split)) for x in others}
     between = [
@@ -86,7 +87,7 @@ def translation(space: ConceptSpace, held_out: HeldOut, source: str, target: str
     return {
         "n": len(short_references),
         "chrf": round(chrf(short_written, short_references), 1),
-        "bleu": round(sacrebleu.corpus_bleu(short_written, [short_references]).score, 1),
+        "bleu": round(sacrebleu().corpus_bleu(short_written, [short_references]).score, 1),
         "chrf_all": round(chrf(written, references), 1),
     }
 
@@ -113,7 +114,21 @@ def _noise_loss(space: ConceptSpace, concepts: Tensor, texts: list[str], beam: i
 
 def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> float:
     """Corpus chrF (Popović 2015)."""
-    return float(sacrebleu.corpus_chrf(list(hypotheses), [list(references)]).score)
+    return float(sacrebleu().corpus_chrf(list(hypotheses), [list(references)]).score)
+
+
+def sacrebleu() -> Any:
+    """The package of this name.
+
+    Raises:
+        BackendError: it is not installed.
+    """
+    try:
+        import sacrebleu as package
+    except ImportError as error:
+        advice = "pip install -e '.[train]' -c constraints.txt"
+        raise BackendError(f"chrF and BLEU are counted by sacrebleu, of the extra `train`: {advice}") from error
+    return package
 
 
 def short(a: Sequence[str], b: Sequence[str], *, by: Sequence[str] | None = None) -> tuple[list[str], list[str]]:

@@ -5,9 +5,9 @@ for dropout's masks.
 Knows nothing of what a variant learns (its objective does) or of bundles.
 """
 
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
@@ -35,9 +35,10 @@ from lcm.training.objective import Batch, Objective
 from lcm.training.packing import PackedRows, PackingPlan, iterate, steps_of
 from lcm.training.predictors import next_concepts, queries
 from lcm.training.processes import ALONE, Processes
-from lcm.training.reply_items import reply_items
+from lcm.training.reply_items import CANDIDATES, ReplyItems, reply_items
 from lcm.training.run_notes import ADVICE, RunNotes
 from lcm.training.scalars import Scalars
+from lcm.training.step_means import StepMeans
 from lcm.training.tensors import local, restored, whole
 
 LOG_EVERY = 100
@@ -103,14 +104,16 @@ class LcmTrainer:
         table: ConceptTable | ExtendedTable,
         run: Path,
         processes: Processes = ALONE,
+        *,
+        report: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`model` as it begins, what is fitted once fitted.
+        """`model` as it begins, what is fitted once fitted; `report` is told why nothing is measured.
 
         Raises:
             TrainingDataError: the run in the folder is another one.
         """
         self.notes, self.objective, self.config, self.table, self.run = notes, objective, config, table, run
-        self.processes, self.device = processes, processes.device
+        self.processes, self.device, self.report = processes, processes.device, report
         run.mkdir(parents=True, exist_ok=True)
         self.documents = table.documents("train")
         self.negatives = Negatives.of(self.documents)
@@ -122,7 +125,7 @@ class LcmTrainer:
         self.optimisers = optimisers(self.model, config)
         self.rates = [[g["lr"] for g in o.param_groups] for o in self.optimisers]
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
-        self.step, self.epoch, self.at = 0, 0, 0
+        self.step, self.epoch, self.at, self._steps_an_epoch = 0, 0, 0, 0
         self._lost = 0
         self._scalars: Scalars | None = None
         if earlier:
@@ -131,12 +134,14 @@ class LcmTrainer:
 
     @property
     def steps(self) -> int:
-        """About how many steps the whole run takes."""
-        return self.config.epochs * len(steps_of(self.documents, self.config.packing(), 0))
+        """How many steps the whole run takes, if epochs to come take as many as this one: they are cut otherwise."""
+        an_epoch = self._steps_an_epoch or len(steps_of(self.documents, self.config.packing(), self.epoch))
+        return self.step - self.at + max(0, self.config.epochs - self.epoch) * an_epoch
 
     def train(self) -> Iterator[dict[str, float]]:
         """Train for the configured epochs; yields after each step: metrics at every 100th and at an epoch's end.
 
+        They are means of the steps since the last ones, but for steps that were left out; and hits, at an epoch's end.
         Stopping the iteration is safe; call `save` to keep the steps since the last checkpoint.
 
         Raises:
@@ -145,26 +150,25 @@ class LcmTrainer:
         config = self.config
         self.processes.by_first(self._begin_to_log)
         while self.epoch < config.epochs:
-            started, concepts = time.monotonic(), 0
+            means = StepMeans()
             for number, count, rows in iterate(self.documents, config.packing(), self.epoch, self.at):
                 metrics = self.train_step(rows, (self.epoch + number / count) / config.epochs)
-                self.at = number + 1
-                concepts += int(rows.known.sum())
+                self.at, self._steps_an_epoch = number + 1, count
+                if not self._lost:
+                    means.add(metrics, int(rows.known.sum()))
                 row: dict[str, float] = {}
                 if self.step % LOG_EVERY == 0:
-                    row = {k: round(float(v), 4) for k, v in metrics.items()}
-                    row["concepts_per_second"] = round(concepts / (time.monotonic() - started), 1)
-                    started, concepts = time.monotonic(), 0
-                    row = self._log(row)
+                    row, means = self._log(means.row()), StepMeans()
                 if self.step % config.checkpoint_every == 0:
                     self.save()
                 yield row
             if self.epoch + 1 == config.epochs and not self._is_sound():
                 raise self._diverged()
+            row = means.row()
             self.save()  # at the epoch's end, not at the next one's start: a run killed from here on evaluates again
-            hits = self.evaluate()
+            row |= self.evaluate()
             self.epoch, self.at = self.epoch + 1, 0
-            row = self._log(hits)
+            row = self._log(row)
             self.save()
             self._keep_epoch()
             yield row
@@ -228,8 +232,7 @@ class LcmTrainer:
     def _hits(self, averaged: dict[str, Tensor]) -> dict[str, float]:
         model = VARIANTS[self.notes.variant].model(self.model.config)
         model.load_state_dict(averaged)
-        table = self.table.table if isinstance(self.table, ExtendedTable) else self.table
-        items = reply_items(table.documents("dev"), table, per_corpus=self.config.evaluate_items)
+        table, items = self._measured, self._questions
         if not items.items:
             return {}
         engine = Engine(model, self.device, self.config.sampling)
@@ -239,6 +242,23 @@ class LcmTrainer:
             by_cosine = hits_at_1(answers(torch.stack([s.concept for s in steps]), items, table), items)
             hits |= {f"by cosine {k}": by_cosine[k] for k in GROUPS if k in by_cosine}
         return {f"hits {k}": round(v, 2) for k, v in hits.items()}
+
+    @property
+    def _measured(self) -> ConceptTable:
+        """Sentences alone: nobody is asked about plans and ends."""
+        return self.table.table if isinstance(self.table, ExtendedTable) else self.table
+
+    @cached_property
+    def _questions(self) -> ReplyItems:
+        """About the dev split; where it gives none, it is told why, once."""
+        dev, wanted = self._measured.documents("dev"), self.config.evaluate_items
+        found = reply_items(dev, self._measured, per_corpus=wanted)
+        if len(dev) and wanted and not found.items:
+            self.report(
+                f"too few dev documents for hits@1 of {CANDIDATES}: it takes a story of {CANDIDATES} different "
+                f"sentences, or dialogues with {CANDIDATES} different replies; give a larger --dev-share"
+            )
+        return found
 
     def averaged(self) -> dict[str, Tensor]:
         """The whole averaged weights, with the normaliser, on the CPU; empty but for the first process."""

@@ -329,7 +329,8 @@ def lcm_trainer(
         run: the run's folder; the run that `initial` names lies beside it.
         processes: this one, and where it computes.
         bundle: whose decoder teaches, or tells what is fragile, where one does; whose encoder tells what ends a text.
-        report: told of what takes a while, and of settings that have changed or are likely mistyped.
+        report: told of what takes a while, of settings that have changed or are likely mistyped, and why nothing is
+            measured.
 
     Raises:
         TrainingDataError: as `LcmTrainer`; also where there is no run to begin from, no bundle to be taught by or to
@@ -350,12 +351,15 @@ def lcm_trainer(
         processes.as_first(model.buffers())
     learnt_from = as_learnt(model, around)
     trainer = LcmTrainer(
-        notes_of(config, model, learnt_from, around), model, config.learnt(around), config, learnt_from, run, processes
-    )
+        notes_of(config, model, learnt_from, around), model, config.learnt(around), config, learnt_from, run, processes,
+        report=report,
+    )  # fmt: skip
     if trainer.changed and processes.first:
         report(f"{run} goes on with other settings: {', '.join(trainer.changed)}")
     for name, meant in mistyped(trainer.documents, config.repeats) if processes.first else []:
         report(f"repeats names {name}, which is no corpus here and counts for nothing; did you mean {meant}?")
+    if config.evaluate_items and processes.first and not len(table.documents("dev")):
+        report(f"{table.folder} holds no dev document, so nothing is measured; make it again with a larger --dev-share")
     return trainer
 
 

@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lcm.bundle import Bundle
+from lcm.training.checkpoints import read_notes
 from scripts.prepare_data import main as prepare_data
 from tests.lcm.training.conversations import write_concepts
 from tests.small_bundle import write_small_bundle
@@ -124,6 +126,45 @@ def test_what_cannot_be_trained_is_one_line(wrong: str, says: str, tmp_path: Pat
     assert said.returncode == 2
     assert says in said.stderr
     assert "Traceback" not in said.stderr
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_while_it_trains_it_saves_and_is_no_success(tmp_path: Path, signum: signal.Signals) -> None:
+    (tmp_path / "small.yaml").write_text(CONFIG.replace("epochs: 1", "epochs: 10_000"), encoding="utf-8")
+    write_concepts(tmp_path / "concepts")
+    process = subprocess.Popen(command(tmp_path), stderr=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT)
+    try:
+        while not (tmp_path / "run/metrics.jsonl").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)  # a process sets no event
+        process.send_signal(signum)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    [command_line] = lines(tmp_path / "run/commands.jsonl")
+    stopped = f"train: stopped at step {command_line['to']}; saved; the same command goes on where it was"
+    assert said.splitlines()[-1] == stopped
+    assert read_notes(tmp_path / "run")["position"][0] == command_line["to"]
+
+
+def test_interrupted_while_torch_is_imported_it_prints_nothing() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "scripts.train", "--help"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT,
+    )  # fmt: skip
+    try:
+        assert process.stderr
+        while "torch" not in (line := process.stderr.readline()):
+            assert line
+        process.send_signal(signal.SIGINT)
+        out, rest = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == -signal.SIGINT, "130 to a shell"
+    assert out == ""
+    assert all(line.startswith("import time:") for line in rest.splitlines()[:-1]), "its last may be cut"
+    assert "Traceback" not in rest
 
 
 def test_interrupted_before_the_first_step_it_says_what_is_kept(tmp_path: Path) -> None:

@@ -271,6 +271,15 @@ def test_odd_characters_do_no_harm(tmp_path: Path) -> None:
     assert len(named.name.encode()) == 120
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
+def test_a_language_is_asked_for_by_its_code(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text('{"text": "Il pleut."}\n', encoding="utf-8")
+    with pytest.raises(TrainingDataError, match=r"--language: .* language 'french'; did you mean fra \(French\)\?"):
+        read(tmp_path / name, replace(FORM, language="french"))
+    [document] = documents(tmp_path / name, replace(FORM, language="fr"))
+    assert document.language == "fra"
+
+
 def test_text_has_no_field_for_its_language(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(PROSE)
     with pytest.raises(TrainingDataError, match="--language: the test does not cover language 'lang'"):

@@ -25,7 +25,8 @@ from lcm.training.extended_table import ExtendedTable
 from lcm.training.lcm_trainer import optimisers
 from lcm.training.lcm_variants import DistilledTraining, VariantTraining, lcm_trainer
 from lcm.training.muon import Muon
-from lcm.training.packing import PADDING, iterate
+from lcm.training.objective import Batch
+from lcm.training.packing import PADDING, PackedRows, iterate, steps_of
 from lcm.training.regression import Regression, contrast_logits
 from lcm.training.scalars import Scalars
 from tests.lcm.training.conversations import DIM, write_concepts
@@ -157,9 +158,11 @@ def test_dialogues_in_which_nobody_replies_are_learnt_from(config: VariantTraini
     table = write_concepts(tmp_path / "concepts")
     for split in ("train", "dev"):
         written_over(table, split, roles=np.zeros(len(table.documents(split).roles), dtype=np.uint8))
-    trainer = lcm_trainer(config.model_copy(update={"epochs": 1}), table, tmp_path / "run")
+    told: list[str] = []
+    trainer = lcm_trainer(config.model_copy(update={"epochs": 2}), table, tmp_path / "run", report=told.append)
     terms = noted_steps(trainer)
     assert all(not any(name.startswith("hits") for name in row) for row in trainer.train())
+    assert [line for line in told if line.startswith("too few dev documents for hits@1 of 20: ")] == told[-1:], "once"
     assert terms
     assert np.isfinite([step["loss"] for step in terms]).all()
 
@@ -170,6 +173,20 @@ def test_a_folder_without_a_training_document_says_so(tmp_path: Path) -> None:
     written_over(table, "train", **nothing, starts=np.zeros(1, dtype=np.int64), names=np.zeros(0, dtype=np.str_))
     with pytest.raises(TrainingDataError, match="concepts holds no training document"):
         lcm_trainer(BASE, table, tmp_path / "run")
+
+
+def test_a_run_that_nothing_measures_says_so_before_it_begins(tmp_path: Path) -> None:
+    table = write_concepts(tmp_path / "concepts")
+    nothing = {name: np.zeros(0, dtype=np.int64) for name in ("sentences", "roles", "last", "corpora")}
+    written_over(table, "dev", **nothing, starts=np.zeros(1, dtype=np.int64), names=np.zeros(0, dtype=np.str_))
+    told: list[str] = []
+    trainer = lcm_trainer(BASE, table, tmp_path / "run", report=told.append)
+    [line] = told
+    assert line.endswith("no dev document, so nothing is measured; make it again with a larger --dev-share")
+    assert not [name for row in trainer.train() for name in row if name.startswith("hits")]
+    assert told == [line]
+    lcm_trainer(BASE.model_copy(update={"evaluate_items": 0}), table, tmp_path / "other", report=told.append)
+    assert told == [line], "nothing was to be measured"
 
 
 def test_a_planning_run_learns_plans_and_breaks(stories: ConceptTable, tmp_path: Path) -> None:
@@ -408,9 +425,53 @@ def test_metrics_go_to_a_file_and_to_tensorboard(table: ConceptTable, tmp_path: 
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    drawn = events.Scalars("hits dialogue")
-    assert [scalar.step for scalar in drawn] == [row["step"] for row in rows]
-    assert [scalar.value for scalar in drawn] == pytest.approx([row["hits dialogue"] for row in rows])
+    for name in ("loss", "hits dialogue"):
+        drawn = events.Scalars(name)
+        assert [scalar.step for scalar in drawn] == [row["step"] for row in rows]
+        assert [scalar.value for scalar in drawn] == pytest.approx([row[name] for row in rows])
+
+
+def test_how_many_steps_there_are_is_right_from_the_last_epoch_on(table: ConceptTable, tmp_path: Path) -> None:
+    config = BASE.model_copy(update={"row": 5, "rows_a_step": 1})  # pieces of longer dialogues are cut by lot
+    trainer = lcm_trainer(config, table, tmp_path)
+    epochs = [len(steps_of(trainer.documents, config.packing(), epoch)) for epoch in range(config.epochs)]
+    assert len(set(epochs)) > 1
+    assert trainer.steps == 3 * epochs[0]
+    told = [trainer.steps for _ in trainer.train()]
+    assert set(told[: epochs[0]]) == {3 * epochs[0]}
+    assert set(told[epochs[0] + epochs[1] + 2 :]) == {sum(epochs)} == {trainer.step}, "each epoch's end is told too"
+    assert lcm_trainer(config, table, tmp_path).steps == trainer.step
+
+
+def test_rows_are_means_since_the_row_before(
+    table: ConceptTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lcm.training.lcm_trainer.LOG_EVERY", 3)
+    trainer = lcm_trainer(BASE, table, tmp_path)
+    terms = noted_steps(trainer)
+    rows = [row for row in trainer.train() if row]
+    assert len({row["step"] for row in rows}) > BASE.epochs
+    told = 0
+    for row in rows:
+        if row["step"] > told:
+            for name in ("loss", "norm"):
+                mean = np.mean([step[name] for step in terms[told : int(row["step"])]])
+                assert row[name] == pytest.approx(mean, abs=1e-3)
+            assert row["concepts_per_second"] > 0
+        told = int(row["step"])
+
+
+def test_steps_that_are_left_out_do_not_spoil_the_means(table: ConceptTable, tmp_path: Path) -> None:
+    trainer = lcm_trainer(BASE.model_copy(update={"epochs": 1}), table, tmp_path)
+    learnt, batch = trainer.table, trainer._batch
+
+    def spoilt_once(rows: PackedRows) -> Batch:
+        trainer.table = Spoilt(table) if trainer.step == 1 else learnt  # type: ignore[assignment]
+        return batch(rows)
+
+    trainer._batch = spoilt_once  # type: ignore[method-assign]
+    *_, row = trainer.train()
+    assert np.isfinite(row["loss"])
 
 
 def test_a_resumed_run_takes_back_what_its_checkpoint_does_not_hold(table: ConceptTable, tmp_path: Path) -> None:
@@ -424,7 +485,7 @@ def test_a_resumed_run_takes_back_what_its_checkpoint_does_not_hold(table: Conce
         pass
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2, 3]
-    assert all("loss" not in row for row in rows)
+    assert "loss" in rows[-1]
 
 
 @pytest.mark.parametrize("logged", [False, True])
