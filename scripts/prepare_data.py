@@ -9,15 +9,20 @@ import argparse
 import contextlib
 import json
 import re
+import signal
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":  # torch takes seconds to import: until then Ctrl-C ends the process, and nothing is printed
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import torch
 from tqdm import tqdm
 
+from agent.errors import INTERRUPTED
 from lcm.errors import LcmError
 from lcm.space import ConceptSpace
 from lcm.space.languages import Languages
@@ -25,8 +30,6 @@ from lcm.training.corpus import CorpusForm, FileCorpus
 from lcm.training.corpus_files import corpus_files
 from lcm.training.data import DEFAULT_DATA, DEFAULT_PREPARED, prepare, splits_differ
 from lcm.training.shard_writer import SHARD_ROWS, Progress, write_shards
-
-INTERRUPTED = 130
 
 CORPUS = """Any text as shards of concepts, which scripts.train streams from the disk.
 
@@ -178,4 +181,5 @@ def _count(written: str) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())
