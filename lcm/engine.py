@@ -57,8 +57,8 @@ def variants_of(bundle: str | Path) -> list[str]:
 
 def _models_of(bundle: Bundle) -> list[str]:
     companion = bundle.companion()
-    parts = {*bundle.parts, *(companion.parts if companion else ())}
-    return [name for name in VARIANTS if name in parts]
+    beside = companion.parts if companion and companion.space_id == bundle.space_id else ()  # another space's: refused
+    return [name for name in VARIANTS if name in {*bundle.parts, *beside}]
 
 
 def step_seed(seed: int, number: int) -> int:

@@ -26,7 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lcm.engine import Engine
-from lcm.errors import LcmError
+from lcm.errors import LcmError, TrainingDataError
 from lcm.space import ConceptSpace
 from lcm.training.concepts import ConceptRows, ConceptTable, Documents, Ints
 from lcm.training.data import DEFAULT_PREPARED, DEFAULT_RUNS
@@ -38,7 +38,6 @@ from lcm.training.reply_items import ReplyItems, reply_items
 
 READ = "eng"
 OTHERS = ("fra", "spa", "deu")
-CONTEXT = 40
 _AT_ONCE = 256
 
 
@@ -61,7 +60,9 @@ class Translated:
 
     def of(self, rows: Ints) -> Tensor:
         """[...] rows of the table → [..., C]."""
-        return self.concepts[torch.from_numpy(np.searchsorted(self.rows, rows))]
+        found = np.searchsorted(self.rows, rows)
+        assert np.array_equal(self.rows[found], rows), "every row that is asked for was translated"
+        return self.concepts[torch.from_numpy(found)]
 
 
 def main() -> int:
@@ -105,8 +106,14 @@ def english(documents: Documents, table: ConceptTable, per_corpus: int) -> Reply
 def measured(
     models: Mapping[str, Engine], items: ReplyItems, table: ConceptTable, space: ConceptSpace
 ) -> dict[str, Any]:
-    """Each model in each language, and what says the last sentence again."""
-    rows = rows_of(items)
+    """Each model in each language, and what says the last sentence again.
+
+    Raises:
+        TrainingDataError: there is no question.
+    """
+    if not items.items:
+        raise TrainingDataError("there are no English dialogues to ask about in this split; take another with --split")
+    rows = rows_of(items, max((engine.context for engine in models.values()), default=1))
     tables: dict[str, ConceptRows] = {READ: table}
     tables |= {language: Translated.of_table(table, rows, space, language) for language in OTHERS}
     askers: dict[str, Callable[[ConceptRows], Predictor]] = {
@@ -120,10 +127,10 @@ def measured(
     return {"n": len(items.items), "sentences": len(rows), **figures}
 
 
-def rows_of(items: ReplyItems) -> Ints:
-    """Every sentence that a question shows: what came before, and the candidates."""
+def rows_of(items: ReplyItems, longest: int) -> Ints:
+    """Every sentence that a question shows: the latest `longest` before it, and the candidates."""
     shown: Iterable[Ints] = (
-        np.concatenate([items.context(item, CONTEXT)[0], [items.truth(item), *item.others, *item.near]])
+        np.concatenate([items.context(item, longest)[0], [items.truth(item), *item.others, *item.near]])
         for item in items.items
     )
     return np.unique(np.concatenate([np.empty(0, dtype=np.int64), *shown])).astype(np.int64)

@@ -273,7 +273,7 @@ def train(trainer: Trainer, processes: Processes = ALONE) -> bool:
             if "loss" in metrics:
                 bar.set_postfix(loss=metrics["loss"])
             if processes.agreed(stopping):
-                return True
+                return trainer.step < trainer.steps  # the last step's evaluation was all there was to stop
     return False
 
 

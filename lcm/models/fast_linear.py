@@ -1,7 +1,8 @@
 """Linear maps for inference, in the form that is fastest where they run. Knows nothing of models.
 
 float32 on a CPU in oneDNN's layout, where that is to be had; int8 with a scale a row, the inputs bfloat16; else as
-torch does it. What a map was made of is let go of, so that a weight is held in that form alone.
+torch does it. What a map was made of is let go of, so that a weight is held in that form alone; packed maps of a tower
+that reads and draws (One-Tower, planning, the quantised ones) are held twice, one by one and joined.
 """
 
 from collections.abc import Callable

@@ -39,7 +39,7 @@ def test_a_row_becomes_what_its_words_in_that_language_say(table: ConceptTable, 
 def test_every_language_is_asked_and_a_translation_stays_near(table: ConceptTable, space: ConceptSpace) -> None:
     items = english(table.documents("test"), table, 20)
     assert len(items.items) == 20
-    shown = set(rows_of(items).tolist())
+    shown = set(rows_of(items, 40).tolist())
     assert shown >= {row for item in items.items for row in (items.truth(item), *item.others)}
     figures = measured({"base": Engine.load("mini", space=space)}, items, table, space)
     assert figures["sentences"] == len(shown)

@@ -42,9 +42,12 @@ def held(variant: str, precision: Precision) -> tuple[int, int]:
     return sum(dict(memory(new) for new in tensors() if id(new) not in known).values()), engine.parameters
 
 
-@pytest.mark.parametrize(("variant", "copies"), [("base", 1), ("one_step", 1), ("two_tower", 1), ("one_tower", 2)])
+@pytest.mark.parametrize(
+    ("variant", "copies"),
+    [("base", 1), ("one_step", 1), ("two_tower", 1), ("one_tower", 2), ("planning", 2), ("quant_c", 2)],
+)
 def test_an_engine_holds_each_weight_once_in_the_form_that_it_reads(variant: str, copies: int) -> None:
-    """One-Tower reads with maps of one and draws with maps of several: packed, these are others."""
+    """A joint tower reads with maps of one and draws with maps of several: packed, these are others."""
     (exact, count), (bfloat16, _), (int8, _) = (held(variant, precision) for precision in PRECISIONS)
     assert exact < 1.05 * copies * 4 * count
     assert bfloat16 < 1.05 * 2 * count
