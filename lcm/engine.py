@@ -135,7 +135,9 @@ class Engine:
         from lcm.space.checks import chosen_device
 
         bundle = Bundle.open(name)
-        if variant not in VARIANTS.keys() & bundle.parts and variant not in (found := _models_of(bundle)):
+        holder = bundle if variant in bundle.parts else bundle.companion() or bundle
+        if variant not in VARIANTS.keys() & holder.parts:
+            found = _models_of(bundle)
             has = f"it has: {', '.join(found)}" if found else "nor any other"
             raise BundleError(f"{bundle.folder} has no model {variant!r}; {has}")
         if space is not None and space.space_id != bundle.space_id:

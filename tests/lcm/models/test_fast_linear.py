@@ -43,8 +43,7 @@ def held(variant: str, precision: Precision) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(
-    ("variant", "copies"),
-    [("base", 1), ("one_step", 1), ("two_tower", 1), ("one_tower", 2), ("planning", 2), ("quant_c", 2)],
+    ("variant", "copies"), [("base", 1), ("one_step", 1), ("two_tower", 1), ("one_tower", 2), ("planning", 2)]
 )
 def test_an_engine_holds_each_weight_once_in_the_form_that_it_reads(variant: str, copies: int) -> None:
     """A joint tower reads with maps of one and draws with maps of several: packed, these are others."""
