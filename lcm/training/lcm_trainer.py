@@ -42,6 +42,7 @@ from lcm.training.step_means import StepMeans
 from lcm.training.tensors import local, restored, whole
 
 LOG_EVERY = 100
+_RATE = "concepts_per_second"
 _LOST_STEPS = 20
 """So many steps in a row without a finite gradient end a run"""
 
@@ -150,7 +151,7 @@ class LcmTrainer:
         config = self.config
         self.processes.by_first(self._begin_to_log)
         while self.epoch < config.epochs:
-            means = StepMeans()
+            means = StepMeans(_RATE)
             for number, count, rows in iterate(self.documents, config.packing(), self.epoch, self.at):
                 metrics = self.train_step(rows, (self.epoch + number / count) / config.epochs)
                 self.at, self._steps_an_epoch = number + 1, count
@@ -158,7 +159,7 @@ class LcmTrainer:
                     means.add(metrics, int(rows.known.sum()))
                 row: dict[str, float] = {}
                 if self.step % LOG_EVERY == 0:
-                    row, means = self._log(means.row()), StepMeans()
+                    row, means = self._log(means.row()), StepMeans(_RATE)
                 if self.step % config.checkpoint_every == 0:
                     self.save()
                 yield row

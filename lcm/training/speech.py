@@ -34,12 +34,14 @@ from lcm.training.speech_batches import (
 )
 from lcm.training.speech_losses import Lesson, hearing_losses, reading_losses
 from lcm.training.speech_model import SpeechTraining, optimisers
+from lcm.training.step_means import StepMeans
 from lcm.training.text import xsim_error
 from lcm.training.weights import AveragedWeights, read_checkpoint, write_checkpoint
 
 __all__ = ["SpeechTrainer", "SpeechTraining", "Teacher"]
 
 LOG_EVERY = 50
+_RATE = "times_real_time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,28 +106,30 @@ class SpeechTrainer:
     def train(self) -> Iterator[dict[str, float]]:
         """Train to the configured step; yields after every step: means over the last 50 at each 50th, else nothing.
 
+        `waited` is the share of the time in which no batch was ready.
         Stopping the iteration is safe; call `save` to keep the steps since the last checkpoint.
         """
         speech: Iterator[SpeechBatch] | None = None
         with ExitStack() as running:
-            meter = _Meter()
+            means, waited = StepMeans(_RATE), 0.0
             while self.step < self.config.steps:
                 asked = time.monotonic()
                 if speech is None and not self.reading:
                     speech = iter(running.enter_context(self._feed()))
                 batch = next(speech) if speech else None
                 texts = next(self._texts) if self._texts else None
-                meter.waited += time.monotonic() - asked
-                meter.add(self.train_step(batch, texts), 0.0 if batch is None else float(batch.lengths.sum()) / 100)
+                waited += time.monotonic() - asked
+                means.add(self.train_step(batch, texts), 0.0 if batch is None else float(batch.lengths.sum()) / 100)
                 if self.step % self.config.checkpoint_every == 0:
                     self.save()
                 if self.step % LOG_EVERY:
                     yield {}
                     continue
-                row = meter.row() | {"step": self.step, "hours": round(self.hours, 2)}
+                row = means.row() | {"waited": round(waited / means.spent_s, 3)}
+                row |= {"step": self.step, "hours": round(self.hours, 2)}
                 if self.step % self.config.evaluate_every == 0:
                     row |= self.evaluate()
-                meter = _Meter()
+                means, waited = StepMeans(_RATE), 0.0
                 with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as log:
                     log.write(json.dumps(row) + "\n")
                 yield row
@@ -272,25 +276,3 @@ class SpeechTrainer:
         self.weights.load(state)
         self.step, self.read, self.hours = state["position"]
         self.config = self.config.resumed(state["config"])
-
-
-class _Meter:
-    """Means of what the steps gave, and how fast they went."""
-
-    def __init__(self) -> None:
-        self.started, self.waited = time.monotonic(), 0.0
-        self._seconds, self._steps = 0.0, 0
-        self._sums: dict[str, Tensor] = {}
-
-    def add(self, metrics: dict[str, Tensor], seconds: float) -> None:
-        """Count one step over `seconds` of audio."""
-        self._steps += 1
-        self._seconds += seconds
-        for name, value in metrics.items():
-            self._sums[name] = self._sums.get(name, torch.zeros(())) + value.cpu()
-
-    def row(self) -> dict[str, float]:
-        """The means; `waited` is the share of the time in which no batch was ready."""
-        spent = time.monotonic() - self.started
-        means = {name: round(float(total) / self._steps, 4) for name, total in self._sums.items()}
-        return means | {"times_real_time": round(self._seconds / spent, 1), "waited": round(self.waited / spent, 3)}
