@@ -1,5 +1,8 @@
 """Errors of the concept space and the models. Each message says what to do; nothing here knows of exit codes."""
 
+INSTALL_TRAIN = "pip install -e '.[train]' -c constraints.txt"
+"""Advice where a package of the extra `train` is missing"""
+
 
 class LcmError(Exception):
     """Root of everything that `lcm` raises on bad input."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lcm.errors import TrainingDataError
+from lcm.errors import INSTALL_TRAIN, TrainingDataError
 
 Kind = Literal["text", "jsonl", "parquet"]
 _SUFFIXES: dict[str, Kind] = {
@@ -163,8 +163,7 @@ def pyarrow(wanted_for: str) -> Any:
         import pyarrow as arrow
         import pyarrow.parquet
     except ImportError as error:
-        advice = "pip install -e '.[train]' -c constraints.txt"
-        raise TrainingDataError(f"{wanted_for} needs pyarrow, of the extra `train`: {advice}") from error
+        raise TrainingDataError(f"{wanted_for} needs pyarrow, of the extra `train`: {INSTALL_TRAIN}") from error
     return arrow
 
 

@@ -4,7 +4,7 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
-from lcm.errors import BackendError, TrainingDataError
+from lcm.errors import INSTALL_TRAIN, BackendError, TrainingDataError
 
 
 def draw_curves(metrics: Path, png: Path) -> None:
@@ -20,7 +20,7 @@ def draw_curves(metrics: Path, png: Path) -> None:
         matplotlib.use("Agg")
         from matplotlib import pyplot
     except ImportError as error:
-        raise BackendError("curves are drawn by matplotlib: pip install -e '.[train]' -c constraints.txt") from error
+        raise BackendError(f"curves are drawn by matplotlib: {INSTALL_TRAIN}") from error
 
     series: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for line in metrics.read_text(encoding="utf-8").splitlines():

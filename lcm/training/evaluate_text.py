@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lcm.errors import BackendError
+from lcm.errors import INSTALL_TRAIN, BackendError
 from lcm.space import ConceptSpace
 from lcm.training.data import key, read_split
 from lcm.training.text import spread, xsim_error
@@ -126,8 +126,8 @@ def sacrebleu() -> Any:
     try:
         import sacrebleu as package
     except ImportError as error:
-        advice = "pip install -e '.[train]' -c constraints.txt"
-        raise BackendError(f"chrF and BLEU are counted by sacrebleu, of the extra `train`: {advice}") from error
+        told = f"chrF and BLEU are counted by sacrebleu, of the extra `train`: {INSTALL_TRAIN}"
+        raise BackendError(told) from error
     return package
 
 
